@@ -1,0 +1,1 @@
+"""Training runs that anybody can run again and get the same bits."""

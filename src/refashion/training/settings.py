@@ -1,0 +1,48 @@
+"""What determines a training, besides its data."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+NUM_INPUTS = 28 * 28
+NUM_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The resolved settings of one variant's training; validated by ``params.py``."""
+
+    hidden: tuple[int, ...]
+    """Widths of the hidden layers; none: softmax regression."""
+
+    dropout: tuple[float, ...]
+    """Probability to drop a unit, after each hidden layer, in [0, 1)."""
+
+    lr: float
+    """Learning rate of SGD."""
+
+    seed: int
+    """Initial weights, batch order and dropout masks follow from it."""
+
+    epochs: int
+    """Passes over the training images."""
+
+    batch_size: int
+    """Images per step; the last batch of an epoch may be smaller."""
+
+    weight_decay: float
+    """L2 penalty on the weights, not on the biases (book, section 3.7)."""
+
+    momentum: float
+    """Of SGD, in [0, 1)."""
+
+    numerics: str
+    """The engine: ``portable`` or ``native``."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of every layer, from the inputs to the classes."""
+        return (NUM_INPUTS, *self.hidden, NUM_CLASSES)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as the record stores them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

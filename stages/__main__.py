@@ -1,0 +1,66 @@
+"""Run one stage of the pipeline: ``python stages [--debug] NAME [VARIANT]``.
+
+Puts this checkout's own ``src/`` first on the path, so that an experiment in a temporary folder
+runs the code it was queued with, and turns a user's mistake into one line and exit code 2.
+"""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+STAGES = Path(__file__).resolve().parent
+sys.path.insert(0, str(STAGES.parent / "src"))
+
+
+def run(name: str, *arguments: str) -> None:
+    """Run ``main`` of ``stages/NAME.py`` and refuse its result if its code changed meanwhile."""
+    from refashion import errors, paths
+
+    started = time.time()
+    names = sorted(p.stem for p in STAGES.glob("*.py") if not p.stem.startswith("_"))
+    if name not in names:
+        raise errors.UserError(f"stage {name!r} does not exist; there are {', '.join(names)}")
+    importlib.import_module(name).main(*arguments)
+    # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
+    used = {Path(m.__file__) for m in sys.modules.values() if getattr(m, "__file__", None)}
+    used = {f for f in used if f.is_relative_to(paths.ROOT) and ".venv" not in f.parts}
+    for file in sorted(used | {paths.PARAMS}):
+        if file.stat().st_mtime > started:
+            changed = file.relative_to(paths.ROOT)
+            raise errors.UserError(f"{changed} changed while the stage was running: run it again")
+
+
+def main() -> int:
+    """Return the exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        from refashion.errors import UserError
+
+        if not arguments:
+            raise UserError("name a stage: python stages NAME [VARIANT]")
+        run(*arguments)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").startswith("refashion"):
+            raise
+        print(
+            f"error: {sys.executable} has no package {error.name!r}: "
+            "activate the environment (source .venv/bin/activate) or run `make repro`",
+            file=sys.stderr,
+        )
+        return 2
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
