@@ -1,4 +1,4 @@
-"""Train one variant: python stages train VARIANT."""
+"""Train one variant: ``python stages train VARIANT``."""
 
 from refashion import params, paths
 from refashion.data import prepared
@@ -12,4 +12,13 @@ def main(variant: str) -> None:
     settings = Settings(**p.resolved(variant))
     train, validation = prepared.load(paths.TRAIN), prepared.load(paths.VALIDATION)
     training = loop.train(settings, train, validation, device=p.device, title=variant)
-    record.save(training, variant, settings, train, validation)
+    record.save(
+        training,
+        variant=variant,
+        settings=settings,
+        inputs={"train": prepared.digest(train), "validation": prepared.digest(validation)},
+        weights=paths.weights(variant),
+        history=paths.history(variant),
+        record=paths.record(variant),
+        log=paths.training_log(variant),
+    )

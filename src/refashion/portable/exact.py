@@ -1,0 +1,279 @@
+"""Products and sums that are exact, hence the same in every order of addition.
+
+A float tensor is rounded once, elementwise, to whole numbers times a power of two (`quantise`). A
+sum of products of whole numbers is exact while every partial sum stays below 2**53 in float64, or
+below 2**31 in int32; exact addition is associative, so blocking, threads, vector width, fused
+multiply-add and device cannot change it. The contract is the *mathematical integer*, and there are
+two ways to it:
+
+``float64``
+    One float64 matrix product.
+``int8``
+    Whole numbers split into balanced base-256 digits, one int8 matrix product with int32
+    accumulation for all pairs of digits, put together in float64. Several times faster where the
+    processor has int8 dot products.
+
+Error-free splitting for products on stock BLAS: Ozaki, Ogita, Oishi and Rump, "Error-free
+transformations of matrix multiplication by using fast routines of matrix multiplication and its
+applications", 2012; on int8 units: Ootomo, Ozaki and Yokota, "DGEMM on integer matrix
+multiplication unit", 2024.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
+EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
+SMALLEST_EXPONENT = -100  # a matrix with no magnitude above 2**-100 rounds to zero
+WORTH_DIGITS = 2**23  # multiplications below which splitting costs more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A matrix on a grid, or a batch of them: ``integers * scale``."""
+
+    integers: Tensor
+    """Whole numbers [..., m, n], float32 or float64; or uint8 for raw pixels."""
+
+    scale: Tensor
+    """A power of two, float64: without dimensions, or one for every matrix [..., 1, 1] or row."""
+
+    bits: int
+    """No magnitude exceeds ``2**bits``."""
+
+    @property
+    def mT(self) -> "Fixed":
+        """Every matrix transposed."""
+        return Fixed(self.integers.mT, self.scale, self.bits)
+
+    @property
+    def value(self) -> Tensor:
+        """The numbers themselves, float64; exact."""
+        return self.integers.to(torch.float64) * self.scale
+
+
+def pixels(images: Tensor) -> Fixed:
+    """Raw pixels as they are: uint8, 0 to 255, on the grid of whole numbers."""
+    assert images.dtype == torch.uint8
+    return Fixed(images, torch.ones((), dtype=torch.float64, device=images.device), 8)
+
+
+def magnitude(x: Tensor, *, by_row: bool = False) -> Tensor:
+    """Largest absolute value of every matrix, or of every row; a maximum has no order.
+
+    Returns
+    -------
+    Tensor
+        float64, NaN where a number is NaN: without dimensions for one matrix, [..., 1, 1] for a
+        batch of matrices, [..., m, 1] by row.
+    """
+    if by_row:
+        return x.abs().amax(dim=-1, keepdim=True).to(torch.float64)
+    if x.dim() > 2:
+        return x.abs().amax(dim=(-2, -1), keepdim=True).to(torch.float64)
+    smallest, largest = torch.aminmax(x)
+    return torch.maximum(-smallest, largest).to(torch.float64)
+
+
+def quantise(x: Tensor, bits: int, largest: Tensor | None = None) -> Fixed:
+    """Round every matrix to the grid on which its largest magnitude takes `bits` bits.
+
+    With ``2**(e-1) <= largest < 2**e`` the grid is ``2**(e - bits)``, so ``|integer| <= 2**bits``
+    by construction.
+
+    Parameters
+    ----------
+    x
+        float32 or float64 [..., m, n].
+    bits
+        Bits of magnitude: at most 22 for float32, 50 for float64.
+    largest
+        `magnitude` of the whole, where `x` is only a part of it (a shard of a batch), or by row,
+        where every row is to have its own grid. If it is not finite, so is no result.
+    """
+    if largest is None:
+        largest = magnitude(x)
+    assert bits <= (22 if x.dtype == torch.float32 else 50)
+    if largest is None:
+        largest = magnitude(x)
+    field = largest.view(torch.int64).bitwise_right_shift(52)  # e + 1022; 2047: not finite
+    field.clamp_(min=1022 + SMALLEST_EXPONENT)
+    scale = (field + (1 - bits)).bitwise_left_shift_(52).view(torch.float64)
+    inverse = (2045 + bits - field).bitwise_left_shift_(52).view(torch.float64)
+    if inverse.dim():
+        inverse = inverse.to(x.dtype)  # a tensor with dimensions would promote float32
+    return Fixed((x * inverse).round_(), scale.add_(largest * 0.0), bits)
+
+
+def product(a: Fixed, b: Fixed, factor: float = 1.0) -> Tensor:
+    """Matrix product times `factor`: exact, then rounded once.
+
+    Exact because ``|sum| <= k * 2**(a.bits + b.bits)``; a longer inner dimension `k` than keeps
+    this below 2**52 is summed in pieces, whose int64 total is exact below 2**63 and rounded once
+    to float64.
+
+    Parameters
+    ----------
+    a, b
+        [..., m, k] and [..., k, n].
+    factor
+        Multiplied in at the end, together with both scales.
+
+    Returns
+    -------
+    Tensor
+        float64 [..., m, n].
+
+    Raises
+    ------
+    ValueError
+        If the total could reach 2**63.
+    """
+    k = a.integers.shape[-1]
+    bits = a.bits + b.bits
+    if k * 2**bits >= 2**63:
+        raise ValueError(f"an exact sum of {k} products of {bits} bits does not fit 63 bits")
+    multiply = _multiplier(a, b)
+    terms = 2 ** (EXACT_FLOAT64 - bits)
+    if multiply is _int8:
+        terms = min(terms, EXACT_INT8_TERMS)
+    if k <= terms:
+        sums = multiply(a.integers, b.integers, a.bits, b.bits)
+    else:
+        pieces = zip(a.integers.split(terms, -1), b.integers.split(terms, -2), strict=True)
+        exact = [multiply(x, y, a.bits, b.bits).to(torch.int64) for x, y in pieces]
+        sums = torch.stack(exact).sum(0).to(torch.float64)
+    return sums.mul_(a.scale * b.scale * factor)
+
+
+def total(x: Fixed, dim: int) -> Tensor:
+    """Sum over the rows (`dim` -2) or columns (-1): exact while ``n * 2**x.bits < 2**52``.
+
+    Returns
+    -------
+    Tensor
+        float64.
+
+    Raises
+    ------
+    ValueError
+        If the sum could be inexact.
+    """
+    n = x.integers.shape[dim]
+    if n * 2**x.bits > 2**EXACT_FLOAT64:
+        raise ValueError(f"an exact sum of {n} numbers of {x.bits} bits does not fit 52 bits")
+    sums = x.integers.sum(dim, dtype=torch.float64)
+    return sums.mul_(x.scale if x.scale.dim() == 0 else x.scale.squeeze(dim))
+
+
+def mean(values: Tensor) -> float:
+    """Mean of a vector of any finite float64 numbers, on a grid of 30 bits; NaN of none.
+
+    Exact sum for up to 2**22 numbers.
+    """
+    if not len(values):
+        return float("nan")
+    return float(total(quantise(values[None], 30), -1)[0]) / len(values)
+
+
+Multiplier = Callable[[Tensor, Tensor, int, int], Tensor]
+
+
+def _float64(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+    """``a @ b``: one product in float64."""
+    return a.to(torch.float64) @ b.to(torch.float64)
+
+
+def _int8(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+    """``a @ b``: one product of all pairs of digits, ``sum 256**(i+j) a_i @ b_j``."""
+    m, n = a.shape[0], b.shape[1]
+    shifted = a.dtype == torch.uint8  # pixels: one digit once 128 is taken off
+    left = a.bitwise_xor(0x80).view(torch.int8) if shifted else _digits(a.mT, a_bits).mT
+    pairs = torch._int_mm(left, _digits(b, b_bits)).to(torch.float64)
+    pairs = pairs.view(left.shape[0] // m, m, -1, n)
+    total = pairs[0, :, 0]
+    for i in range(pairs.shape[0]):
+        for j in range(pairs.shape[2]):
+            if i or j:  # whole numbers below 2**52: nothing is rounded, fused or not
+                total = torch.add(total, pairs[i, :, j], alpha=256.0 ** (i + j))
+    if shifted:
+        total = torch.add(total, b.sum(0, dtype=torch.float64), alpha=128.0)
+    return total
+
+
+def _digits(x: Tensor, bits: int) -> Tensor:
+    """Balanced base-256 digits, -128 to 127, lowest first, side by side.
+
+    ``x = sum 256**i d_i`` with d digits as long as ``bits <= 8 d - 2``. Laid out in memory as `x`
+    is, so that transposing costs nothing.
+
+    Returns
+    -------
+    Tensor
+        int8 [k, d * n] of [k, n].
+    """
+    k, n = x.shape
+    count = -(-(bits + 2) // 8)
+    if x.stride(-1) == 1:
+        out = torch.empty(k, count, n, dtype=torch.int8, device=x.device)
+    else:
+        out = torch.empty(count, n, k, dtype=torch.int8, device=x.device).permute(2, 0, 1)
+    rest = x.to(torch.int32)
+    for i in range(count):
+        if i:
+            rest.add_(128).bitwise_right_shift_(8)
+        out[:, i].copy_(rest)  # keeps the low byte, as a signed number
+    return out.flatten(1)
+
+
+def _multiplier(a: Fixed, b: Fixed) -> Multiplier:
+    """The fastest exact way on this device; the bits are the same."""
+    m, k, n = a.integers.shape[-2], *b.integers.shape[-2:]
+    if a.integers.dim() > 2 or b.integers.dim() > 2:
+        return _float64
+    if a.integers.dtype != torch.uint8 and m * k * n < WORTH_DIGITS:
+        return _float64
+    if a.integers.is_cuda and (m <= 16 or k % 8 or n % 8):  # what the CUDA kernel asks for
+        return _float64
+    return _int8 if int8_wins(a.integers.device) else _float64
+
+
+@cache
+def int8_wins(device: torch.device) -> bool:
+    """Whether the int8 way is exact on this device, and faster; found out once per process.
+
+    Some processors' int8 kernels saturate their 16-bit intermediate sums, so the probe multiplies
+    the extremes; ``torch._int_mm`` is a private function, so its absence counts as a no.
+    """
+    if not hasattr(torch, "_int_mm"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    k, n = 784, 264
+    rows = torch.randint(-128, 128, (264, k), generator=generator, dtype=torch.int32)
+    columns = torch.randint(-128, 128, (k, n), generator=generator, dtype=torch.int32)
+    rows[0], rows[1], rows[2, ::2], rows[3, ::2] = -128, 127, 127, -128
+    columns[:, 0], columns[:, 1], columns[::2, 2], columns[::2, 3] = -128, 127, 127, -128
+    rows, columns = rows.to(device, torch.int8), columns.to(device, torch.int8)
+    want = rows.to(torch.float64) @ columns.to(torch.float64)
+    want_transposed = columns.mT.to(torch.float64) @ rows.mT.to(torch.float64)
+    try:
+        exact = torch.equal(torch._int_mm(rows, columns).to(torch.float64), want)
+        transposed = torch._int_mm(columns.mT, rows.mT.contiguous()).to(torch.float64)
+        exact = exact and torch.equal(transposed, want_transposed)
+    except RuntimeError:
+        return False
+    if not exact:
+        return False
+    a = rows.bitwise_xor(-128).view(torch.uint8)
+    b = columns.to(torch.float32) * 2**14
+    seconds: dict[Multiplier, list[float]] = {_int8: [], _float64: []}
+    for multiply in (_int8, _float64) * 8:
+        started = time.perf_counter()
+        multiply(a, b, 8, 22).sum().item()
+        seconds[multiply].append(time.perf_counter() - started)
+    return min(seconds[_int8]) < min(seconds[_float64])

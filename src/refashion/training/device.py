@@ -1,0 +1,46 @@
+"""Where the arithmetic runs."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from refashion.errors import UserError
+
+
+def resolve(name: str) -> torch.device:
+    """The device that `name` (``auto``, ``cpu`` or ``cuda``) means on this machine.
+
+    Raises
+    ------
+    UserError
+        If ``cuda`` is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda is not available on this machine; use auto or cpu")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """The processor's or GPU's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def software() -> dict[str, object]:
+    """Versions and settings that a native training's bits depend on."""
+    return {
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }

@@ -1,0 +1,84 @@
+"""What the epoch loop asks of an engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from refashion.portable import streams
+from refashion.portable.streams import Purpose
+from refashion.training.initial import Weights
+from refashion.training.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examples:
+    """Images with their labels, on the device that trains."""
+
+    images: Tensor
+    """uint8 [n, 784]: raw pixels, 0 to 255."""
+
+    labels: Tensor
+    """int64 [n]."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How well a model fits some examples."""
+
+    loss: float
+    """Mean cross-entropy, nats."""
+
+    accuracy: float
+    """Share of the examples whose likeliest class is the true one."""
+
+
+AfterStep = Callable[[int], None]
+"""Called with the number of every finished step of an epoch, from 1."""
+
+
+class Engine(Protocol):
+    """One model in training. Both engines see the same batches and masks."""
+
+    contract: str
+    """What its bits may depend on: the same contract, settings and data give the same bits."""
+
+    def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
+        """Begin from the weights `start`."""
+
+    def train_epoch(
+        self, examples: Examples, epoch: int, after_step: AfterStep | None = None
+    ) -> Fit:
+        """One pass in a new order; the fit of every batch before its step, averaged (book, 3.6)."""
+
+    def fit(self, examples: Examples) -> Fit:
+        """Loss and accuracy without dropout, nothing learnt."""
+
+    def weights(self) -> Weights:
+        """The present weights: float32, on the CPU."""
+
+
+def batches(n: int, size: int) -> list[slice]:
+    """Rows of an epoch's order that make up its batches; the last may be smaller."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def order(settings: Settings, n: int, epoch: int, device: torch.device) -> Tensor:
+    """The order of the `n` training examples in an epoch: int64 [n]."""
+    return streams.permutation(n, streams.key(settings.seed, Purpose.SHUFFLE, epoch), device=device)
+
+
+def mask(settings: Settings, rows: slice, epoch: int, layer: int, device: torch.device) -> Tensor:
+    """Which units of hidden layer `layer` stay, for the rows of an epoch's order: bool."""
+    return streams.bernoulli_rows(
+        (rows.start, rows.stop),
+        settings.hidden[layer],
+        settings.dropout[layer],
+        streams.key(settings.seed, Purpose.DROPOUT, epoch, layer),
+        device=device,
+    )
