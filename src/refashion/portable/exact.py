@@ -96,8 +96,6 @@ def quantise(x: Tensor, bits: int, largest: Tensor | None = None) -> Fixed:
         `magnitude` of the whole, where `x` is only a part of it (a shard of a batch), or by row,
         where every row is to have its own grid. If it is not finite, so is no result.
     """
-    if largest is None:
-        largest = magnitude(x)
     assert bits <= (22 if x.dtype == torch.float32 else 50)
     if largest is None:
         largest = magnitude(x)
