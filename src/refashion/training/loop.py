@@ -29,11 +29,13 @@ NORM_BITS = 16
 class Split(Protocol):
     """Examples as they lie on disk."""
 
-    images: np.ndarray
-    """uint8 [n, 784]."""
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [n, 784]."""
 
-    labels: np.ndarray
-    """uint8 [n]."""
+    @property
+    def labels(self) -> np.ndarray:
+        """uint8 [n]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +132,9 @@ def train(
 
 def _load(split: Split, device: torch.device) -> Examples:
     """The whole split, on the device: uint8 pixels need no worker processes."""
-    images = torch.from_numpy(np.asarray(split.images))
-    return Examples(
-        images=images.to(device), labels=torch.from_numpy(split.labels.astype(np.int64)).to(device)
-    )
+    images = torch.from_numpy(np.asarray(split.images)).to(device)
+    labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
+    return Examples(images=images, labels=labels)
 
 
 def _row(epoch: int, fit: Fit, engine: Engine, watched: Examples) -> Epoch:
