@@ -1,0 +1,1 @@
+"""Where the images come from, what they must be, and how they are split."""

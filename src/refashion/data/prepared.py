@@ -1,0 +1,120 @@
+"""A split as the trainings read it: two arrays in a folder."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refashion.data.idx import NUM_CLASSES, SIDE
+from refashion.errors import UserError
+from refashion.files import replacing
+
+NUM_PIXELS = SIDE * SIDE
+WHITE = 255
+ROWS = 4096
+"""Images whose pixels are counted at once: few enough to stay in a processor's cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Split:
+    """Images and labels that belong together."""
+
+    images: np.ndarray
+    """Pixels in 0 to 255, row by row: uint8 [n, 784]."""
+
+    labels: np.ndarray
+    """Classes in 0 to 9: uint8 [n]."""
+
+    def __post_init__(self) -> None:
+        """Hold both arrays to what this class promises."""
+        assert self.images.dtype == self.labels.dtype == np.uint8
+        assert self.images.shape == (self.labels.size, NUM_PIXELS), self.images.shape
+        assert self.labels.ndim == 1
+
+
+def save(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write a split to `folder`, replacing what is there only when all is written."""
+    split = Split(images=images, labels=labels)
+    with ExitStack() as stack:
+        for name, array in (("images.npy", split.images), ("labels.npy", split.labels)):
+            with stack.enter_context(replacing(folder / name)).open("wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def load(folder: Path) -> Split:
+    """Read a split from `folder`; its images stay on disk until they are touched.
+
+    Raises
+    ------
+    UserError
+        A file is missing, truncated or not an array of a split.
+    """
+    images = _load(folder / "images.npy", NUM_PIXELS)
+    labels = _load(folder / "labels.npy")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{folder}: it has {len(images)} images and {len(labels)} labels; "
+            "run the stage `preprocess` again"
+        )
+    return Split(images=images, labels=labels)
+
+
+def digest(split: Split) -> str:
+    """SHA-256 (hexadecimal) of the shapes and the bytes of a split."""
+    sha = hashlib.sha256()
+    for array in (split.images, split.labels):
+        sha.update(f"uint8 {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def summary(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, Any]:
+    """Images of every split, in all and by class, and the pixels of the training split.
+
+    Returns
+    -------
+    dict
+        Mean and standard deviation are of pixels on a scale of 0 to 1. They come from exact
+        integer sums by one division (and one square root), so every machine finds the same bits.
+    """
+    found: dict[str, Any] = {}
+    for name, split in splits.items():
+        counts = np.bincount(split.labels, minlength=NUM_CLASSES).tolist()
+        by_class = dict(zip(classes, counts, strict=True))
+        found[name] = {"images": len(split.labels), "classes": by_class}
+    mean, std = _mean_std(splits["train"].images)
+    return {**found, "pixels": {"mean": mean, "std": std}}
+
+
+def _mean_std(images: np.ndarray) -> tuple[float, float]:
+    counts = np.zeros(WHITE + 1, dtype=np.int64)
+    for first in range(0, len(images), ROWS):
+        counts += np.bincount(images[first : first + ROWS].ravel(), minlength=WHITE + 1)
+    n = images.size
+    total = sum(value * count for value, count in enumerate(counts.tolist()))
+    squares = sum(value**2 * count for value, count in enumerate(counts.tolist()))
+    variance = (n * squares - total**2) / (n * WHITE) ** 2
+    return total / (n * WHITE), math.sqrt(variance)
+
+
+def _load(path: Path, *item: int) -> np.ndarray:
+    try:
+        # Copy on write: torch takes the memory as its own and asks for it to be writable.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run the stage `preprocess`") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f"{path}: not a sound array ({error}); run the stage `preprocess` again"
+        ) from None
+    if array.dtype != np.uint8 or array.ndim != 1 + len(item) or array.shape[1:] != item:
+        raise UserError(
+            f"{path}: holds {array.dtype} {array.shape}, not uint8 images or labels; "
+            "run the stage `preprocess` again"
+        )
+    return array

@@ -1,0 +1,111 @@
+"""Which image is for training, for validation and for the test."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from refashion.data import idx
+from refashion.data.catalogue import FILES
+from refashion.data.prepared import Split
+from refashion.errors import UserError
+from refashion.portable import streams
+
+
+def split(raw: Path, *, limit: int | None, validation: float, seed: int) -> dict[str, Split]:
+    """Split the official files of the folder `raw` into training, validation and test images.
+
+    Parameters
+    ----------
+    raw
+        Folder with the four files of a data set.
+    limit
+        Use only the first so many training images; none: all of them.
+    validation
+        Share of those that is held out for validation, in [0, 1).
+    seed
+        Which images are held out.
+
+    Returns
+    -------
+    dict
+        ``train``, ``validation`` (empty for a share of 0) and ``test``; images keep the order
+        of the files.
+
+    Raises
+    ------
+    UserError
+        A file is not sound, or `limit` or `validation` ask for what cannot be had.
+    """
+    known = _read(raw, "train")
+    if limit is not None:
+        if limit > len(known.labels):
+            raise UserError(
+                f"data.limit: {limit} is more than the {len(known.labels)} training images; "
+                "lower it, or leave it empty for all"
+            )
+        known = Split(images=known.images[:limit], labels=known.labels[:limit])
+    kept, held_out = stratified(known.labels, validation, seed)
+    return {
+        "train": Split(images=known.images[kept], labels=known.labels[kept]),
+        "validation": Split(images=known.images[held_out], labels=known.labels[held_out]),
+        "test": _read(raw, "test"),
+    }
+
+
+def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out a random share of the images, of every class alike.
+
+    Parameters
+    ----------
+    labels
+        uint8 [n].
+    share
+        In [0, 1). ``round(share * n)`` images are held out; each class gives its share, rounded
+        up or down by the largest remainders (the lower label first among equals).
+    seed
+        Which images of a class are held out, in [0, 2**63).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Indices of the images that stay and of those held out, each int64 and ascending.
+
+    Raises
+    ------
+    UserError
+        Nothing would stay, or nothing would be held out although `share` is not 0.
+    """
+    assert 0 <= share < 1
+    n = len(labels)
+    total = round(share * n)
+    if share > 0 and total in (0, n):
+        part = "training" if total else "validation"
+        raise UserError(
+            f"data.validation: {share} of {n} images leaves no {part} image; "
+            f"{'lower' if total else 'raise'} it, or set 0 for no validation at all"
+        )
+    counts = np.bincount(labels).tolist()
+    quotas = [Fraction(share) * count for count in counts]
+    sizes = [int(quota) for quota in quotas]
+    by_remainder = sorted(range(len(counts)), key=lambda label: sizes[label] - quotas[label])
+    for label in by_remainder[: total - sum(sizes)]:
+        sizes[label] += 1
+
+    order = streams.permutation(n, streams.key(seed, streams.Purpose.SPLIT)).numpy()
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    first = np.cumsum(counts) - counts
+    rank = np.arange(n) - np.repeat(first, counts)
+    chosen = rank < np.repeat(sizes, counts)
+    return np.sort(by_class[~chosen]), np.sort(by_class[chosen])
+
+
+def _read(raw: Path, part: str) -> Split:
+    images_path, labels_path = (raw / name for name in FILES[part])
+    images, labels = idx.read_images(images_path), idx.read_labels(labels_path)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{images_path}: its {len(images)} images have {len(labels)} labels in "
+            f"{labels_path.name}; fetch the official files again"
+        )
+    return Split(images=images, labels=labels)

@@ -1,0 +1,48 @@
+"""Canonical text files, written whole or not at all."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a temporary name beside ``path``; what is written there becomes ``path`` at the end.
+
+    If the block raises (Ctrl-C too), the temporary file goes and an existing ``path`` stays as
+    it was. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""Write UTF-8 text, with ``\n`` line ends on every system."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write JSON with sorted keys and an indent of two; NaN and infinities are refused."""
+    text = json.dumps(obj, indent=2, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a header and rows; floats in the shortest form that reads back as the same number."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

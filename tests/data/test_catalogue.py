@@ -1,0 +1,30 @@
+from typing import get_args
+
+import pytest
+
+from refashion import params
+from refashion.data import sources
+from refashion.data.catalogue import DATASETS, FILES
+
+
+def test_params_offer_exactly_these_data_sets() -> None:
+    assert set(DATASETS) == set(get_args(params.Dataset))
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_ten_different_classes(dataset: str) -> None:
+    assert len(set(DATASETS[dataset].classes)) == 10
+
+
+@pytest.mark.parametrize("dataset", ["fashion_mnist", "mnist", "kmnist"])
+def test_agrees_with_torchvision(dataset: str) -> None:
+    from torchvision import datasets
+
+    known = DATASETS[dataset]
+    theirs = getattr(datasets, str(known.torchvision)).classes
+    assert known.classes == tuple(name.partition(" - ")[0] for name in theirs)
+    pinned = sources.official(dataset)
+    assert set(pinned.md5) == {name for pair in FILES.values() for name in pair}
+    assert all(len(md5) == 32 for md5 in pinned.md5.values())
+    assert all(folder.endswith("/") for folder in (*pinned.mirrors, *known.authors))
+    assert pinned.mirrors

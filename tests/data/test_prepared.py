@@ -1,0 +1,163 @@
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refashion.data import prepared
+from refashion.data.catalogue import DATASETS
+from refashion.data.prepared import Split
+from refashion.errors import UserError
+
+
+def some(n: int, seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    return Split(
+        images=rng.integers(0, 256, (n, 784), dtype=np.uint8),
+        labels=rng.integers(0, 10, n, dtype=np.uint8),
+    )
+
+
+def folder_with(split: Split, folder: Path) -> Path:
+    prepared.save(folder, split.images, split.labels)
+    return folder
+
+
+@pytest.mark.parametrize("n", [0, 1, 30])
+def test_load_gives_back_what_was_saved(n: int, tmp_path: Path) -> None:
+    split = some(n)
+    found = prepared.load(folder_with(split, tmp_path / "deep" / "split"))
+    assert found.images.dtype == found.labels.dtype == np.uint8
+    assert np.array_equal(found.images, split.images)
+    assert np.array_equal(found.labels, split.labels)
+    assert prepared.digest(found) == prepared.digest(split)
+
+
+def test_images_stay_on_disk(tmp_path: Path) -> None:
+    folder = folder_with(some(3), tmp_path / "split")
+    found = prepared.load(folder)
+    assert isinstance(found.images, np.memmap)
+    found.images[:] = 0  # a private copy: what is on disk stays
+    assert prepared.digest(prepared.load(folder)) == prepared.digest(some(3))
+
+
+def test_save_writes_the_same_bytes_and_nothing_else(tmp_path: Path) -> None:
+    one, other = folder_with(some(5), tmp_path / "a"), folder_with(some(5), tmp_path / "b")
+    for folder in (one, other):
+        assert sorted(f.name for f in folder.iterdir()) == ["images.npy", "labels.npy"]
+    for name in ("images.npy", "labels.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_save_interrupted_leaves_the_old_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_with(some(5), tmp_path / "split")
+    before = prepared.digest(prepared.load(folder))
+    write, calls = np.save, []
+
+    def interrupted(*args: object, **options: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        folder_with(some(7), folder)
+    assert sorted(f.name for f in folder.iterdir()) == ["images.npy", "labels.npy"]
+    assert prepared.digest(prepared.load(folder)) == before
+
+
+def cut(folder: Path) -> None:
+    path = folder / "images.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def mismatched(folder: Path) -> None:
+    np.save(folder / "labels.npy", np.zeros(4, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda folder: (folder / "labels.npy").unlink(), "labels.npy: is missing; run the stage"),
+        (cut, "images.npy: not a sound array"),
+        (lambda folder: (folder / "images.npy").write_bytes(b""), "images.npy: not a sound array"),
+        (lambda folder: (folder / "images.npy").write_text("hello"), "images.npy: not a sound"),
+        (lambda folder: np.save(folder / "images.npy", np.zeros((3, 28, 28), np.uint8)), "holds"),
+        (lambda folder: np.save(folder / "images.npy", np.zeros((3, 784))), "holds float64"),
+        (lambda folder: np.save(folder / "labels.npy", np.uint8(3)), "holds uint8 ()"),
+        (mismatched, "it has 3 images and 4 labels"),
+    ],
+)
+def test_load_refuses(spoil: Callable[[Path], None], problem: str, tmp_path: Path) -> None:
+    folder = folder_with(some(3), tmp_path / "split")
+    spoil(folder)
+    with pytest.raises(UserError) as caught:
+        prepared.load(folder)
+    assert problem in str(caught.value)
+    assert "preprocess" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_digest_tells_shapes_and_bytes_apart() -> None:
+    split = some(4)
+    other_label, other_pixel = split.labels.copy(), split.images.copy()
+    other_label[2] ^= 1
+    other_pixel[3, 500] ^= 1
+    found = {
+        prepared.digest(split),
+        prepared.digest(Split(images=split.images, labels=other_label)),
+        prepared.digest(Split(images=other_pixel, labels=split.labels)),
+        prepared.digest(Split(images=split.images[:3], labels=split.labels[:3])),
+        prepared.digest(some(0)),
+    }
+    assert len(found) == 5
+
+
+def test_digest_is_sha256_of_shapes_and_bytes() -> None:
+    split = some(2)
+    content = (
+        b"uint8 (2, 784)\n" + split.images.tobytes() + b"uint8 (2,)\n" + split.labels.tobytes()
+    )
+    assert prepared.digest(split) == hashlib.sha256(content).hexdigest()
+    # A view with gaps between its rows has the same content.
+    view = Split(images=np.repeat(split.images, 2, axis=0)[::2], labels=split.labels)
+    assert prepared.digest(view) == prepared.digest(split)
+
+
+@given(st.integers(1, 40), st.integers(0, 10))
+def test_mean_and_std_are_those_of_exact_arithmetic(n: int, seed: int) -> None:
+    split = some(n, seed)
+    found = prepared.summary({"train": split}, DATASETS["digits"].classes)["pixels"]
+    pixels = split.images.ravel().tolist()
+    mean = Fraction(sum(pixels), len(pixels) * 255)
+    squares = Fraction(sum(p * p for p in pixels), len(pixels) * 255**2)
+    assert found["mean"] == float(mean)
+    assert found["std"] == math.sqrt(float(squares - mean**2))
+    assert found["std"] == pytest.approx((split.images / 255).std(), rel=1e-12)
+
+
+def test_summary_counts_every_class_of_every_split() -> None:
+    classes = DATASETS["fashion_mnist"].classes
+    n = 2 * prepared.ROWS + 5
+    labels = np.zeros(n, dtype=np.uint8)
+    labels[:3] = 9
+    train = Split(images=np.full((n, 784), 51, dtype=np.uint8), labels=labels)
+    found = prepared.summary({"train": train, "validation": some(0)}, classes)
+    assert found["train"]["images"] == n
+    assert found["train"]["classes"] == {
+        **dict.fromkeys(classes, 0),
+        "T-shirt/top": n - 3,
+        "Ankle boot": 3,
+    }
+    assert found["validation"] == {"images": 0, "classes": dict.fromkeys(classes, 0)}
+    assert found["pixels"] == {"mean": 0.2, "std": 0.0}
+    json.dumps(found)  # plain numbers only

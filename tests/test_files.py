@@ -1,0 +1,70 @@
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refashion import files
+
+
+def test_json_is_canonical(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "x.json"
+    files.write_json(path, {"b": 0.1, "a": {"d": 1, "c": None}})
+    text = path.read_bytes().decode()
+    assert text == '{\n  "a": {\n    "c": null,\n    "d": 1\n  },\n  "b": 0.1\n}\n'
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_refuses_what_json_cannot_hold(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": value})
+    assert path.read_text() == "old"
+
+
+@given(st.lists(st.tuples(st.text("ab,\"' é\n/"), st.floats(allow_nan=False)), max_size=5))
+def test_csv_reads_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, float]]
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    files.write_csv(path, ["name", "value"], rows)
+    assert b"\r" not in path.read_bytes()
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *read = list(csv.reader(file))
+    assert header == ["name", "value"]
+    assert [(name, float(value)) for name, value in read] == rows
+
+
+def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    files.write_csv(path, ["a"], [[1]])
+
+    def rows() -> Iterator[list[int]]:
+        yield [2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write_csv(path, ["a"], rows())
+    assert path.read_text() == "a\n1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_not_written_through(tmp_path: Path) -> None:
+    """DVC may link outputs to its cache, which nobody must change."""
+    cached, path = tmp_path / "cached", tmp_path / "out.json"
+    cached.write_text("cached")
+    path.symlink_to(cached)
+    files.write_json(path, [])
+    assert cached.read_text() == "cached"
+    assert json.loads(path.read_text()) == []
+
+
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "ours", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
