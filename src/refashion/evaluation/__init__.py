@@ -1,0 +1,1 @@
+"""Metrics of one model on the test set, and statistics between models."""

@@ -1,0 +1,189 @@
+"""How good one model is on a test set, in numbers that do not depend on the machine.
+
+Images are counted in integers, exponentials and logarithms are the portable ones, sums are exact,
+and everything else is one correctly rounded operation at a time.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refashion.errors import UserError
+from refashion.portable import functions
+from refashion.portable.softmax import SoftmaxTerms
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """The test images whose confidence lies in one interval."""
+
+    low: float
+    """Confidences are above this."""
+
+    high: float
+    """Confidences are at most this."""
+
+    images: int
+    """How many images the bin holds, at least 1."""
+
+    confidence: float
+    """Mean confidence of the images."""
+
+    accuracy: float
+    """Share of the images that are classified correctly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What a model does on a test set of n images and k classes."""
+
+    metrics: dict[str, Any]
+    """Numbers by name, ready for JSON; ``per_class`` holds a mapping by class name."""
+
+    predicted: Tensor
+    """Most probable class of every image, int64 [n]; of equals, the lower index."""
+
+    confidence: Tensor
+    """Probability of the predicted class, float64 [n]."""
+
+    confusion: Tensor
+    """Images by true class (row) and predicted class (column), int64 [k, k]."""
+
+    calibration: tuple[Bin, ...]
+    """Bins of confidence that hold images, in rising order."""
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
+    """Measure a model's outputs against the truth.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Outputs of the model, float64 [n, k], on any device, n >= 1.
+    labels : Tensor
+        True classes, int64 [n].
+    classes : sequence of str
+        Names of the k classes.
+
+    Returns
+    -------
+    Evaluation
+        Its ``metrics``: ``accuracy``; ``top2_accuracy``; ``macro_f1``; ``images``;
+        ``per_class`` with ``precision``, ``recall``, ``f1`` (0 where undefined) and ``support``;
+        ``cross_entropy_*`` and ``prediction_entropy_*``, means over the images in ``nats`` and
+        ``bits``; ``expected_calibration_error`` over 15 equal bins of confidence
+        (Guo et al. 2017, arXiv 1706.04599).
+
+    Raises
+    ------
+    UserError
+        If a logit is not finite.
+    """
+    # [n, k] is small: measuring on the CPU spares every trap of a device's own kernels.
+    logits, labels = logits.cpu(), labels.cpu()
+    n, k = logits.shape
+    assert n >= 1 and k == len(classes) and labels.shape == (n,)
+    assert logits.dtype == torch.float64 and labels.dtype == torch.int64
+    assert labels.min() >= 0 and labels.max() < k
+    if not logits.isfinite().all():
+        raise UserError("the model: its outputs are not finite, training diverged; lower lr")
+
+    terms = SoftmaxTerms.of(logits)
+    probabilities, log_probabilities = terms.probabilities(), terms.log_probabilities()
+    predicted = logits.argmax(dim=1)
+    confidence = probabilities.gather(1, predicted[:, None])[:, 0]
+    correct = predicted == labels
+    confusion = torch.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
+    calibration = _calibration(confidence, correct)
+
+    cross_entropy = _mean(-log_probabilities.gather(1, labels[:, None]))
+    entropy = math.fsum((-probabilities * log_probabilities).flatten().tolist()) / n
+    per_class, macro_f1 = _per_class(confusion.tolist(), classes)
+    metrics = {
+        "accuracy": int(correct.sum()) / n,
+        "top2_accuracy": int((_rank(logits, labels) < 2).sum()) / n,
+        "cross_entropy_nats": cross_entropy,
+        "cross_entropy_bits": cross_entropy / functions.LN2,
+        "prediction_entropy_nats": entropy,
+        "prediction_entropy_bits": entropy / functions.LN2,
+        "expected_calibration_error": _calibration_error(calibration),
+        "macro_f1": macro_f1,
+        "images": n,
+        "per_class": per_class,
+    }
+    return Evaluation(
+        metrics=metrics,
+        predicted=predicted,
+        confidence=confidence,
+        confusion=confusion,
+        calibration=calibration,
+    )
+
+
+def _rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before the true one, int64 [n]; of equals, the lower index is first."""
+    actual = logits.gather(1, labels[:, None])
+    lower = torch.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > actual) | ((logits == actual) & lower)).sum(dim=1)
+
+
+def _mean(x: Tensor) -> float:
+    """Mean of all values; ``fsum`` rounds the exact sum once, so the order is of no account."""
+    return math.fsum(x.flatten().tolist()) / x.numel()
+
+
+def _calibration(confidence: Tensor, correct: Tensor) -> tuple[Bin, ...]:
+    """Sort the images into equal bins of confidence, each open below and closed above."""
+    edges = [i / NUM_BINS for i in range(NUM_BINS + 1)]
+    inner = torch.tensor(edges[1:-1], dtype=torch.float64)
+    place = torch.bucketize(confidence, inner)
+    bins = []
+    for i in place.unique().tolist():
+        inside = place == i
+        bins.append(
+            Bin(
+                low=edges[i],
+                high=edges[i + 1],
+                images=int(inside.sum()),
+                confidence=_mean(confidence[inside]),
+                accuracy=int((inside & correct).sum()) / int(inside.sum()),
+            )
+        )
+    return tuple(bins)
+
+
+def _calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean gap between accuracy and confidence, over all images."""
+    gaps = (b.images * abs(b.accuracy - b.confidence) for b in bins)
+    return math.fsum(gaps) / sum(b.images for b in bins)
+
+
+def _per_class(
+    confusion: list[list[int]], classes: Sequence[str]
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Precision, recall, F1 and support by class, and the mean of the exact F1s."""
+    per_class: dict[str, dict[str, float]] = {}
+    total_f1 = Fraction(0)
+    for i, name in enumerate(classes):
+        hits, support, claimed = confusion[i][i], sum(confusion[i]), sum(r[i] for r in confusion)
+        f1 = _share(2 * hits, support + claimed)
+        total_f1 += f1
+        per_class[name] = {
+            "precision": float(_share(hits, claimed)),
+            "recall": float(_share(hits, support)),
+            "f1": float(f1),
+            "support": support,
+        }
+    return per_class, float(total_f1 / len(classes))
+
+
+def _share(part: int, whole: int) -> Fraction:
+    """Return ``part / whole``, exactly; 0 of nothing."""
+    return Fraction(part, whole) if whole else Fraction(0)

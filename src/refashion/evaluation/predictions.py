@@ -1,0 +1,55 @@
+"""What a model said about every test image, as a file that people and DVC's plots can read."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from refashion import files
+from refashion.errors import UserError
+
+HEADER = ["index", "actual", "predicted", "confidence"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """True and predicted class of every test image, in the order of the test set."""
+
+    actual: tuple[str, ...]
+    """Names of the true classes."""
+
+    predicted: tuple[str, ...]
+    """Names of the predicted classes."""
+
+    @property
+    def correct(self) -> list[bool]:
+        """Whether each image is classified correctly."""
+        return [a == p for a, p in zip(self.actual, self.predicted, strict=True)]
+
+
+def write(
+    path: Path, actual: Iterable[str], predicted: Iterable[str], confidence: Iterable[float]
+) -> None:
+    """Write one row per test image: its index, both classes by name and the confidence."""
+    rows = zip(actual, predicted, confidence, strict=True)
+    files.write_csv(path, HEADER, ([i, *row] for i, row in enumerate(rows)))
+
+
+def read(path: Path) -> Predictions:
+    """Read what ``write`` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty of rows, or of another form.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; run `dvc repro`")
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    if header != HEADER or not rows or any(len(row) != len(HEADER) for row in rows):
+        raise UserError(
+            f"{path}: not rows of {','.join(HEADER)}; delete it and run `dvc repro` again"
+        )
+    _, actual, predicted, _ = zip(*rows, strict=True)
+    return Predictions(actual=actual, predicted=predicted)

@@ -1,0 +1,81 @@
+import itertools
+import math
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from refashion.evaluation.statistics import holm, mcnemar, wilson
+
+counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_wilson_is_scipys(count: tuple[int, int]) -> None:
+    correct, n = count
+    expected = binomtest(correct, n).proportion_ci(method="wilson")
+    assert wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(counts)
+def test_wilson_holds_the_share_and_mirrors(count: tuple[int, int]) -> None:
+    correct, n = count
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n <= high <= 1
+    other_low, other_high = wilson(n - correct, n)
+    assert (1 - other_high, 1 - other_low) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_wilson_at_the_ends() -> None:
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+
+
+small = st.integers(0, 60)
+
+
+@given(small, small)
+def test_mcnemar_is_the_correctly_rounded_rational(b: int, c: int) -> None:
+    n = b + c
+    tail = sum(math.comb(n, i) for i in range(min(b, c) + 1))
+    assert mcnemar(b, c) == float(min(Fraction(2 * tail, 2**n), Fraction(1)))
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_mcnemar_is_scipys(b: int, c: int) -> None:
+    expected = binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar(b, c) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert mcnemar(b, c) == mcnemar(c, b)
+
+
+def test_mcnemar_of_equals_is_one() -> None:
+    assert [mcnemar(b, b) for b in (0, 1, 7, 5000)] == [1.0] * 4
+
+
+def test_mcnemar_known_values() -> None:
+    assert mcnemar(0, 5) == 2 / 32
+    assert mcnemar(1, 9) == 22 / 1024
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_closes_bonferroni(p_values: list[float]) -> None:
+    """Holm's adjusted p is the largest Bonferroni p of all sets of tests that hold this one."""
+    everything = range(len(p_values))
+    sets = [s for size in everything for s in itertools.combinations(everything, size + 1)]
+    expected = [
+        max(min(1.0, len(s) * min(p_values[j] for j in s)) for s in sets if i in s)
+        for i in everything
+    ]
+    assert holm(p_values) == expected
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.randoms())
+def test_holm_follows_the_order_of_the_tests(p_values: list[float], random: Random) -> None:
+    order = list(range(len(p_values)))
+    random.shuffle(order)
+    adjusted = holm(p_values)
+    assert holm([p_values[i] for i in order]) == [adjusted[i] for i in order]
+    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
