@@ -23,9 +23,10 @@ def run(name: str, *arguments: str) -> None:
         raise errors.UserError(f"stage {name!r} does not exist; there are {', '.join(names)}")
     importlib.import_module(name).main(*arguments)
     # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
-    used = {Path(m.__file__) for m in sys.modules.values() if getattr(m, "__file__", None)}
-    used = {f for f in used if f.is_relative_to(paths.ROOT) and ".venv" not in f.parts}
-    for file in sorted(used | {paths.PARAMS}):
+    loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
+    used = {Path(file) for file in loaded if file}
+    own = {f for f in used if f.is_relative_to(paths.ROOT) and ".venv" not in f.parts}
+    for file in sorted(own | {paths.PARAMS}):
         if file.stat().st_mtime > started:
             changed = file.relative_to(paths.ROOT)
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")

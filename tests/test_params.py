@@ -191,7 +191,11 @@ MISTAKES = [
     ("hidden: [256, 256]", "hidden: []", LAYERS.format(2, 0)),
     # unknown names
     ("device: auto", "device: gpu", "device is 'gpu'; it must be one of auto, cpu, cuda"),
-    ("numerics: native", "numerics: fast", "numerics is 'fast'; it must be one of native"),
+    (
+        "numerics: native",
+        "numerics: fast",
+        "numerics is 'fast'; it must be one of portable, native",
+    ),
     (
         "dataset: fashion_mnist",
         "dataset: cifar10",

@@ -29,6 +29,7 @@ from torch import Tensor
 
 EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
 EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
+ONES = 8  # rows of ones: as many as keep the number of rows a multiple of 8
 SMALLEST_EXPONENT = -100  # a matrix with no magnitude above 2**-100 rounds to zero
 WORTH_DIGITS = 2**23  # multiplications below which splitting costs more than it saves
 
@@ -189,19 +190,42 @@ def _float64(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
 
 def _int8(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
     """``a @ b``: one product of all pairs of digits, ``sum 256**(i+j) a_i @ b_j``."""
-    m, n = a.shape[0], b.shape[1]
-    shifted = a.dtype == torch.uint8  # pixels: one digit once 128 is taken off
-    left = a.bitwise_xor(0x80).view(torch.int8) if shifted else _digits(a.mT, a_bits).mT
-    pairs = torch._int_mm(left, _digits(b, b_bits)).to(torch.float64)
-    pairs = pairs.view(left.shape[0] // m, m, -1, n)
+    if a.dtype == torch.uint8:
+        return _int8_pixels(a, b, b_bits)
+    pairs = torch._int_mm(_digits(a.mT, a_bits).mT, _digits(b, b_bits)).to(torch.float64)
+    pairs = pairs.view(-1, a.shape[0], pairs.shape[1] // b.shape[1], b.shape[1])
     total = pairs[0, :, 0]
     for i in range(pairs.shape[0]):
         for j in range(pairs.shape[2]):
             if i or j:  # whole numbers below 2**52: nothing is rounded, fused or not
                 total = torch.add(total, pairs[i, :, j], alpha=256.0 ** (i + j))
-    if shifted:
-        total = torch.add(total, b.sum(0, dtype=torch.float64), alpha=128.0)
     return total
+
+
+def _int8_pixels(a: Tensor, b: Tensor, b_bits: int) -> Tensor:
+    """The same for pixels: one digit, once 128 is taken off; it returns as 128 times b's sums."""
+    (m, k), n = a.shape, b.shape[1]
+    sums = None
+    if a.stride(-1) == 1:  # rows of ones below the pixels give b's sums by the way
+        left = torch.ones(m + ONES, k, dtype=torch.int8, device=a.device)
+        torch.bitwise_xor(a, 0x80, out=left[:m].view(torch.uint8))
+    else:
+        left = a.bitwise_xor(0x80).view(torch.int8)
+        sums = b.sum(0, dtype=torch.float64)
+    planes = torch._int_mm(left, _digits(b, b_bits)).view(len(left), -1, n)
+    if k * 2 ** (8 + b_bits) < 2**31:  # then the total fits int32, whatever wraps on the way
+        total = planes[:, 0]
+        for i in range(1, planes.shape[1]):
+            total = torch.add(total, planes[:, i], alpha=256**i)
+        total = total.to(torch.float64)
+    else:
+        wide = planes.to(torch.float64)
+        total = wide[:, 0]
+        for i in range(1, wide.shape[1]):
+            total = torch.add(total, wide[:, i], alpha=256.0**i)
+    if sums is None:
+        total, sums = total[:m], total[m]
+    return torch.add(total, sums, alpha=128.0)
 
 
 def _digits(x: Tensor, bits: int) -> Tensor:

@@ -71,25 +71,28 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 
 def exp(x: Tensor) -> Tensor:
-    """Exponential function, within 1 ulp on [-708, 709]; below 0, above infinity.
+    """Exponential function, within 1 ulp on [-708, 709]; below 0, above infinity."""
+    result = exp_in_range(x.clamp(EXP_UNDERFLOW, EXP_OVERFLOW))
+    return result.masked_fill_(x < EXP_UNDERFLOW, 0.0).masked_fill_(x > EXP_OVERFLOW, math.inf)
+
+
+def exp_in_range(x: Tensor) -> Tensor:
+    """Exponential function of numbers in [-708, 709], or NaN.
 
     ``exp(x) = 2**m * 2**(j/64) * exp(r)`` with ``k = 64 m + j = round(64 x / ln 2)`` and
     ``|r| <= ln(2) / 128`` (Tang, "Table-driven implementation of the exponential function in IEEE
     floating-point arithmetic", 1989). ``k`` has at most 17 bits and ``STEP_HIGH`` 32, so their
     product is exact.
     """
-    inside = x.clamp(EXP_UNDERFLOW, EXP_OVERFLOW)
-    k = (inside * STEPS_PER_UNIT).round_()
-    r = inside.sub_(k * STEP_HIGH).sub_(k * STEP_LOW)
+    k = (x * STEPS_PER_UNIT).round_()
+    r = (x - k * STEP_HIGH).sub_(k * STEP_LOW)
     tail = _horner(r, EXP_COEFFICIENTS).mul_(r).mul_(r).add_(r)
     k = k.to(torch.int64)
     high, low = _powers(x.device)
     j = k & (2**TABLE_BITS - 1)
     power = high[j]
-    result = (power * tail).add_(low[j]).add_(power)
-    result.mul_(power_of_two(k.bitwise_right_shift_(TABLE_BITS)))
-    result.masked_fill_(x < EXP_UNDERFLOW, 0.0).masked_fill_(x > EXP_OVERFLOW, math.inf)
-    return torch.where(x == x, result, x)
+    result = tail.mul_(power).add_(low[j]).add_(power)
+    return result.mul_(power_of_two(k.bitwise_right_shift_(TABLE_BITS)))
 
 
 def log(x: Tensor) -> Tensor:

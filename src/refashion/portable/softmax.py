@@ -29,7 +29,7 @@ class SoftmaxTerms:
         """The terms of logits, float64 [n, k]; no logit is too large."""
         assert logits.shape[1] <= 2 ** (exact.EXACT_FLOAT64 - EXPONENTIAL_BITS)
         shifted = logits - logits.amax(1, keepdim=True)
-        exponentials = functions.exp(shifted.clamp(min=NEGLIGIBLE))
+        exponentials = functions.exp_in_range(shifted.clamp(min=NEGLIGIBLE))
         exponentials = exponentials.mul_(2.0**EXPONENTIAL_BITS).round_()
         return cls(shifted, exponentials, exponentials.sum(1, keepdim=True))
 

@@ -1,0 +1,108 @@
+# `make` lists what there is. Every target first sees to the environment in .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+# To create .venv with; any Python >= 3.11.
+PYTHON ?= python3
+# Where `make ui` listens, and the runs that it shows.
+PORT ?= 5000
+DB ?= mlflow.db
+
+VENV := $(CURDIR)/.venv
+READY := .venv/.ready
+DEMO := build/demo
+
+# Recipes, and the stages that DVC starts from them, run in the environment.
+export PATH := $(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(VENV)
+export MLFLOW_DISABLE_TELEMETRY := true
+# Workers for jobs that nothing here asks for: six more processes.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+
+.PHONY: help
+help:
+	@echo "Usage: make TARGET"
+	@sed -n 's/^\([a-z]*\):.*## /  \1  /p' Makefile | awk '{ printf "  %-12s", $$1; $$1 = ""; print }'
+
+.PHONY: environment
+environment: $(READY) ## Create .venv and install what requirements.lock pins
+
+# Written last, so that an interrupted installation is taken up again.
+$(READY): requirements.lock pyproject.toml
+	@test -x .venv/bin/python || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+			echo "error: $(PYTHON) is not Python 3.11 or newer: install one and name it, as in 'make $(or $(MAKECMDGOALS),environment) PYTHON=python3.12'" >&2; \
+			exit 2; }; \
+		echo "Creating .venv with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv .venv || { \
+			echo "error: $(PYTHON) cannot create environments: install its venv module (Debian: apt install python3-venv)" >&2; \
+			rm -rf .venv; exit 2; }; }
+	@command -v uv >/dev/null || { \
+		echo "Installing uv into .venv"; \
+		.venv/bin/python -m pip install --quiet uv; }
+	@echo "Installing the packages of requirements.lock (on Linux some 5 GB the first time, a minute or two)"
+	uv pip sync --python .venv/bin/python --require-hashes requirements.lock
+	uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: repro
+repro: $(READY) ## Run the whole pipeline, or what changed in it: the one command to start with
+	@rm -f logs/no-source.txt; \
+	dvc repro; code=$$?; \
+	if [ $$code -eq 0 ]; then \
+		echo; \
+		echo "Done. The results are in reports/, the trained models in models/."; \
+		echo "See and compare the runs in MLflow: make ui"; \
+	elif [ -e logs/no-source.txt ] && [ -z "$$REFASHION_NO_DEMO" ]; then \
+		echo; \
+		echo "NOT THE REAL DATA: the image files are not in reach, so nothing was trained on them."; \
+		echo "What follows is the demo, on the small images that ship with scikit-learn."; \
+		echo; \
+		$(MAKE) --no-print-directory demo || exit; \
+		echo; \
+		echo "NOT THE REAL DATA: these are results of the demo. For the real ones, do as"; \
+		echo "logs/no-source.txt says, then: make repro"; \
+	else exit $$code; fi
+
+.PHONY: demo
+demo: $(READY) ## Run the whole pipeline on small images, without a network, in build/demo
+	@echo "Running the pipeline on the data set 'digits' in $(DEMO)"
+	@rm -rf $(DEMO)
+	@git checkout-index --all --force --prefix=$(DEMO)/
+	@rm -rf $(DEMO)/dvc.lock $(DEMO)/models $(DEMO)/reports
+	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
+		params.yaml > $(DEMO)/params.yaml
+	@cd $(DEMO) && dvc config core.no_scm true && dvc repro
+	@echo
+	@echo "Done. The demo's results are in $(DEMO)/reports/, its models in $(DEMO)/models/."
+	@echo "See and compare its runs in MLflow: make ui DB=$(DEMO)/mlflow.db"
+
+.PHONY: test
+test: $(READY) ## Run the tests
+	python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+.PHONY: bench
+bench: $(READY) ## Measure the speed against the book's loop and the machine's limits
+	python benchmarks/run.py
+
+.PHONY: ui
+ui: database $(READY) ## Show the runs in MLflow's pages on this machine (PORT=5000)
+	@echo "Open http://127.0.0.1:$(PORT) and stop with Ctrl-C"
+	@mlflow ui --backend-store-uri sqlite:///$(DB) --host 127.0.0.1 --port $(PORT) --workers 1
+
+.PHONY: database
+database:
+	@test -e $(DB) || { echo "error: $(DB) does not exist, so there is no run to show: make repro" >&2; exit 2; }
+
+.PHONY: clean
+clean: ## Remove what can be made again: builds, logs, pictures, tools' caches; never data or runs
+	rm -rf build logs reports/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find benchmarks src stages tests -name __pycache__ -type d -prune -exec rm -rf {} +

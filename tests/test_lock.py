@@ -1,0 +1,36 @@
+"""The lock pins what pyproject.toml asks for, with hashes, and names no host."""
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from refashion import paths
+
+LOCK = (paths.ROOT / "requirements.lock").read_text()
+PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
+ASKED = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+PINNED = re.findall(r"^(\S+)==(\S+)((?: ;[^\\\n]*)?) \\\n((?:    --hash=\S+.*\n)+)", LOCK, re.M)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_lock_meets_pyproject(asked: str) -> None:
+    requirement = Requirement(asked)
+    versions = [version for name, version, *_ in PINNED if name == requirement.name.lower()]
+    assert versions
+    assert all(version in requirement.specifier for version in versions)
+
+
+def test_every_pin_has_hashes() -> None:
+    assert len(PINNED) == len(re.findall(r"^[^\s#]", LOCK, re.M)) > 100
+
+
+def test_lock_names_no_host() -> None:
+    assert "://" not in LOCK
+    assert not re.search(r"^\s*(-i|--\w*index|--find-links)", LOCK, re.M)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_each_dependency_is_accounted_for(asked: str) -> None:
+    assert Requirement(asked).name.lower() in (paths.ROOT / "CONTRIBUTING.md").read_text().lower()
