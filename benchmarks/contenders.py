@@ -1,0 +1,100 @@
+"""Both engines and the raw matrix products: ``python contenders.py NAME FOLDER``."""
+
+import sys
+from collections.abc import Callable
+from itertools import count, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from serving import Epoch, serve
+
+from refashion.data import prepared
+from refashion.training import device as devices
+from refashion.training import initial
+from refashion.training.engine import Examples, batches
+from refashion.training.loop import ENGINES
+from refashion.training.settings import Settings
+
+CPU = torch.device("cpu")
+NETWORKS: dict[str, tuple[tuple[int, ...], tuple[float, ...], float]] = {
+    "softmax": ((), (), 0.1),
+    "mlp": ((256,), (0.0,), 0.1),
+    "dropout": ((256, 256), (0.2, 0.5), 0.5),
+}
+"""The book's settings of each variant: hidden layers, dropout after them, learning rate."""
+
+
+def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
+    """What the book trains, whatever ``params.yaml`` says today."""
+    hidden, dropout, lr = NETWORKS[variant]
+    return Settings(
+        hidden=hidden,
+        dropout=dropout,
+        lr=lr,
+        seed=0,
+        epochs=epochs,
+        batch_size=256,
+        weight_decay=0.0,
+        momentum=0.0,
+        numerics=numerics,
+    )
+
+
+def engine(numerics: str, split: prepared.Split) -> Callable[[str], Epoch]:
+    """One of the engines, on all images of a split."""
+    examples = Examples(
+        images=torch.from_numpy(np.asarray(split.images)),
+        labels=torch.from_numpy(split.labels.astype(np.int64)),
+    )
+
+    def contender(variant: str) -> Epoch:
+        chosen = settings(variant, numerics)
+        trained = ENGINES[numerics](chosen, initial.weights(chosen.widths, chosen.seed), CPU)
+        epochs = count(1)
+        return lambda: trained.train_epoch(examples, next(epochs))
+
+    return contender
+
+
+def products(n: int) -> Callable[[str], Epoch]:
+    """The float32 matrix products without which no epoch on `n` images can be, and nothing else.
+
+    Per batch and layer: the outputs, the gradient of the weights and, but for the first layer,
+    that of the inputs. Their layout is that of ``nn.Linear``, the fastest one; all operands and
+    results lie ready, in the caches where they fit.
+    """
+
+    def contender(variant: str) -> Epoch:
+        chosen = settings(variant, "native")
+        size = chosen.batch_size
+        layers = []
+        for inputs, outputs in pairwise(chosen.widths):
+            operands = [
+                torch.randn(s) for s in ((size, inputs), (outputs, inputs), (size, outputs))
+            ]
+            layers.append((*operands, *[torch.empty_like(o) for o in operands]))
+        sizes = [rows.stop - rows.start for rows in batches(n, size)]
+
+        def epoch() -> None:
+            for rows in sizes:
+                for layer, (x, w, g, x_gradient, w_gradient, y) in enumerate(layers):
+                    torch.mm(x[:rows], w.mT, out=y[:rows])
+                    torch.mm(g[:rows].mT, x[:rows], out=w_gradient)
+                    if layer:
+                        torch.mm(g[:rows], w, out=x_gradient[:rows])
+
+        return epoch
+
+    return contender
+
+
+def main(name: str, folder: str) -> None:
+    """Serve the contender `name` on the split in `folder`."""
+    split = prepared.load(Path(folder))
+    contender = products(len(split.labels)) if name == "products" else engine(name, split)
+    serve({"cpu": devices.describe(CPU), **devices.software()}, contender)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

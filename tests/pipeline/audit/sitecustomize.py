@@ -1,0 +1,27 @@
+"""Imported by every Python that starts with this folder on its path: notes the files it opens."""
+
+import atexit
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = os.environ["AUDIT_ROOT"] + os.sep
+opened: set[str] = set()
+
+
+def note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and isinstance(arguments[0], str):
+        opened.add(os.path.abspath(arguments[0]))  # noqa: PTH100 (runs before pathlib may)
+
+
+def report() -> None:
+    inside = sorted(path.removeprefix(ROOT) for path in opened if path.startswith(ROOT))
+    if stage := os.environ.get("DVC_STAGE"):
+        folder = Path(os.environ["AUDIT_LOG"])
+        (folder / f"{stage.replace('@', '-')}.{os.getpid()}.json").write_text(json.dumps(inside))
+
+
+if os.environ.get("DVC_STAGE"):
+    sys.addaudithook(note)
+    atexit.register(report)

@@ -1,0 +1,88 @@
+"""The real pipeline, in a workspace of its own: small images, small models, every stage."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+AUDIT = Path(__file__).parent / "audit"
+MODELS = {
+    "softmax": {"hidden": [], "lr": 0.1},
+    "mlp": {"hidden": [32], "lr": 0.1},
+    "dropout": {"hidden": [32, 32], "dropout": [0.2, 0.5], "lr": 0.1},
+}
+
+
+@dataclass
+class Workspace:
+    """A git repository with the project in it."""
+
+    root: Path
+    models: dict[str, dict]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command there; what it printed, once its exit code is as expected."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}"
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+@pytest.fixture(scope="session")
+def workspace(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Give a workspace on `digits` whose pipeline has run once and is committed."""
+    folder = tmp_path_factory.mktemp("pipeline") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        source, target = root / name, folder / name
+        if source.is_file() and not name.startswith(("models/", "reports/", "dvc.lock")):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params |= {"epochs": 2, "batch_size": 64, "variants": MODELS}
+    params["data"]["dataset"] = "digits"
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    log = folder.parent / "audit"
+    log.mkdir()
+    found = Workspace(folder, MODELS)
+    found.environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_AUTHOR_NAME": "Tester",
+        "GIT_AUTHOR_EMAIL": "tester@example.org",
+        "GIT_COMMITTER_NAME": "Tester",
+        "GIT_COMMITTER_EMAIL": "tester@example.org",
+        "PYTHONPATH": str(AUDIT),
+        "AUDIT_ROOT": str(folder),
+        "AUDIT_LOG": str(log),
+    }
+    found.run("git", "init", "--quiet", "--initial-branch", "main")
+    found.commit("Start")
+    found.run("dvc", "repro")
+    found.commit("Run the pipeline")
+    del found.environment["PYTHONPATH"]  # only the first run is watched
+    return found

@@ -1,0 +1,92 @@
+"""`dvc exp run` in all its ways: each trains what changed and leaves runs in one database."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+
+@pytest.fixture
+def experiment(workspace, request):
+    """Run one experiment and give what it printed; the workspace is put back afterwards."""
+
+    def run(name: str, *arguments: str) -> str:
+        return workspace.run("dvc", "exp", "run", "--name", name, *arguments)
+
+    yield run
+    workspace.run("git", "checkout", "--quiet", "--", ".")
+    workspace.run("git", "clean", "--quiet", "--force", "-d", "models", "reports")
+    workspace.run("dvc", "checkout", "--quiet")
+
+
+def runs(workspace, name: str) -> dict[str, dict]:
+    """Params and tags of the MLflow runs of an experiment, by variant."""
+    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    return {
+        run.data.tags["variant"]: {**run.data.params, **run.data.tags, **run.data.metrics}
+        for run in found
+        if name in run.data.tags.get("dvc_exp", "").split(",")
+    }
+
+
+def shown(workspace, name: str) -> dict:
+    """The row of an experiment in `dvc exp show`."""
+    for revision in json.loads(workspace.run("dvc", "exp", "show", "--json")):
+        for experiment in revision.get("experiments") or []:
+            if experiment["name"] == name:
+                return experiment["revs"][0]["data"]
+    raise AssertionError(f"{name} is not shown")
+
+
+def test_one_number(workspace, experiment) -> None:
+    experiment("one-number", "-S", "lr=0.2")
+    published = runs(workspace, "one-number")
+    assert set(published) == set(workspace.models)
+    assert {float(run["lr"]) for run in published.values()} == {0.2}
+    row = shown(workspace, "one-number")
+    assert row["params"]["params.yaml"]["data"]["lr"] == 0.2
+    accuracy = row["metrics"]["reports/evaluation/mlp/metrics.json"]["data"]["accuracy"]
+    assert accuracy == published["mlp"]["test_accuracy"]
+    difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
+    assert "accuracy" in difference["reports/evaluation/mlp/metrics.json"]
+    difference = json.loads(workspace.run("dvc", "params", "diff", "--json"))
+    assert difference["params.yaml"]["lr"] == {"old": None, "new": 0.2}
+    workspace.run("dvc", "plots", "diff", "--out", "build/plots")
+    page = (workspace.root / "build/plots/index.html").read_text()
+    assert "Training loss by epoch" in page
+    assert "Confusion matrix" in page
+
+
+def test_a_list(workspace, experiment) -> None:
+    printed = experiment("a-list", "-S", "variants.mlp.hidden=[32,16]")
+    assert "train@softmax' didn't change" in printed
+    assert json.loads(runs(workspace, "a-list")["mlp"]["hidden"]) == [32, 16]
+
+
+def test_a_new_variant_in_a_temporary_folder(workspace, experiment) -> None:
+    experiment("wide", "--temp", "-S", "+variants.wide={hidden: [64], lr: 0.1}")
+    assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [64]
+    assert not (workspace.root / "models/wide").exists()
+    metrics = shown(workspace, "wide")["metrics"]
+    assert metrics["reports/comparison.json"]["data"]["variants"]["wide"]["accuracy"] > 0.5
+
+
+def test_a_sweep_in_a_queue(workspace, experiment) -> None:
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "sweep", "-S", "lr=0.05,0.4")
+    workspace.run("dvc", "queue", "start", "--jobs", "2")
+    for number in (1, 2):
+        workspace.run("dvc", "queue", "logs", "--follow", f"sweep-{number}")
+    rates = {float(run["lr"]) for n in (1, 2) for run in runs(workspace, f"sweep-{n}").values()}
+    assert rates == {0.05, 0.4}
+    assert "Failed" not in workspace.run("dvc", "queue", "status")
+
+
+def test_variants_that_are_gone_leave_nothing(workspace, experiment) -> None:
+    """An experiment's new variant must not change the lock of the workspace it is put back to."""
+    experiment("gone", "-S", "+variants.gone={hidden: [8], lr: 0.1}")
+    assert (workspace.root / "models/gone").exists()
+    workspace.run("git", "checkout", "--quiet", "--", ".")
+    workspace.run("dvc", "repro")
+    assert not (workspace.root / "models/gone").exists()
+    assert workspace.run("git", "status", "--porcelain") == ""
