@@ -11,9 +11,8 @@ from serving import Epoch, serve
 
 from refashion.data import prepared
 from refashion.training import device as devices
-from refashion.training import initial
+from refashion.training import loop
 from refashion.training.engine import Examples, batches
-from refashion.training.loop import ENGINES
 from refashion.training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -50,7 +49,7 @@ def engine(numerics: str, split: prepared.Split) -> Callable[[str], Epoch]:
 
     def contender(variant: str) -> Epoch:
         chosen = settings(variant, numerics)
-        trained = ENGINES[numerics](chosen, initial.weights(chosen.widths, chosen.seed), CPU)
+        trained = loop.start(chosen, CPU)
         epochs = count(1)
         return lambda: trained.train_epoch(examples, next(epochs))
 

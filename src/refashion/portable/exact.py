@@ -109,8 +109,8 @@ def quantise(x: Tensor, bits: int, largest: Tensor | None = None) -> Fixed:
     return Fixed((x * inverse).round_(), scale.add_(largest * 0.0), bits)
 
 
-def product(a: Fixed, b: Fixed, factor: float = 1.0) -> Tensor:
-    """Matrix product times `factor`: exact, then rounded once.
+def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Matrix product: exact, rounded to `dtype`, then times the scales and `factor`.
 
     Exact because ``|sum| <= k * 2**(a.bits + b.bits)``; a longer inner dimension `k` than keeps
     this below 2**52 is summed in pieces, whose int64 total is exact below 2**63 and rounded once
@@ -121,12 +121,14 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0) -> Tensor:
     a, b
         [..., m, k] and [..., k, n].
     factor
-        Multiplied in at the end, together with both scales.
+        Multiplied in at the end, in one multiplication with both scales.
+    dtype
+        float64 or float32.
 
     Returns
     -------
     Tensor
-        float64 [..., m, n].
+        [..., m, n].
 
     Raises
     ------
@@ -147,7 +149,7 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0) -> Tensor:
         pieces = zip(a.integers.split(terms, -1), b.integers.split(terms, -2), strict=True)
         exact = [multiply(x, y, a.bits, b.bits).to(torch.int64) for x, y in pieces]
         sums = torch.stack(exact).sum(0).to(torch.float64)
-    return sums.mul_(a.scale * b.scale * factor)
+    return sums.to(dtype).mul_((a.scale * b.scale * factor).to(dtype))
 
 
 def total(x: Fixed, dim: int) -> Tensor:
@@ -181,6 +183,7 @@ def mean(values: Tensor) -> float:
 
 
 Multiplier = Callable[[Tensor, Tensor, int, int], Tensor]
+"""From two matrices of whole numbers and their bits to the exact product, in any dtype."""
 
 
 def _float64(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
@@ -205,27 +208,23 @@ def _int8(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
 def _int8_pixels(a: Tensor, b: Tensor, b_bits: int) -> Tensor:
     """The same for pixels: one digit, once 128 is taken off; it returns as 128 times b's sums."""
     (m, k), n = a.shape, b.shape[1]
-    sums = None
-    if a.stride(-1) == 1:  # rows of ones below the pixels give b's sums by the way
+    rows = a.stride(-1) == 1
+    if rows:  # rows of ones below the pixels give b's sums by the way
         left = torch.ones(m + ONES, k, dtype=torch.int8, device=a.device)
         torch.bitwise_xor(a, 0x80, out=left[:m].view(torch.uint8))
     else:
         left = a.bitwise_xor(0x80).view(torch.int8)
-        sums = b.sum(0, dtype=torch.float64)
     planes = torch._int_mm(left, _digits(b, b_bits)).view(len(left), -1, n)
-    if k * 2 ** (8 + b_bits) < 2**31:  # then the total fits int32, whatever wraps on the way
-        total = planes[:, 0]
-        for i in range(1, planes.shape[1]):
-            total = torch.add(total, planes[:, i], alpha=256**i)
-        total = total.to(torch.float64)
-    else:
-        wide = planes.to(torch.float64)
-        total = wide[:, 0]
-        for i in range(1, wide.shape[1]):
-            total = torch.add(total, wide[:, i], alpha=256.0**i)
-    if sums is None:
+    if k * 2 ** (8 + b_bits) >= 2**31:  # else the total fits int32, whatever wraps on the way
+        planes = planes.to(torch.float64)
+    total = planes[:, 0]
+    for i in range(1, planes.shape[1]):
+        total = torch.add(total, planes[:, i], alpha=256**i)
+    if rows:
         total, sums = total[:m], total[m]
-    return torch.add(total, sums, alpha=128.0)
+    else:
+        sums = b.sum(0, dtype=torch.float64).to(total.dtype)
+    return torch.add(total, sums, alpha=128)
 
 
 def _digits(x: Tensor, bits: int) -> Tensor:

@@ -66,6 +66,13 @@ class Training:
     """Volatile: seconds, memory, device and versions."""
 
 
+def start(settings: Settings, device: torch.device) -> Engine:
+    """The engine that `settings` name, with its initial weights on `device`."""
+    devices.keep_freed_memory()
+    weights = initial.weights(settings.widths, settings.seed)
+    return ENGINES[settings.numerics](settings, weights, device)
+
+
 def train(
     settings: Settings,
     train: Split,

@@ -39,6 +39,7 @@ class NativeEngine:
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.contract = f"native/{device.type}"
         self.settings = settings
         self.device = device

@@ -91,7 +91,7 @@ class PortableEngine:
         for layer in reversed(range(len(weights))):
             grid = exact.quantise(error, bits)
             scale = PIXEL_SCALE if layer == 0 else self._keep_scale(layer - 1)
-            gradient = exact.product(inputs[layer].mT, grid, scale / n)
+            gradient = exact.product(inputs[layer].mT, grid, scale / n, torch.float32)
             bias_gradient = exact.total(grid, -2).mul_(1 / n)
             if layer:
                 error = exact.product(grid, weights[layer].mT, scale).mul_(active[layer - 1])

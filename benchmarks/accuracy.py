@@ -1,0 +1,115 @@
+"""Accuracy over seeds, in the book's setting: ``python benchmarks/accuracy.py [SEEDS]``.
+
+All 60,000 training images, the test set as the validation set (as the book has it, so that its
+curves can be drawn), both engines. Writes ``results/accuracy.json`` and the picture of the README,
+``results/curves.png``.
+"""
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from contenders import NETWORKS, settings
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from refashion import files
+from refashion.data import idx, prepared, sources
+from refashion.data.catalogue import FILES
+from refashion.training import loop
+
+RESULTS = Path(__file__).parent / "results"
+FOLDER = Path("build/bench/data/FashionMNIST/raw")
+ENGINES = ("portable", "native")
+EPOCHS = 10
+BOOK = {"softmax": 0.833, "mlp": 0.853, "dropout": 0.860}  # the book's loop, one seed
+COLOURS = {"softmax": "#1f5fa8", "mlp": "#e0802b", "dropout": "#2f8f4e"}
+
+
+def splits() -> dict[str, prepared.Split]:
+    """The official training and test sets."""
+    if not all((FOLDER / name).exists() for pair in FILES.values() for name in pair):
+        sources.fetch("fashion_mnist", FOLDER)
+    return {
+        split: prepared.Split(
+            images=idx.read_images(FOLDER / images), labels=idx.read_labels(FOLDER / labels)
+        )
+        for split, (images, labels) in FILES.items()
+    }
+
+
+def measure(seeds: int) -> dict[str, dict[str, list[list[dict]]]]:
+    """Histories by variant, engine and seed."""
+    data = splits()
+    found: dict[str, dict[str, list[list[dict]]]] = {v: {e: [] for e in ENGINES} for v in NETWORKS}
+    for seed in range(seeds):
+        for variant in NETWORKS:
+            for engine in ENGINES:
+                chosen = replace(settings(variant, engine, EPOCHS), seed=seed)
+                done = loop.train(chosen, data["train"], data["test"], device="cpu", title=variant)
+                found[variant][engine].append([asdict(row) for row in done.history])
+                last = done.history[-1].validation_accuracy
+                print(f"seed {seed}  {variant:<8} {engine:<9} test accuracy {last:.4f}", flush=True)
+    return found
+
+
+def summary(histories: dict[str, list[list[dict]]]) -> dict[str, object]:
+    """Final accuracies of one variant: mean and deviation by engine, paired test between them."""
+    final = {e: [h[-1]["validation_accuracy"] for h in histories[e]] for e in ENGINES}
+    paired = stats.ttest_rel(final["portable"], final["native"])
+    return {
+        **{
+            engine: {
+                "test_accuracy": values,
+                "mean": float(np.mean(values)),
+                "standard_deviation": float(np.std(values, ddof=1)),
+                "train_loss": [h[-1]["train_loss"] for h in histories[engine]],
+                "train_accuracy": [h[-1]["train_accuracy"] for h in histories[engine]],
+            }
+            for engine, values in final.items()
+        },
+        "paired_t_test_p": float(paired.pvalue),
+    }
+
+
+def draw(found: dict[str, dict[str, list[list[dict]]]]) -> None:
+    """Loss and accuracy of the portable engine by epoch: every seed thin, their mean bold."""
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    panels = zip(
+        figure.subplots(1, 2),
+        ("train_loss", "validation_accuracy"),
+        ("training loss / nats per image", "test accuracy"),
+        strict=True,
+    )
+    for axes, column, label in panels:
+        for variant, engines in found.items():
+            curves = np.array([[row[column] for row in h] for h in engines["portable"]])
+            epochs = np.arange(1, curves.shape[1] + 1)
+            axes.plot(epochs, curves.T, color=COLOURS[variant], linewidth=0.6, alpha=0.4)
+            axes.plot(epochs, curves.mean(0), color=COLOURS[variant], linewidth=2, label=variant)
+        axes.set(xlabel="epoch", ylabel=label, xticks=epochs)
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(bottom=0.7)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(RESULTS / "curves.png", dpi=110, metadata={"Software": None})
+
+
+def main(seeds: int) -> None:
+    """Measure, write and print."""
+    found = measure(seeds)
+    result = {variant: summary(engines) for variant, engines in found.items()}
+    files.write_json(RESULTS / "accuracy.json", {"seeds": list(range(seeds)), "variants": result})
+    draw(found)
+    table = Table("variant", *ENGINES, "paired p", "book, 1 seed", title="test accuracy")
+    for variant, row in result.items():
+        cells = [f"{row[e]['mean']:.4f} ± {row[e]['standard_deviation']:.4f}" for e in ENGINES]
+        table.add_row(variant, *cells, f"{row['paired_t_test_p']:.2f}", f"{BOOK[variant]:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
