@@ -19,12 +19,14 @@ export VIRTUAL_ENV := $(VENV)
 export MLFLOW_DISABLE_TELEMETRY := true
 # Workers for jobs that nothing here asks for: six more processes.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+# Threads that wait for each other sleep: on a machine that is shared, spinning costs tenfold.
+export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:
 	@echo "Usage: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## /  \1  /p' Makefile | awk '{ printf "  %-12s", $$1; $$1 = ""; print }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1  /p' Makefile | awk '{ printf "  %-14s", $$1; $$1 = ""; print }'
 
 .PHONY: environment
 environment: $(READY) ## Create .venv and install what requirements.lock pins
@@ -83,6 +85,10 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 test: $(READY) ## Run the tests
 	python -m pytest
 
+.PHONY: test-emulated
+test-emulated: $(READY) ## Run the self-test on emulated processors (minutes; needs qemu-user)
+	python -m pytest -m emulated
+
 .PHONY: lint
 lint: $(READY) ## Check style and types
 	ruff check .
@@ -95,7 +101,7 @@ bench: $(READY) ## Measure the speed against the book's loop and the machine's l
 
 .PHONY: ui
 ui: database $(READY) ## Show the runs in MLflow's pages on this machine (PORT=5000)
-	@echo "Open http://127.0.0.1:$(PORT) and stop with Ctrl-C"
+	@echo "Open http://127.0.0.1:$(PORT)/\#/experiments/1/runs?workflowType=machine_learning and stop with Ctrl-C"
 	@mlflow ui --backend-store-uri sqlite:///$(DB) --host 127.0.0.1 --port $(PORT) --workers 1
 
 .PHONY: database

@@ -5,12 +5,15 @@ runs the code it was queued with, and turns a user's mistake into one line and e
 """
 
 import importlib
+import os
 import sys
 import time
 from pathlib import Path
 
 STAGES = Path(__file__).resolve().parent
 sys.path.insert(0, str(STAGES.parent / "src"))
+# Threads that wait for each other sleep: on a machine that is shared, spinning costs tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(name: str, *arguments: str) -> None:

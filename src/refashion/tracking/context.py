@@ -1,0 +1,136 @@
+"""Where a result comes from: commit, uncommitted changes, DVC experiment, packages."""
+
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from refashion import paths
+from refashion.errors import UserError
+
+LARGEST_UNTRACKED = 2**20
+"""Bytes: a larger file that git does not know is named in the diff, not copied into it."""
+
+# What the pipeline writes follows from the rest: it says nothing about where a result comes from.
+OUTPUTS = (
+    "dvc.lock",
+    *(p.relative_to(paths.ROOT).as_posix() for p in (paths.MODELS, paths.REPORTS)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """The state of a checkout when its results were published."""
+
+    commit: str | None
+    """Full hash of HEAD, in an experiment its baseline; None outside git."""
+
+    diff: bytes
+    """What ``git apply`` adds to the commit to get the checkout, without the pipeline's outputs."""
+
+    experiment: str | None
+    """Name of the DVC experiment."""
+
+    baseline: str | None
+    """Commit that the DVC experiment started from."""
+
+    environment: str
+    """Python, system and installed packages, as a file of requirements."""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the checkout held more than its commit."""
+        return bool(self.diff)
+
+
+def gather(root: Path) -> Context:
+    """Read the context of a checkout from git, DVC's environment variables and Python.
+
+    Parameters
+    ----------
+    root : Path
+        A checkout of this project, inside git or not.
+
+    Returns
+    -------
+    Context
+        With None for what there is not.
+
+    Raises
+    ------
+    UserError
+        If git refuses to read the repository.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel").decode().rstrip("\n")
+    commit = top and _git(root, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
+    return Context(
+        commit=commit or None,
+        diff=_uncommitted(Path(top)) if commit else b"",
+        experiment=os.environ.get("DVC_EXP_NAME"),
+        baseline=os.environ.get("DVC_EXP_BASELINE_REV"),
+        environment=_environment(),
+    )
+
+
+def _git(folder: Path, *arguments: str, index: Path | None = None, names: bytes = b"") -> bytes:
+    """Return what a git command prints; nothing if git, a repository or HEAD is not there."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    if index:
+        environment["GIT_INDEX_FILE"] = str(index)
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, env=environment, input=names, capture_output=True
+        )
+    except FileNotFoundError:
+        return b""
+    complaint = done.stderr.decode(errors="replace").strip()
+    if done.returncode and complaint and "not a git repository" not in complaint:
+        raise UserError(f"git {arguments[0]}: {' '.join(complaint.split())}")
+    return b"" if done.returncode else done.stdout
+
+
+def _uncommitted(top: Path) -> bytes:
+    """Diff of the working tree against HEAD, with the files that git does not know yet."""
+    inputs = ("--", ".", *(f":(exclude){path}" for path in OUTPUTS))
+    listing = _git(top, "ls-files", "--others", "--exclude-standard", "-z", *inputs)
+    small: list[bytes] = []
+    large: list[bytes] = []
+    for name in listing.split(b"\0"):
+        file = top / os.fsdecode(name)
+        if file.is_symlink() or file.is_file():
+            (small if file.lstat().st_size <= LARGEST_UNTRACKED else large).append(name)
+    with tempfile.TemporaryDirectory() as folder:
+        # In a copy of the index new files can be announced without touching the user's own.
+        index = Path(folder) / "index"
+        original = top / os.fsdecode(_git(top, "rev-parse", "--git-path", "index").rstrip(b"\n"))
+        if original.exists():
+            shutil.copyfile(original, index)
+        if small:
+            _git(
+                top,
+                *("--literal-pathspecs", "add", "--intent-to-add"),
+                *("--pathspec-from-file=-", "--pathspec-file-nul"),
+                index=index,
+                names=b"\0".join(small),
+            )
+        form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative")
+        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
+        diff = _git(top, "diff", "HEAD", *form, *prefixes, *inputs, index=index)
+    named = b"".join(b"# not included, over 1 MiB: " + name + b"\n" for name in sorted(large))
+    return named + diff
+
+
+def _environment() -> str:
+    """List Python, the system and every installed package with its version."""
+    packages = {f"{d.name}=={d.version}" for d in metadata.distributions()}
+    return "\n".join(
+        [
+            f"# Python {platform.python_version()} on {platform.platform()}",
+            *sorted(packages, key=str.lower),
+            "",
+        ]
+    )

@@ -1,0 +1,153 @@
+"""The MLflow server or database that results are published to."""
+
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+from refashion import paths
+from refashion.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RETRY = "no result is lost: when that is mended, `dvc repro track` publishes them"
+LOCK_TIMEOUT = 300
+"""Seconds: another publisher holds the lock for a few of them."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds that a server has to answer."""
+
+# A dead server must be told in seconds; what the user has set stays.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CONNECT_TIMEOUT),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """A tracking store that answered."""
+
+    client: "MlflowClient"
+    """Connected to the store."""
+
+    uri: str
+    """Address, without a password."""
+
+    artifacts: str | None
+    """Where a new experiment keeps its artifacts; None: where the server says."""
+
+    lock: AbstractContextManager[object] | None
+    """Held by one publisher at a time; None: a server, which others use at the same time."""
+
+    @property
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Keeps other publishers out, where they can be kept out."""
+        return self.lock or nullcontext()
+
+
+def default() -> str:
+    """Address of the database in the user's own checkout."""
+    return f"sqlite:///{paths.MAIN_ROOT / 'mlflow.db'}"
+
+
+@contextmanager
+def connect() -> Iterator[Store]:
+    """Connect to ``MLFLOW_TRACKING_URI``, or else to the database of the user's own checkout.
+
+    Yields
+    ------
+    Store
+        A relative path of an SQLite database starts at the user's own checkout, also in the
+        temporary folder of an experiment.
+
+    Raises
+    ------
+    UserError
+        If the store is dead, silent, or refuses what it is asked within the block.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default()
+    url = urlsplit(uri)
+    shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    database = None
+    if url.scheme.startswith("sqlite"):
+        kind, _, path = uri.partition(":///")
+        path, mark, options = path.partition("?")
+        database = paths.MAIN_ROOT / path
+        _check_database(database)
+        uri = shown = f"{kind}:///{database}{mark}{options}"
+    elif url.hostname:
+        _check_alive(url, shown)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+    import filelock
+    import requests
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    served = url.scheme in {"http", "https"} or uri.startswith("databricks")
+    folder = (database.parent if database else paths.MAIN_ROOT) / "mlflow-artifacts"
+    lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT) if database else None
+    try:
+        with lock or nullcontext():  # two clients must not create one database
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
+        yield Store(
+            client=client, uri=shown, artifacts=None if served else folder.as_uri(), lock=lock
+        )
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
+            "end that process, then run `dvc repro track`"
+        ) from error
+    except (MlflowException, requests.RequestException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"MLflow at {shown}: {reason}; {RETRY}") from error
+
+
+def _check_database(file: Path) -> None:
+    # MLflow tries for 100 s before it says so.
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        start = opened.read(15)
+    if start not in {b"", b"SQLite format 3"}:
+        raise UserError(
+            f"{file}: not an SQLite database; move it away, and `dvc repro track` makes a new one"
+        )
+
+
+def _check_alive(url: SplitResult, shown: str) -> None:
+    """Refuse a server that does not answer: before MLflow, which takes seconds to import."""
+    timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", CONNECT_TIMEOUT))
+    try:
+        if url.scheme in {"http", "https"}:
+            urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=timeout).close()
+        elif url.hostname and url.port:
+            socket.create_connection((url.hostname, url.port), timeout).close()
+    except urllib.error.HTTPError:
+        return  # an answer: MLflow will tell what it thinks of it
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, ssl.SSLError):
+            return  # MLflow has settings of its own for certificates
+        if isinstance(reason, TimeoutError):
+            reason = f"no answer within {timeout:g} s"
+        raise UserError(f"MLflow at {shown}: {reason}; {RETRY}") from error

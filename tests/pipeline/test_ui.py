@@ -1,0 +1,132 @@
+"""What the user sees: MLflow's pages in a real browser, with the runs of all variants."""
+
+import json
+import os
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from playwright.sync_api import Page, expect, sync_playwright
+
+from refashion import paths
+
+CHROMIUM = shutil.which("chromium")
+TRAINING = "workflowType=machine_learning"
+"""Makes MLflow's pages show runs and curves, not prompts and traces."""
+
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a busy machine."""
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium: apt-get install chromium, then run again"
+)
+expect.set_options(timeout=PATIENCE)
+VARIANTS = ("softmax", "mlp", "dropout")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, made_up: SimpleNamespace) -> Path:
+    """Give a database with the made-up results of the three variants.
+
+    The variable REFASHION_UI_DATABASE names another one, such as the real pipeline's.
+    """
+    if given := os.environ.get("REFASHION_UI_DATABASE"):
+        return Path(given).resolve()
+    root = tmp_path_factory.mktemp("ui")
+    made_up.write_results(root)
+    publisher = made_up.publisher(root, DVC_ROOT=str(root))
+    assert publisher.wait() == 0, publisher.stderr.read()
+    return root / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def made_up() -> SimpleNamespace:
+    """Give the functions that make results up."""
+    return SimpleNamespace(**runpy.run_path(str(paths.ROOT / "tests/tracking/made_up.py")))
+
+
+@pytest.fixture(scope="module")
+def address(database: Path, made_up: SimpleNamespace) -> Iterator[str]:
+    """Serve the database as `make ui` does."""
+    with made_up.serving(database) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Page]:
+    """Give a page of a browser that fails the test if it asks anybody but the server."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 2000})
+        page.set_default_timeout(PATIENCE)
+        strangers: list[str] = []
+        page.on("request", lambda r: strangers.append(r.url) if outside(r.url, address) else None)
+        yield page
+        browser.close()
+        assert strangers == []
+
+
+def outside(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", "blob:", "chrome"))
+
+
+def screenshot(page: Page, name: str) -> None:
+    paths.FIGURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=paths.FIGURES / f"{name}.png")
+
+
+def runs(database: Path) -> tuple[str, dict[str, Run]]:
+    """Experiment of Fashion-MNIST, and a run of each variant."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("fashion_mnist").experiment_id
+    found = client.search_runs([experiment])
+    return experiment, {run.data.tags["variant"]: run for run in found}
+
+
+def test_runs_of_all_variants_are_listed(page: Page, address: str, database: Path) -> None:
+    experiment, _ = runs(database)
+    page.goto(f"{address}/#/experiments/{experiment}/runs?{TRAINING}")
+    for variant in VARIANTS:
+        expect(page.get_by_role("link", name=variant, exact=True).first).to_be_visible()
+    screenshot(page, "mlflow-runs")
+
+
+def test_two_runs_are_compared(page: Page, address: str, database: Path) -> None:
+    experiment, found = runs(database)
+    pair = found["dropout"], found["mlp"]
+    chosen = json.dumps([run.info.run_id for run in pair])
+    page.goto(f"{address}/#/compare-runs?runs={chosen}&experiments=[%22{experiment}%22]&{TRAINING}")
+    page.get_by_role("switch").first.click()  # of the parameters, those that differ
+    lr = page.get_by_role("row").filter(has=page.get_by_text("lr", exact=True))
+    accuracy = page.get_by_text("test_accuracy", exact=True).last
+    expect(accuracy).to_be_visible()
+    for run in pair:
+        expect(lr).to_contain_text(run.data.params["lr"])
+        shown = f"{run.data.metrics['test_accuracy']:.3g}"
+        expect(page.get_by_text(shown, exact=True).first).to_be_attached()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    screenshot(page, "mlflow-compare")
+
+
+def test_pictures_are_shown(page: Page, address: str, database: Path) -> None:
+    experiment, found = runs(database)
+    mlp = found["mlp"].info.run_id
+    artifact = "artifacts/figures/learning_curves.png"
+    page.goto(f"{address}/#/experiments/{experiment}/runs/{mlp}/{artifact}?{TRAINING}")
+    picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
+    expect(picture).to_be_visible()
+    screenshot(page, "mlflow-artifacts")

@@ -1,0 +1,114 @@
+"""The commit and the diff give the checkout back; outside git there is nothing to give."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from refashion.errors import UserError
+from refashion.tracking import context
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "repository"
+    (root / "models" / "mlp").mkdir(parents=True)
+    git(root, "init", "-q")
+    for name in ("params.yaml", "code.py", "gone.py", "dvc.lock", "models/mlp/record.json"):
+        (root / name).write_text(f"{name}\n")
+    (root / ".gitignore").write_text("ignored\n")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "start")
+    return root
+
+
+def test_clean_checkout(repository: Path) -> None:
+    found = context.gather(repository)
+    assert found.commit == git(repository, "rev-parse", "HEAD").strip()
+    assert found.diff == b""
+    assert not found.dirty
+
+
+def test_outputs_and_ignored_files_are_no_changes(repository: Path) -> None:
+    (repository / "dvc.lock").write_text("changed\n")
+    (repository / "models/mlp/record.json").write_text("changed\n")
+    (repository / "models/wide").mkdir()
+    (repository / "models/wide/record.json").write_text("new\n")
+    (repository / "ignored").write_text("new\n")
+    assert not context.gather(repository).dirty
+
+
+def test_diff_gives_the_checkout_back(repository: Path, tmp_path: Path) -> None:
+    git(repository, "config", "diff.noprefix", "true")
+    (repository / "params.yaml").write_text("lr: 0.1\n")
+    git(repository, "add", "params.yaml")  # staged, then changed again
+    (repository / "params.yaml").write_text("lr: 0.2\n")
+    (repository / "gone.py").unlink()
+    (repository / "new folder").mkdir()
+    (repository / "new folder" / "größe*.bin").write_bytes(bytes(range(256)))
+    before = git(repository, "status", "--porcelain=2")
+    found = context.gather(repository)
+    assert found.dirty
+    assert git(repository, "status", "--porcelain=2") == before
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(repository), str(clone))
+    git(clone, "checkout", "-q", found.commit or "")
+    (tmp_path / "uncommitted.diff").write_bytes(found.diff)
+    git(clone, "apply", str(tmp_path / "uncommitted.diff"))
+    assert contents(clone) == contents(repository)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = (f for f in root.rglob("*") if f.is_file() and ".git" not in f.parts)
+    return {str(f.relative_to(root)): f.read_bytes() for f in files}
+
+
+def test_large_new_file_is_named_not_copied(repository: Path) -> None:
+    (repository / "large.bin").write_bytes(b"x" * (context.LARGEST_UNTRACKED + 1))
+    found = context.gather(repository)
+    assert found.diff == b"# not included, over 1 MiB: large.bin\n"
+    assert found.dirty
+
+
+def test_folder_inside_the_repository(repository: Path) -> None:
+    (repository / "code.py").write_text("changed\n")
+    assert b"+++ b/code.py" in context.gather(repository / "models").diff
+
+
+def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert context.gather(tmp_path).commit is None
+    git(tmp_path, "init", "-q")
+    assert context.gather(tmp_path).commit is None  # no commit yet
+    monkeypatch.setenv("PATH", "")
+    found = context.gather(tmp_path)
+    assert (found.commit, found.dirty) == (None, False)
+
+
+def test_repository_that_git_refuses(repository: Path) -> None:
+    (repository / ".git" / "HEAD").write_text("ref: refs/heads/master\n")
+    (repository / ".git" / "config").write_text("[core\n")
+    with pytest.raises(UserError, match=r"git rev-parse: .*config"):
+        context.gather(repository)
+
+
+def test_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert context.gather(tmp_path).experiment is None
+    monkeypatch.setenv("DVC_EXP_NAME", "puffy-hake")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
+    found = context.gather(tmp_path)
+    assert (found.experiment, found.baseline) == ("puffy-hake", "a" * 40)
+
+
+def test_environment_names_python_and_packages(tmp_path: Path) -> None:
+    first, *packages = context.gather(tmp_path).environment.splitlines()
+    assert first.startswith("# Python 3.")
+    assert any(p.startswith("torch==") for p in packages)
+    assert packages == sorted(packages, key=str.lower)

@@ -1,0 +1,78 @@
+"""Pictures say what they show, whatever the numbers are."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from refashion.tracking import figures
+
+CLASSES = [f"class {i}" for i in range(10)]
+IMAGES = np.random.default_rng(0).integers(0, 255, (30, 784), np.uint8)
+ACTUAL = [CLASSES[i % 10] for i in range(30)]
+PREDICTED = [CLASSES[(i + (i > 20)) % 10] for i in range(30)]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for axes in figure.axes for t in axes.texts if t.get_text()]
+
+
+def test_learning_curves() -> None:
+    history = {"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0], "train_accuracy": [0.5, 0.6]}
+    figure = figures.learning_curves("mlp", history)
+    loss, accuracy = figure.axes
+    assert loss.get_ylabel() == "cross-entropy / nats per image"
+    assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[0.5, 0.6]]
+    both = {**history, "validation_loss": [2.5, 2.0], "validation_accuracy": [0.4, 0.5]}
+    legend = figures.learning_curves("mlp", both).axes[0].get_legend()
+    assert legend and [t.get_text() for t in legend.get_texts()] == ["train", "validation"]
+
+
+def test_confusion_matrix_counts_every_image() -> None:
+    axes = figures.confusion_matrix("mlp", CLASSES, ACTUAL, PREDICTED).axes[0]
+    counts = np.array([int(t.get_text()) for t in axes.texts]).reshape(10, 10)
+    assert counts.sum() == 30
+    assert counts[0, 0] == 3
+    assert counts[1, 2] == 1  # image 21
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_predictions_are_titled_as_in_the_book() -> None:
+    predicted = [CLASSES[1], *ACTUAL[1:]]
+    figure = figures.predictions("mlp", IMAGES, ACTUAL, predicted)
+    assert len(texts(figure)) == 18
+    assert texts(figure)[:2] == ["class 0\nclass 1", "class 1\nclass 1"]
+    colours = [t.get_color() for t in figure.axes[0].texts]
+    assert colours[0] == figures.WRONG
+    assert figures.WRONG not in colours[1:]
+    assert len(texts(figures.predictions("mlp", IMAGES[:5], ACTUAL, predicted))) == 5
+
+
+def test_most_confident_mistakes_come_first() -> None:
+    confidence = [i / 30 for i in range(30)]
+    figure = figures.confident_mistakes("mlp", IMAGES, ACTUAL, PREDICTED, confidence)
+    assert figure
+    assert texts(figure)[0] == "class 9\nclass 0\n96.7%"
+    assert len(texts(figure)) == 9
+    assert figures.confident_mistakes("mlp", IMAGES, ACTUAL, ACTUAL, confidence) is None
+
+
+@pytest.mark.parametrize("units", [1, 10, 40, 256])
+def test_first_layer(units: int, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(784, units)).astype(np.float32)
+    figure = figures.first_layer("mlp", weights, CLASSES)
+    assert texts(figure) == (CLASSES if units == 10 else [])
+    figures.save({"first_layer": figure, "nothing": None}, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["first_layer.png"]
+    width, height = struct.unpack(">II", (tmp_path / "first_layer.png").read_bytes()[16:24])
+    assert 300 < width < 2000
+    assert 50 < height < 1500
+
+
+def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
+    weights = np.full((784, 12), np.nan, np.float32)
+    weights[0] = np.inf
+    figures.save({"first_layer": figures.first_layer("mlp", weights, CLASSES)}, tmp_path)
