@@ -30,7 +30,9 @@ from torch import Tensor
 EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
 EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
 ONES = 8  # rows of ones: as many as keep the number of rows a multiple of 8
-SMALLEST_EXPONENT = -100  # a matrix with no magnitude above 2**-100 rounds to zero
+SMALLEST_EXPONENT = -100  # no grid is finer than that of a matrix whose maximum is 2**-100
+SMALLEST_FLOAT32 = 2.0**-100  # of a grid: smaller ones would reach the subnormal numbers
+DIGIT_LIMIT = 30  # bits of magnitude that digits are split from, in int32
 WORTH_DIGITS = 2**23  # multiplications below which splitting costs more than it saves
 
 
@@ -49,8 +51,9 @@ class Fixed:
 
     @property
     def mT(self) -> "Fixed":
-        """Every matrix transposed."""
-        return Fixed(self.integers.mT, self.scale, self.bits)
+        """Every matrix transposed, and with it a grid that differs by row."""
+        scale = self.scale.mT if self.scale.dim() else self.scale
+        return Fixed(self.integers.mT, scale, self.bits)
 
     @property
     def value(self) -> Tensor:
@@ -124,7 +127,7 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
     factor
         Multiplied in at the end, in one multiplication with both scales.
     dtype
-        float64 or float32.
+        float64; or float32, where grids below 2**-100 count as zero.
 
     Returns
     -------
@@ -134,11 +137,13 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
     Raises
     ------
     ValueError
-        If the total could reach 2**63.
+        If one product could reach 2**52, or the total 2**63.
     """
+    assert a.scale.dim() == 0 or a.scale.shape[-1] == 1  # one grid along the sum
+    assert b.scale.dim() == 0 or b.scale.shape[-2] == 1
     k = a.integers.shape[-1]
     bits = a.bits + b.bits
-    if k * 2**bits >= 2**63:
+    if bits > EXACT_FLOAT64 or k * 2**bits >= 2**63:
         raise ValueError(f"an exact sum of {k} products of {bits} bits does not fit 63 bits")
     multiply = _multiplier(a, b)
     terms = 2 ** (EXACT_FLOAT64 - bits)
@@ -150,7 +155,10 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
         pieces = zip(a.integers.split(terms, -1), b.integers.split(terms, -2), strict=True)
         exact = [multiply(x, y, a.bits, b.bits).to(torch.int64) for x, y in pieces]
         sums = torch.stack(exact).sum(0).to(torch.float64)
-    return sums.to(dtype).mul_((a.scale * b.scale * factor).to(dtype))
+    scale = a.scale * b.scale * factor
+    if dtype == torch.float32:
+        scale = scale.masked_fill(scale < SMALLEST_FLOAT32, 0.0)
+    return sums.to(dtype).mul_(scale.to(dtype))
 
 
 def total(x: Fixed, dim: int) -> Tensor:
@@ -254,7 +262,7 @@ def _combine(parts: list[tuple[int, Tensor, int]]) -> Tensor:
 def _digit_bounds(bits: int) -> list[int]:
     """Largest magnitude of each digit of numbers up to ``2**bits``, lowest digit first."""
     count = -(-(bits + 2) // 8)
-    return [128] * (count - 1) + [2 ** (bits - 8 * (count - 1))]
+    return [128] * (count - 1) + [2 ** max(0, bits - 8 * (count - 1))]
 
 
 def _digits(x: Tensor, bits: int) -> Tensor:
@@ -285,7 +293,7 @@ def _digits(x: Tensor, bits: int) -> Tensor:
 def _multiplier(a: Fixed, b: Fixed) -> Multiplier:
     """The fastest exact way on this device; the bits are the same."""
     m, k, n = a.integers.shape[-2], *b.integers.shape[-2:]
-    if a.integers.dim() > 2 or b.integers.dim() > 2:
+    if a.integers.dim() > 2 or b.integers.dim() > 2 or max(a.bits, b.bits) > DIGIT_LIMIT:
         return _float64
     if a.integers.dtype != torch.uint8 and m * k * n < WORTH_DIGITS:
         return _float64

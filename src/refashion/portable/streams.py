@@ -142,4 +142,4 @@ def bernoulli_rows(
     words = -(-width // LANES)
     lanes = bits((stop - start) * words, key, first=start * words, device=device)
     lanes = lanes.view(torch.int16).view(stop - start, words * LANES)[:, :width]
-    return lanes < round(keep_probability(dropout) * 2**16) - 2**15
+    return lanes <= round(keep_probability(dropout) * 2**16) - 2**15 - 1  # 2**15 is no int16

@@ -112,12 +112,12 @@ def train(
             tick = time.perf_counter()
             fit = engine.train_epoch(examples, epoch)
             seconds.append(time.perf_counter() - tick)
-            if not math.isfinite(fit.loss):
-                raise UserError(
-                    f"{title}: the training diverged in epoch {epoch} (its loss is not finite); "
-                    f"use a learning rate below {settings.lr:g}"
-                )
             history.append(_row(epoch, fit, engine, watched))
+            if not math.isfinite(fit.loss + history[-1].weight_norm):
+                raise UserError(
+                    f"{title}: the training diverged in epoch {epoch} (numbers beyond all "
+                    f"bounds); use a learning rate below {settings.lr:g}"
+                )
             progress.show(history[-1], seconds[-1])
     weights = engine.weights()
     return Training(
@@ -139,7 +139,7 @@ def train(
 
 def _load(split: Split, device: torch.device) -> Examples:
     """The whole split, on the device: uint8 pixels need no worker processes."""
-    images = torch.from_numpy(np.asarray(split.images)).to(device)
+    images = torch.from_numpy(np.require(split.images, requirements="W")).to(device)
     labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
     return Examples(images=images, labels=labels)
 

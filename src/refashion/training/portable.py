@@ -7,6 +7,7 @@ decay (4.5), on exact products (`refashion.portable.exact`).
 import torch
 from torch import Tensor
 
+from refashion.errors import UserError
 from refashion.portable import exact, streams
 from refashion.portable.softmax import SoftmaxTerms, log_total
 from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order
@@ -28,6 +29,7 @@ class PortableEngine:
     contract = CONTRACT
 
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
+        _require_subnormals(device)
         self.settings = settings
         self.device = device
         layers = range(len(settings.widths) - 1)
@@ -152,6 +154,18 @@ class Watch:
         losses = log_total(self.totals) - self.shifted
         correct = int((self.predicted == self.labels).sum())
         return Fit(loss=exact.mean(losses), accuracy=correct / len(self.labels))
+
+
+def _require_subnormals(device: torch.device) -> None:
+    """Refuse to work where some library made the process flush small numbers to zero."""
+    torch.set_flush_denormal(False)
+    smallest = torch.full((2**18,), torch.finfo(torch.float32).tiny, device=device)
+    if (smallest * 0.5 == 0).any():
+        raise UserError(
+            "this process flushes subnormal numbers to zero, so its results would not be "
+            "portable: find the library that switches this on (built with fast-math), or use "
+            "numerics: native"
+        )
 
 
 def _forward(images: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:

@@ -1,0 +1,186 @@
+"""Softmax and cross-entropy against torch's own in float64, for every option."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from refashion.portable.softmax import cross_entropy, log_softmax, softmax
+
+REDUCTIONS = ("none", "mean", "sum")
+NUM_ROWS, NUM_CLASSES = 40, 7
+
+
+def logits(scale: float = 3.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(NUM_ROWS, NUM_CLASSES, generator=generator, dtype=torch.float64) * scale
+
+
+def classes() -> Tensor:
+    return torch.arange(NUM_ROWS) * 5 % NUM_CLASSES
+
+
+def distributions() -> Tensor:
+    """Soft labels: one plain row a class, the rest spread out."""
+    soft = torch.softmax(logits(seed=1), 1)
+    soft[:NUM_CLASSES] = torch.eye(NUM_CLASSES, dtype=torch.float64)
+    return soft
+
+
+def weights() -> Tensor:
+    weight = torch.linspace(0.1, 2.0, NUM_CLASSES, dtype=torch.float64)
+    weight[3] = 0.0
+    return weight
+
+
+def theirs(o: Tensor, target: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """Loss and gradient by torch and autograd, in float64."""
+    o = o.clone().requires_grad_()
+    loss = nn.CrossEntropyLoss(**options)(o, target)
+    (gradient,) = torch.autograd.grad(loss.sum(), o)
+    return loss.detach(), gradient
+
+
+def assert_agree(o: Tensor, target: Tensor, rtol: float = 1e-9, **options: Any) -> None:
+    loss, gradient = cross_entropy(o, target, **options)
+    want_loss, want_gradient = theirs(o, target, **options)
+    assert loss.shape == want_loss.shape and gradient.shape == want_gradient.shape
+    torch.testing.assert_close(loss, want_loss, rtol=rtol, atol=1e-11, equal_nan=True)
+    size = want_gradient.abs().max().item()
+    torch.testing.assert_close(gradient, want_gradient, rtol=0, atol=rtol * size)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignored", [None, 2, -1])
+def test_classes(reduction: str, weighted: bool, ignored: int | None) -> None:
+    options: dict[str, Any] = {"reduction": reduction}
+    target = classes()
+    if weighted:
+        options["weight"] = weights()
+    if ignored is not None:
+        options["ignore_index"] = ignored
+        target[::4] = ignored
+    else:
+        target[::4] = -100  # ignored by default
+    assert_agree(logits(), target, **options)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_soft_labels(reduction: str, weighted: bool) -> None:
+    weight = weights() if weighted else None
+    assert_agree(logits(), distributions(), reduction=reduction, weight=weight)
+    unnormalised = distributions() * torch.arange(NUM_ROWS, dtype=torch.float64)[:, None]
+    assert_agree(logits(), unnormalised, reduction=reduction, weight=weight)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 30.0, 1000.0, 1e4, 1e8])
+def test_no_logit_is_too_large(scale: float, soft: bool, reduction: str) -> None:
+    o = logits(seed=2).sign() * scale
+    target = distributions() if soft else classes()
+    loss, gradient = cross_entropy(o, target, reduction=reduction)
+    assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
+    assert_agree(o, target, reduction=reduction)
+
+
+def test_losses_worked_out_by_hand() -> None:
+    """LogSumExp where the exponentials themselves overflow or vanish."""
+    o = torch.tensor([[1000.0, -1000.0, 0.0], [-1e4, -1e4, -1e4], [1e4, 0.0, 0.0]])
+    target = torch.tensor([1, 0, 0])
+    loss, gradient = cross_entropy(o.to(torch.float64), target, reduction="none")
+    assert loss[0] == 2000 and loss[1] == pytest.approx(math.log(3), rel=1e-11) and loss[2] == 0
+    assert gradient[0].tolist() == [1, -1, 0] and gradient[2].tolist() == [0, 0, 0]
+
+
+def test_a_class_ruled_out_costs_nothing_unless_it_is_true() -> None:
+    o = torch.tensor([[0.0, -torch.inf, 0.0]], dtype=torch.float64)
+    loss, gradient = cross_entropy(o, torch.tensor([0]))
+    assert loss == pytest.approx(math.log(2), rel=1e-9)
+    assert gradient.tolist() == [[-0.5, 0.0, 0.5]]
+    assert not torch.isfinite(cross_entropy(o, torch.tensor([1]))[0])
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(poison: float) -> None:
+    o = logits()
+    o[3, 2] = poison
+    loss, _ = cross_entropy(o, classes(), reduction="none")
+    assert torch.isfinite(loss).logical_not().nonzero().flatten().tolist() == [3]
+    for reduction in ("mean", "sum"):
+        assert not torch.isfinite(cross_entropy(o, classes(), reduction=reduction)[0])
+
+
+def test_nothing_but_ignored_rows() -> None:
+    target = torch.full((NUM_ROWS,), -100)
+    assert cross_entropy(logits(), target)[0].isnan()
+    assert cross_entropy(logits(), target, reduction="sum")[0] == 0
+    assert not cross_entropy(logits(), target, reduction="none")[1].any()
+
+
+def test_mistakes_are_refused() -> None:
+    o = logits()
+    with pytest.raises(ValueError, match="reduction"):
+        cross_entropy(o, classes(), reduction="average")
+    for wrong in (-1, NUM_CLASSES):
+        target = classes()
+        target[5] = wrong
+        with pytest.raises(ValueError, match="classes"):
+            cross_entropy(o, target)
+    with pytest.raises(ValueError, match="shape"):
+        cross_entropy(o, distributions()[:, 1:])
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("k", [1, 2, 10, 4096])
+def test_softmax(scale: float, k: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    o = torch.randn(11, k, generator=generator, dtype=torch.float64) * scale
+    got = softmax(o)
+    rounding = (k + 1) * 2.0**-41  # of the exponentials to their grid
+    torch.testing.assert_close(got, torch.softmax(o, 1), rtol=0, atol=rounding)
+    torch.testing.assert_close(log_softmax(o), torch.log_softmax(o, 1), rtol=1e-13, atol=rounding)
+    torch.testing.assert_close(got.sum(1), torch.ones(11, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_more_classes_than_an_exact_sum_holds_are_a_defect() -> None:
+    with pytest.raises(AssertionError):
+        softmax(torch.zeros(1, 4097, dtype=torch.float64))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32), scale=st.sampled_from([1e-3, 1.0, 100.0]))
+def test_the_order_of_rows_and_classes_does_not_matter(seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    o, target = logits(scale, seed), distributions()
+    rows = torch.randperm(NUM_ROWS, generator=generator)
+    columns = torch.randperm(NUM_CLASSES, generator=generator)
+    for reduction in REDUCTIONS:
+        loss, gradient = cross_entropy(o, target, reduction=reduction)
+        other, shuffled = cross_entropy(
+            o[rows][:, columns], target[rows][:, columns], reduction=reduction
+        )
+        assert torch.equal(gradient[rows][:, columns], shuffled)
+        assert torch.equal(loss[rows] if reduction == "none" else loss, other)
+
+
+def test_the_gradient_by_finite_differences() -> None:
+    """Coarse, since the exponentials lie on a grid; but it knows nothing of the derivation."""
+    o, step = logits(), 1e-3
+    for target, weight in itertools.product((classes(), distributions()), (None, weights())):
+        _, gradient = cross_entropy(o, target, weight=weight)
+        for i, j in ((0, 0), (7, 3), (39, 6)):
+            up, down = o.clone(), o.clone()
+            up[i, j] += step
+            down[i, j] -= step
+            rise = cross_entropy(up, target, weight=weight)[0]
+            fall = cross_entropy(down, target, weight=weight)[0]
+            slope = float(rise - fall) / (2 * step)
+            assert slope == pytest.approx(float(gradient[i, j]), abs=2e-6)

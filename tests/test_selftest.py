@@ -1,0 +1,159 @@
+"""The self-test: it passes here, it fails when anything moves, and it needs next to nothing."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from refashion import selftest
+from refashion.training import initial
+from refashion.training.initial import Weights
+
+CPU = torch.device("cpu")
+GOLDEN = json.loads(selftest.GOLDEN.read_text())
+PLACES = [
+    (variant, f"layers.{layer}.{kind}")
+    for variant, settings in selftest.INSTANCES.items()
+    for layer in range(len(settings.hidden) + 1)
+    for kind in ("weight", "bias")
+]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command with some arguments and give its exit code."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["selftest", *arguments])
+        return selftest.main()
+
+    return run
+
+
+def nudge(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Move the largest weight of a tensor by one ulp; a bias, which is zero, by a weight's ulp."""
+    begin = initial.weights
+
+    def nudged(widths: tuple[int, ...], seed: int) -> Weights:
+        weights = begin(widths, seed)
+        flat = weights[name].view(-1)
+        index = flat.abs().argmax()
+        size = flat[index].abs().clamp(min=0.01)
+        flat[index] += torch.nextafter(size, torch.tensor(torch.inf)) - size
+        return weights
+
+    monkeypatch.setattr(initial, "weights", nudged)
+
+
+def test_this_machine_keeps_the_promise(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:-1]] == [[v, "identical"] for v in selftest.INSTANCES]
+    assert lines[-1].startswith("portable/1 on ") and torch.__version__ in lines[-1]
+
+
+@pytest.mark.parametrize(("variant", "name"), PLACES)
+def test_one_weight_moved_by_one_ulp_fails_the_gate(
+    variant: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(selftest.INSTANCES[variant], epochs=1)
+    nudge(monkeypatch, name)
+    found = selftest.difference(selftest.trace(settings, CPU), GOLDEN["traces"][variant])
+    assert found is not None and found.startswith("epoch 1, step 1, layers.")
+
+
+def test_a_mismatch_is_told_with_its_first_place(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nudge(monkeypatch, "layers.0.weight")
+    assert run() == 1
+    lines = capsys.readouterr().out.splitlines()
+    want = GOLDEN["traces"]["softmax"][0][3]
+    assert lines[0].startswith("softmax   differs: epoch 1, step 1, layers.0.weight: ")
+    assert lines[0].endswith(f", not {want}")
+
+
+def test_no_such_device(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run("--device", "cuda") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: device: cuda") and captured.err.count("\n") == 1
+    assert not captured.out
+
+
+def test_golden_is_what_print_golden_prints(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--print-golden") == 0
+    assert capsys.readouterr().out == selftest.GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("place", [0, 3, -1])
+def test_difference_names_the_place(place: int) -> None:
+    want = GOLDEN["traces"]["mlp"]
+    assert selftest.difference(want, want) is None
+    got = [list(row) for row in want]
+    got[place][3] = "0"
+    epoch, step, name, value = want[place]
+    told = selftest.difference(got, want)
+    assert told == f"epoch {epoch}, step {step}, {name}: 0, not {value}"
+
+
+def test_a_trace_of_another_length_is_no_match() -> None:
+    want = GOLDEN["traces"]["mlp"]
+    with pytest.raises(ValueError, match="zip"):
+        selftest.difference(want[:-1], want)
+
+
+def test_golden_covers_every_step_of_every_variant() -> None:
+    assert set(GOLDEN["traces"]) == set(selftest.INSTANCES)
+    for variant, settings in selftest.INSTANCES.items():
+        tensors = 2 * (len(settings.hidden) + 1)
+        steps = -(-selftest.NUM_EXAMPLES // settings.batch_size)
+        assert len(GOLDEN["traces"][variant]) == settings.epochs * (steps * tensors + 1)
+
+
+def test_examples_can_be_learnt() -> None:
+    data = selftest.examples(CPU)
+    assert data.images.dtype == torch.uint8 and data.images.shape == (640, 784)
+    assert torch.bincount(data.labels, minlength=10).min() > 30
+    assert data.images.max() > 200 and data.images.min() == 0
+
+
+ALONE = """
+import sys
+import numpy, torch  # and whatever these want
+
+class Refusing:
+    allowed = {*sys.stdlib_module_names, "torch", "numpy", "refashion"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in self.allowed:
+            raise ModuleNotFoundError(f"refused: {name}", name=name)
+
+sys.meta_path.insert(0, Refusing())
+from refashion import selftest
+sys.argv = ["selftest"]
+selftest.INSTANCES = {"softmax": selftest.INSTANCES["softmax"]}
+sys.exit(selftest.main())
+"""
+
+
+def test_torch_and_numpy_are_all_it_needs(root: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        env={"PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("softmax   identical\nportable/1 on ")
