@@ -19,8 +19,8 @@ export VIRTUAL_ENV := $(VENV)
 export MLFLOW_DISABLE_TELEMETRY := true
 # Workers for jobs that nothing here asks for: six more processes.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
-# Threads that wait for each other sleep: on a machine that is shared, spinning costs tenfold.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that wait for each other sleep soon: on a machine that is shared, spinning costs tenfold.
+export GOMP_SPINCOUNT ?= 5000
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
@@ -49,11 +49,15 @@ $(READY): requirements.lock pyproject.toml
 	uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# In a fresh clone dvc.lock says that `track` has run, but this machine's MLflow knows nothing yet.
 .PHONY: repro
 repro: $(READY) ## Run the whole pipeline, or what changed in it: the one command to start with
 	@rm -f logs/no-source.txt; \
 	dvc repro; code=$$?; \
 	if [ $$code -eq 0 ]; then \
+		if [ -n "$$MLFLOW_TRACKING_URI" ] || [ ! -e mlflow.db ]; then \
+			python stages track || exit; \
+		fi; \
 		echo; \
 		echo "Done. The results are in reports/, the trained models in models/."; \
 		echo "See and compare the runs in MLflow: make ui"; \

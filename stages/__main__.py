@@ -12,8 +12,8 @@ from pathlib import Path
 
 STAGES = Path(__file__).resolve().parent
 sys.path.insert(0, str(STAGES.parent / "src"))
-# Threads that wait for each other sleep: on a machine that is shared, spinning costs tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other sleep soon: on a machine that is shared, spinning costs tenfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def run(name: str, *arguments: str) -> None:

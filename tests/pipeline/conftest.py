@@ -12,9 +12,9 @@ import yaml
 
 AUDIT = Path(__file__).parent / "audit"
 MODELS = {
-    "softmax": {"hidden": [], "lr": 0.1},
-    "mlp": {"hidden": [32], "lr": 0.1},
-    "dropout": {"hidden": [32, 32], "dropout": [0.2, 0.5], "lr": 0.1},
+    "softmax": {"hidden": [], "lr": 0.02},
+    "mlp": {"hidden": [32], "lr": 0.2},
+    "dropout": {"hidden": [32, 32], "dropout": [0.2, 0.5], "lr": 0.2},
 }
 
 

@@ -1,6 +1,7 @@
 """The pipeline contract: stages are pure, what they declare is complete, results are canonical."""
 
 import json
+import shutil
 from importlib.util import source_from_cache
 from pathlib import PurePosixPath
 
@@ -82,6 +83,17 @@ def test_second_run_does_nothing(workspace) -> None:
 def test_forced_run_gives_the_same_bytes(workspace) -> None:
     workspace.run("dvc", "repro", "--force", "--no-run-cache", "compare")
     assert workspace.run("git", "status", "--porcelain") == ""
+
+
+def test_remote_brings_everything_back(workspace, tmp_path) -> None:
+    workspace.run("dvc", "remote", "add", "--local", "-d", "storage", str(tmp_path))
+    workspace.run("dvc", "push")
+    shutil.rmtree(workspace.root / "models/mlp")
+    shutil.rmtree(workspace.root / ".dvc/cache")
+    workspace.run("git", "checkout", "--quiet", "models")
+    workspace.run("dvc", "pull")
+    assert (workspace.root / "models/mlp/weights.safetensors").exists()
+    assert "up to date" in workspace.run("dvc", "status")
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,18 @@ def shown(workspace, name: str) -> dict:
 
 
 def test_one_number(workspace, experiment) -> None:
-    experiment("one-number", "-S", "lr=0.2")
+    experiment("one-number", "-S", "lr=0.1")
     published = runs(workspace, "one-number")
     assert set(published) == set(workspace.models)
-    assert {float(run["lr"]) for run in published.values()} == {0.2}
+    assert {float(run["lr"]) for run in published.values()} == {0.1}
     row = shown(workspace, "one-number")
-    assert row["params"]["params.yaml"]["data"]["lr"] == 0.2
+    assert row["params"]["params.yaml"]["data"]["lr"] == 0.1
     accuracy = row["metrics"]["reports/evaluation/mlp/metrics.json"]["data"]["accuracy"]
     assert accuracy == published["mlp"]["test_accuracy"]
     difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
     assert "accuracy" in difference["reports/evaluation/mlp/metrics.json"]
     difference = json.loads(workspace.run("dvc", "params", "diff", "--json"))
-    assert difference["params.yaml"]["lr"] == {"old": None, "new": 0.2}
+    assert difference["params.yaml"]["lr"] == {"old": None, "new": 0.1}
     workspace.run("dvc", "plots", "diff", "--out", "plots")
     page = (workspace.root / "plots/index.html").read_text()
     assert "Training loss by epoch" in page
@@ -59,26 +59,27 @@ def test_one_number(workspace, experiment) -> None:
 
 
 def test_a_list(workspace, experiment) -> None:
-    printed = experiment("a-list", "-S", "variants.mlp.hidden=[32,16]")
+    printed = experiment("a-list", "-S", "variants.mlp.hidden=[512,256]")
     assert "train@softmax' didn't change" in printed
-    assert json.loads(runs(workspace, "a-list")["mlp"]["hidden"]) == [32, 16]
+    assert json.loads(runs(workspace, "a-list")["mlp"]["hidden"]) == [512, 256]
 
 
 def test_a_new_variant_in_a_temporary_folder(workspace, experiment) -> None:
-    experiment("wide", "--temp", "-S", "+variants.wide={hidden: [64], lr: 0.1}")
-    assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [64]
+    wide = "+variants.wide={hidden: [512], lr: 0.1}"
+    experiment("wide", "--temp", "-S", wide, "-S", "device=cpu")
+    assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [512]
     assert not (workspace.root / "models/wide").exists()
     metrics = shown(workspace, "wide")["metrics"]
     assert metrics["reports/comparison.json"]["data"]["variants"]["wide"]["images"] == 297
 
 
 def test_a_sweep_in_a_queue(workspace, experiment) -> None:
-    workspace.run("dvc", "exp", "run", "--queue", "--name", "sweep", "-S", "lr=0.05,0.4")
-    workspace.run("dvc", "queue", "start", "--jobs", "2")
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "sweep", "-S", "lr=0.05,0.1")
+    workspace.run("dvc", "queue", "start", "-j", "2")
     for number in (1, 2):
         workspace.run("dvc", "queue", "logs", "--follow", f"sweep-{number}")
     rates = {float(run["lr"]) for n in (1, 2) for run in runs(workspace, f"sweep-{n}").values()}
-    assert rates == {0.05, 0.4}
+    assert rates == {0.05, 0.1}
     assert "Failed" not in workspace.run("dvc", "queue", "status")
 
 

@@ -1,0 +1,59 @@
+"""The README tells the truth: its commands are run by tests, its links lead somewhere."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text()
+
+
+def commands(readme: str) -> list[list[str]]:
+    """Words of every command in the README, without comments and variables before it."""
+    lines = re.findall(r"^ {4}((?:make|dvc|python|source)\b.*)$", readme, re.MULTILINE)
+    lines += re.findall(r"`((?:[A-Z_]+=\S+ )?(?:make|dvc|python|source) [^`]+)`", readme)
+    return [shlex.split(re.sub(r"^[A-Z_]+=\S+ ", "", line), comments=True) for line in lines]
+
+
+def test_links_lead_somewhere(readme: str, root: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert links
+    for link in links:
+        assert link.startswith("https://d2l.ai") or (root / link).exists(), link
+
+
+def test_named_files_exist(readme: str, root: Path) -> None:
+    made_by_the_pipeline = ("data/", "models/", "reports/")
+    names = re.findall(r"^ {4}(\S+/|\S+\.(?:yaml|lock)) +\S", readme, re.MULTILINE)
+    assert len(names) > 8
+    for name in names:
+        assert name in made_by_the_pipeline or (root / name).exists(), name
+
+
+def test_commands_are_exercised(readme: str, root: Path) -> None:
+    """Make targets exist; settings and subcommands of DVC stand, word for word, in the tests."""
+    makefile = (root / "Makefile").read_text()
+    tests = (root / "tests/pipeline/test_experiments.py").read_text()
+    tests += (root / "tests/pipeline/test_contract.py").read_text()
+    tests += (root / "tests/tracking/test_store.py").read_text()
+    found = commands(readme)
+    assert len(found) > 12
+    for tool, *words in found:
+        if tool == "make" and words:
+            assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), words
+        elif tool == "dvc":
+            missing = [w for w in words if w not in tests and w != "FOLDER"]
+            assert not missing, f"no test runs dvc {' '.join(words)}: {missing}"
+
+
+def test_table_shows_what_was_measured(readme: str, root: Path) -> None:
+    measured = json.loads((root / "benchmarks/results/accuracy.json").read_text())
+    for variant, row in measured["variants"].items():
+        portable = row["portable"]
+        cell = f"{portable['mean']:.4f} ± {portable['standard_deviation']:.4f}"
+        assert re.search(rf"\| {variant} \|.*{re.escape(cell)}", readme), (variant, cell)
