@@ -59,7 +59,8 @@ def measure(seeds: int) -> dict[str, dict[str, list[list[dict]]]]:
 def summary(histories: dict[str, list[list[dict]]]) -> dict[str, object]:
     """Final accuracies of one variant: mean and deviation by engine, paired test between them."""
     final = {e: [h[-1]["validation_accuracy"] for h in histories[e]] for e in ENGINES}
-    paired = stats.ttest_rel(final["portable"], final["native"])
+    same = final["portable"] == final["native"]
+    p = 1.0 if same else float(stats.ttest_rel(final["portable"], final["native"]).pvalue)
     return {
         **{
             engine: {
@@ -71,7 +72,7 @@ def summary(histories: dict[str, list[list[dict]]]) -> dict[str, object]:
             }
             for engine, values in final.items()
         },
-        "paired_t_test_p": float(paired.pvalue),
+        "paired_t_test_p": p,
     }
 
 
