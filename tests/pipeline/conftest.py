@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,18 +29,20 @@ class Workspace:
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command there; what it printed, once its exit code is as expected."""
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env={**os.environ, **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}"
-        return done.stdout
+        with tempfile.TemporaryFile("w+") as printed:  # a pipe would wait for queue workers
+            done = subprocess.run(
+                command,
+                cwd=self.root,
+                env={**os.environ, **self.environment},
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                timeout=600,
+            )
+            printed.seek(0)
+            text = printed.read()
+        assert done.returncode == code, f"{' '.join(command)}\n{text}"
+        return text
 
     def commit(self, message: str) -> None:
         """Commit everything."""
