@@ -105,7 +105,7 @@ bench: $(READY) ## Measure the speed against the book's loop and the machine's l
 
 .PHONY: ui
 ui: database $(READY) ## Show the runs in MLflow's pages on this machine (PORT=5000)
-	@echo "Open http://127.0.0.1:$(PORT)/\#/experiments/1/runs?workflowType=machine_learning and stop with Ctrl-C"
+	@echo "Open http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning and stop with Ctrl-C"
 	@mlflow ui --backend-store-uri sqlite:///$(DB) --host 127.0.0.1 --port $(PORT) --workers 1
 
 .PHONY: database
