@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from refashion import files
 from refashion.errors import UserError
@@ -352,6 +353,46 @@ def test_publishers_that_could_not_see_each_other_agree(
     (run,) = runs()
     assert run.info.run_id == done.run_id
     assert set(run.data.tags["dvc_exp"].split(",")) == {"puffy-hake", "a second"}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "times", "lost"),
+    [
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name", 3, False),
+        ("(psycopg2.IntegrityError) duplicate key", publish.ATTEMPTS, True),
+        ("Invalid dataset", 1, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["log_inputs", "set_tag"])
+def test_a_row_that_a_rival_wrote_first_is_asked_for_again(
+    name: str,
+    refusal: str,
+    times: int,
+    lost: bool,
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server looks for a row, then writes it: between the two, another request may have."""
+    tell(checkout, "softmax")
+    ask, refused = getattr(MlflowClient, name), []
+
+    def refuse_at_first(*arguments: Any) -> Any:
+        if len(refused) < times and (name != "set_tag" or arguments[2] == "dvc_exp"):
+            refused.append(arguments)
+            raise MlflowException(f"BAD_REQUEST: {refusal}")
+        return ask(*arguments)
+
+    monkeypatch.setattr(MlflowClient, name, refuse_at_first)
+    variant = "softmax" if name == "set_tag" else "mlp"
+    if lost:
+        with pytest.raises(UserError, match="no result is lost"):
+            tell(checkout, variant, EXPERIMENT)
+    else:
+        tell(checkout, variant, EXPERIMENT)
+        (run,) = [run for run in runs() if run.info.run_name == variant]
+        assert run.inputs.dataset_inputs
+        assert name == "log_inputs" or run.data.tags["dvc_exp"] == "puffy-hake"
+    assert len(refused) == times
 
 
 @pytest.mark.parametrize(

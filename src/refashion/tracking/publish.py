@@ -1,9 +1,11 @@
 """Publish results to MLflow, each once: an index of what the repository and DVC's cache hold."""
 
 import os
+import random
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +24,9 @@ COMPLETE = "complete"
 
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
+
+ATTEMPTS = 10
+"""Of a request that a rival can make fail."""
 
 BATCH = 500
 """Metrics to send at once: a server takes 1,000 in a request, and 1 MB."""
@@ -193,7 +198,22 @@ def _experiments(run: "Run") -> list[str]:
 def _add_experiments(run_id: str, names: list[str], store: Store) -> None:
     # Look again after writing: somebody else may have added a name in between.
     while new := set(names) - set(there := _experiments(store.client.get_run(run_id))):
-        store.client.set_tag(run_id, "dvc_exp", ",".join([*there, *sorted(new)]))
+        both = ",".join([*there, *sorted(new)])
+        _despite_rivals(store.client.set_tag, run_id, "dvc_exp", both)
+
+
+def _despite_rivals(request: Callable[..., object], *arguments: object) -> None:
+    """Ask again when another publisher has just written the row that a server was about to."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(ATTEMPTS):
+        try:
+            request(*arguments)
+            return
+        except MlflowException as error:
+            if "IntegrityError" not in str(error) or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0, 0.1))
 
 
 def _create(
@@ -230,7 +250,7 @@ def _create(
         client.log_batch(run_id, params=contents.params(results))
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics=metrics[first : first + BATCH])
-        client.log_inputs(run_id, contents.inputs(results))
+        _despite_rivals(client.log_inputs, run_id, contents.inputs(results))
         client.log_artifacts(run_id, folder)
         client.log_artifacts(run_id, pictures, "figures")
     client.set_terminated(run_id, end_time=round(end * 1000))
