@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -21,7 +22,6 @@ from refashion.portable.exact import Fixed
 
 WAYS = ("float64", "int8")
 CPU = torch.device("cpu")
-ONE = torch.ones((), dtype=torch.float64)
 
 
 @functools.cache
@@ -43,6 +43,7 @@ def going(way: str) -> Iterator[None]:
     with (
         mock.patch.object(exact, "int8_wins", lambda device: way == "int8"),
         mock.patch.object(exact, "WORTH_DIGITS", 0),
+        mock.patch.object(exact, "WORTH_TERMS", 0),
     ):
         yield
 
@@ -121,7 +122,7 @@ def test_quantise_gives_float32_and_float64_the_same_integers(kind: str, bits: i
     narrow, wide = exact.quantise(x, bits), exact.quantise(x.to(torch.float64), bits)
     assert narrow.integers.dtype == torch.float32
     assert torch.equal(narrow.integers.to(torch.float64), wide.integers)
-    assert torch.equal(narrow.scale, wide.scale)
+    assert narrow.scale == wide.scale
 
 
 def test_quantise_leaves_its_arguments_alone() -> None:
@@ -140,7 +141,7 @@ def test_quantise_keeps_numbers_that_already_lie_on_the_grid() -> None:
 @pytest.mark.parametrize("tiny", [0.0, -0.0, 5e-324, 2.0**-1022, 1e-200])
 def test_quantise_rounds_nothing_but_tiny_numbers_to_zero(tiny: float) -> None:
     fixed = exact.quantise(torch.full((3, 2), tiny, dtype=torch.float64), 22)
-    assert not fixed.integers.any() and torch.isfinite(fixed.scale)
+    assert not fixed.integers.any() and 0 < fixed.scale < 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -247,7 +248,7 @@ def test_digits_whose_partial_sums_are_as_large_as_they_get(
         b[-1, 1] -= 1.0
         want = a.numpy().astype(np.int64) @ b.numpy().astype(np.int64)
         with going(way):
-            got = exact.product(Fixed(a, ONE, bits[0]), Fixed(b, ONE, bits[1]))
+            got = exact.product(Fixed(a, 1.0, bits[0]), Fixed(b, 1.0, bits[1]))
         assert np.array_equal(got.numpy().astype(np.int64), want)
 
 
@@ -275,10 +276,10 @@ def test_a_hundred_thousand_terms(bits: int, way: str) -> None:
     if bits == 8:
         a = exact.pixels(torch.full((3, k), 255).byte())
     else:
-        a = Fixed(torch.full((3, k), -(2.0**bits), dtype=torch.float64), ONE, bits)
+        a = Fixed(torch.full((3, k), -(2.0**bits), dtype=torch.float64), 1.0, bits)
     want = a.integers.numpy().astype(np.int64) @ b.numpy().astype(np.int64)
     with going(way):
-        got = exact.product(a, Fixed(b, ONE, 22))
+        got = exact.product(a, Fixed(b, 1.0, 22))
     assert np.array_equal(got.numpy(), want.astype(np.float64))
 
 
@@ -338,7 +339,7 @@ def test_shards_of_a_batch_add_up_to_the_whole(seed: int, way: str, cuts: list[i
     x, error = random_pixels(30, 12, seed=seed), random_floats(30, 5, seed=seed)
     shards = [slice(i, j) for i, j in zip([0, *cuts], [*cuts, 30], strict=True)]
     parts = [exact.magnitude(error[rows]) for rows in shards]
-    largest = torch.stack(parts).amax(0)
+    largest = max(parts)
     with going(way):
         whole_batch = exact.product(exact.pixels(x).mT, exact.quantise(error, 22))
         products = [
@@ -419,7 +420,7 @@ def test_mean_of_nothing_is_nan() -> None:
 
 
 def fixed(m: int, n: int, bits: int) -> Fixed:
-    return Fixed(torch.zeros(1, 1, dtype=torch.float64).expand(m, n), ONE, bits)
+    return Fixed(torch.zeros(1, 1, dtype=torch.float64).expand(m, n), 1.0, bits)
 
 
 @pytest.mark.parametrize("bits", [(30, 23), (50, 3), (31, 31), (50, 50)])
@@ -483,12 +484,11 @@ def test_no_finite_result_from_what_is_not(poison: float, dtype: torch.dtype, wa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_magnitudes(dtype: torch.dtype) -> None:
     x = torch.tensor([[1.0, -3.0], [2.0, 0.5]], dtype=dtype)
-    assert exact.magnitude(x).dtype == torch.float64
     assert exact.magnitude(x) == 3 and exact.magnitude(-x) == 3
     assert exact.magnitude(x, by_row=True).tolist() == [[3], [2]]
     assert exact.magnitude(torch.stack([x, 2 * x])).tolist() == [[[3]], [[6]]]
     x[0, 0] = torch.nan
-    assert exact.magnitude(x).isnan()
+    assert math.isnan(exact.magnitude(x))
     assert exact.magnitude(x, by_row=True).isnan().tolist() == [[True], [False]]
 
 

@@ -106,7 +106,7 @@ def test_a_mask_is_a_function_of_its_row(
 ) -> None:
     part = streams.bernoulli_rows((start, start + count), width, dropout, 7)
     whole = streams.bernoulli_rows((0, start + count), width, dropout, 7)
-    assert part.shape == (count, width) and part.dtype == torch.bool
+    assert part.shape == (count, width) and part.dtype == torch.float32
     assert torch.equal(part, whole[start:])
 
 
@@ -159,7 +159,7 @@ def test_bernoulli_rates(dropout: float, width: int) -> None:
     rows = 20_000
     kept = streams.bernoulli_rows((0, rows), width, dropout, 1).double()
     p = streams.keep_probability(dropout)
-    assert p == pytest.approx(1 - dropout, abs=2**-17)
+    assert p == pytest.approx(1 - dropout, abs=2**-15)
     assert abs(kept.mean().item() - p) < 5 * math.sqrt(p * (1 - p) / (rows * width))
     assert (kept.mean(0) - p).abs().max() < 5 * math.sqrt(p * (1 - p) / rows)
 
@@ -176,14 +176,14 @@ def test_units_and_rows_are_dropped_independently() -> None:
 def test_rare_dropout_drops_rarely(dropout: float) -> None:
     kept = streams.bernoulli_rows((0, 1000), 8, dropout, 1).double().mean().item()
     assert kept > 0.999
-    assert streams.keep_probability(dropout) == pytest.approx(1 - dropout, abs=2**-17)
+    assert streams.keep_probability(dropout) == pytest.approx(1 - dropout, abs=2**-15)
 
 
 @pytest.mark.parametrize("dropout", [0.99999, 1 - 2**-30])
 def test_however_much_is_dropped_the_scale_is_finite(dropout: float) -> None:
-    assert streams.keep_probability(dropout) == 2**-16
+    assert streams.keep_probability(dropout) == 2**-15
     kept = streams.bernoulli_rows((0, 2**12), 256, dropout, 1).sum().item()
-    assert 0 < kept < 50  # 16 expected
+    assert 0 < kept < 80  # 32 expected
 
 
 # --- independence -----------------------------------------------------------------------------

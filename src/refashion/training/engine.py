@@ -74,7 +74,7 @@ def order(settings: Settings, n: int, epoch: int, device: torch.device) -> Tenso
 
 
 def mask(settings: Settings, rows: slice, epoch: int, layer: int, device: torch.device) -> Tensor:
-    """Which units of hidden layer `layer` stay, for the rows of an epoch's order: bool."""
+    """Which units of hidden layer `layer` stay, for the rows of an epoch's order: 1, else 0."""
     return streams.bernoulli_rows(
         (rows.start, rows.stop),
         settings.hidden[layer],

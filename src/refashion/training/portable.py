@@ -15,10 +15,7 @@ from refashion.training.initial import Weights
 from refashion.training.settings import NUM_CLASSES, Settings
 
 CONTRACT = "portable/1"
-WEIGHT_BITS = 22
-HIDDEN_BITS = 14
-ERROR_BITS = 22  # of the loss's gradient with respect to the logits
-HIDDEN_ERROR_BITS = 14
+BITS = 14  # of everything that enters a product, pixels aside: two int8 digits
 PIXEL_SCALE = 1 / 255
 FIT_ROWS = 2048  # examples of one forward pass without learning
 
@@ -35,8 +32,9 @@ class PortableEngine:
         layers = range(len(settings.widths) - 1)
         self.w = [start[f"layers.{i}.weight"].to(device, copy=True) for i in layers]
         self.b = [start[f"layers.{i}.bias"].to(device, copy=True) for i in layers]
-        self.w_velocity = [torch.zeros_like(w) for w in self.w]
-        self.b_velocity = [torch.zeros_like(b) for b in self.b]
+        if settings.momentum:
+            self.w_velocity = [torch.zeros_like(w) for w in self.w]
+            self.b_velocity = [torch.zeros_like(b) for b in self.b]
         self.eye = torch.eye(NUM_CLASSES, dtype=torch.float64, device=device)
 
     def train_epoch(
@@ -57,7 +55,7 @@ class PortableEngine:
     def fit(self, examples: Examples) -> Fit:
         """Loss and accuracy without dropout."""
         watch = Watch(examples.labels)
-        weights = [exact.quantise(w, WEIGHT_BITS) for w in self.w]
+        weights = _grids(self.w)
         for rows in batches(len(examples), FIT_ROWS):
             z = _forward(examples.images[rows], weights, self.b)
             watch.see(rows, SoftmaxTerms.of(z))
@@ -67,93 +65,84 @@ class PortableEngine:
         """The present weights."""
         result = {}
         for i, (w, b) in enumerate(zip(self.w, self.b, strict=True)):
-            result[f"layers.{i}.weight"] = w.detach().clone().cpu()
-            result[f"layers.{i}.bias"] = b.detach().clone().cpu()
+            result[f"layers.{i}.weight"] = w.clone().cpu()
+            result[f"layers.{i}.bias"] = b.clone().cpu()
         return result
 
     def _step(
         self, images: Tensor, labels: Tensor, rows: slice, epoch: int, watch: "Watch"
     ) -> None:
         """Forward, backward and update on one batch: the rows `rows` of the epoch's order."""
-        n = len(labels)
         inputs = [exact.pixels(images)]  # of every layer, on their grids
-        weights = [exact.quantise(w, WEIGHT_BITS) for w in self.w]
-        active = []  # which hidden units pass a gradient on
-        factor = PIXEL_SCALE
-        for layer, (w, b) in enumerate(zip(weights, self.b, strict=True)):
-            z = exact.product(inputs[layer], w, factor).add_(b)
-            if layer < len(self.settings.hidden):
-                hidden, passing, factor = self._activate(z, layer, rows, epoch)
-                active.append(passing)
-                inputs.append(exact.quantise(hidden, HIDDEN_BITS))
+        weights = _grids(self.w)
+        active = []  # 1 for every hidden unit that passes a gradient on, else 0
+        for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
+            factor = self._input_scale(layer)
+            hidden = exact.product(inputs[layer], w, factor, torch.float32).add_(b).clamp_(min=0.0)
+            if self.settings.dropout[layer]:
+                hidden.mul_(mask(self.settings, rows, epoch, layer, self.device))
+            active.append(hidden.sign())
+            inputs.append(exact.quantise(hidden, BITS))
+        last = len(weights) - 1
+        z = exact.product(inputs[last], weights[last], self._input_scale(last)).add_(self.b[last])
         terms = SoftmaxTerms.of(z)
         watch.see(rows, terms)
         error = terms.probabilities().sub_(self.eye.index_select(0, labels))  # softmax(o) - y
-        bits = ERROR_BITS
-        for layer in reversed(range(len(weights))):
-            grid = exact.quantise(error, bits)
-            scale = PIXEL_SCALE if layer == 0 else self._keep_scale(layer - 1)
-            gradient = exact.product(inputs[layer].mT, grid, scale / n, torch.float32)
-            bias_gradient = exact.total(grid, -2).mul_(1 / n)
+        rate = self.settings.lr / len(labels)
+        for layer in range(last, -1, -1):
+            grid = exact.quantise(error, BITS)
+            factor = self._input_scale(layer)
+            step = exact.product(inputs[layer].mT, grid, rate * factor, torch.float32)
+            bias_step = exact.total(grid, -2).mul_(rate).to(torch.float32)
             if layer:
-                error = exact.product(grid, weights[layer].mT, scale).mul_(active[layer - 1])
-                bits = HIDDEN_ERROR_BITS
-            self._update(layer, gradient, bias_gradient)
+                error = exact.product(grid, weights[layer].mT, factor, torch.float32)
+                error.mul_(active[layer - 1])
+            self._update(layer, step, bias_step)
 
-    def _activate(
-        self, z: Tensor, layer: int, rows: slice, epoch: int
-    ) -> tuple[Tensor, Tensor, float]:
-        """ReLU and dropout: the hidden units, 1 where they are above 0, the next layer's factor.
+    def _input_scale(self, layer: int) -> float:
+        """What the inputs of a layer are still to be multiplied by, where it costs nothing.
 
-        Units that dropout spares are scaled up not here but in the factor of the products that
-        follow, where the scaling costs nothing.
+        Pixels become numbers from 0 to 1; units that dropout has spared are scaled up.
         """
-        hidden = z.clamp_(min=0.0)
-        if self.settings.dropout[layer]:
-            kept = mask(self.settings, rows, epoch, layer, self.device)
-            hidden.mul_(kept)
-        return hidden, hidden.sign(), self._keep_scale(layer)
-
-    def _keep_scale(self, layer: int) -> float:
-        """What dropout after hidden layer `layer` multiplies the spared units by."""
-        dropout = self.settings.dropout[layer]
+        if layer == 0:
+            return PIXEL_SCALE
+        dropout = self.settings.dropout[layer - 1]
         return 1 / streams.keep_probability(dropout) if dropout else 1.0
 
-    def _update(self, layer: int, weight_gradient: Tensor, bias_gradient: Tensor) -> None:
-        """One step of SGD with momentum; weight decay spares the biases."""
-        for p, gradient, velocity, decay in (
-            (self.w[layer], weight_gradient, self.w_velocity[layer], self.settings.weight_decay),
-            (self.b[layer], bias_gradient, self.b_velocity[layer], 0.0),
-        ):
-            step = gradient.to(torch.float32)
-            if decay:
-                step.add_(p * decay)
-            if self.settings.momentum:
-                step = velocity.mul_(self.settings.momentum).add_(step)
-            p.sub_(step * self.settings.lr)
+    def _update(self, layer: int, step: Tensor, bias_step: Tensor) -> None:
+        """One step of SGD with momentum; weight decay spares the biases.
+
+        The steps come as the learning rate times the gradients.
+        """
+        w, b = self.w[layer], self.b[layer]
+        if self.settings.weight_decay:
+            step.add_(w * (self.settings.lr * self.settings.weight_decay))
+        if self.settings.momentum:
+            step = self.w_velocity[layer].mul_(self.settings.momentum).add_(step)
+            bias_step = self.b_velocity[layer].mul_(self.settings.momentum).add_(bias_step)
+        w.sub_(step)
+        b.sub_(bias_step)
 
 
 class Watch:
     """Collects what the loss and the accuracy over many batches are made of."""
 
     def __init__(self, labels: Tensor) -> None:
-        n = len(labels)
+        shape, device = (len(labels), NUM_CLASSES), labels.device
         self.labels = labels
-        self.predicted = torch.empty_like(labels)
-        self.totals = torch.empty(n, dtype=torch.float64, device=labels.device)
-        self.shifted = torch.empty_like(self.totals)
+        self.shifted = torch.empty(shape, dtype=torch.float64, device=device)
+        self.totals = torch.empty(shape[0], 1, dtype=torch.float64, device=device)
 
     def see(self, rows: slice, terms: SoftmaxTerms) -> None:
         """Keep what the loss of these rows follows from; the logarithm can wait."""
-        self.totals[rows] = terms.totals[:, 0]
-        self.shifted[rows] = terms.shifted.gather(1, self.labels[rows, None])[:, 0]
-        torch.argmax(terms.shifted, 1, out=self.predicted[rows])
+        self.shifted[rows] = terms.shifted
+        self.totals[rows] = terms.totals
 
     def fit(self) -> Fit:
         """Mean cross-entropy, -log softmax of the true class, and accuracy."""
-        losses = log_total(self.totals) - self.shifted
-        correct = int((self.predicted == self.labels).sum())
-        return Fit(loss=exact.mean(losses), accuracy=correct / len(self.labels))
+        losses = log_total(self.totals) - self.shifted.gather(1, self.labels[:, None])
+        correct = int((self.shifted.argmax(1) == self.labels).sum())
+        return Fit(loss=exact.mean(losses[:, 0]), accuracy=correct / len(self.labels))
 
 
 def _require_subnormals(device: torch.device) -> None:
@@ -168,14 +157,19 @@ def _require_subnormals(device: torch.device) -> None:
         )
 
 
+def _grids(weights: list[Tensor]) -> list[exact.Fixed]:
+    """Every layer's weights, rounded to their grids."""
+    return [exact.quantise(w, BITS) for w in weights]
+
+
 def _forward(images: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:
     """Logits without dropout: float64 [n, classes] of images uint8 [n, pixels]."""
-    z = exact.product(exact.pixels(images), weights[0], PIXEL_SCALE).add_(biases[0])
-    for w, b in zip(weights[1:], biases[1:], strict=True):
-        hidden = z.clamp_(min=0.0)
+    inputs, factor = exact.pixels(images), PIXEL_SCALE
+    for w, b in zip(weights[:-1], biases, strict=False):
+        hidden = exact.product(inputs, w, factor, torch.float32).add_(b).clamp_(min=0.0)
         largest = exact.magnitude(hidden, by_row=True)  # an image's logits depend on it alone
-        z = exact.product(exact.quantise(hidden, HIDDEN_BITS, largest), w).add_(b)
-    return z
+        inputs, factor = exact.quantise(hidden, BITS, largest), 1.0
+    return exact.product(inputs, weights[-1], factor).add_(biases[-1])
 
 
 def logits(weights: Weights, images: Tensor) -> Tensor:
@@ -196,5 +190,5 @@ def logits(weights: Weights, images: Tensor) -> Tensor:
     layers = range(len(weights) // 2)
     w = [weights[f"layers.{i}.weight"].to(images.device) for i in layers]
     b = [weights[f"layers.{i}.bias"].to(images.device) for i in layers]
-    grids = [exact.quantise(x, WEIGHT_BITS) for x in w]
+    grids = _grids(w)
     return torch.cat([_forward(rows, grids, b) for rows in images.split(FIT_ROWS)])
