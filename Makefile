@@ -103,6 +103,10 @@ lint: $(READY) ## Check style and types
 bench: $(READY) ## Measure the speed against the book's loop and the machine's limits
 	python benchmarks/run.py
 
+.PHONY: report
+report: $(READY) ## Write this workspace's results as a page with pictures to build/report.html
+	@refashion report
+
 .PHONY: ui
 ui: database $(READY) ## Show the runs in MLflow's pages on this machine (PORT=5000)
 	@echo "Open http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning and stop with Ctrl-C"

@@ -122,6 +122,8 @@ LAYERS = "variants.dropout: dropout has {} values and hidden has {}; give one dr
 FIRST = "variants.softmax.hidden"
 SECOND = "variants.dropout.dropout"
 
+GATES = "    lr: 0.5\ngates:\n  mlp: "
+
 MISTAKES = [
     # unknown and missing keys
     ("epochs: 10", "epoch: 10", "epoch: unknown key; did you mean epochs?"),
@@ -203,6 +205,32 @@ MISTAKES = [
     ),
     # variants
     ("  softmax:", "  soft max:", f"variants: 'soft max' {NAME}"),
+    ("    lr: 0.5\n", GATES + "3\n", "gates.mlp is 3; it must be a mapping from metrics"),
+    (
+        "    lr: 0.5\n",
+        GATES + "{accuracy: 0.8}\n",
+        "gates.mlp.accuracy is 0.8; it must be a mapping of at_least",
+    ),
+    (
+        "    lr: 0.5\n",
+        GATES + "{accuracy: {}}\n",
+        "gates.mlp.accuracy: needs one bound; give at_least or at_most",
+    ),
+    (
+        "    lr: 0.5\n",
+        GATES + "{accuracy: {at_least: .nan}}\n",
+        "gates.mlp.accuracy.at_least is nan; it must be a nu",
+    ),
+    (
+        "    lr: 0.5\n",
+        GATES + "{accuracy: {at_lest: 1.0}}\n",
+        "gates.mlp.accuracy.at_lest: unknown key; did you mean",
+    ),
+    (
+        "    lr: 0.5\n",
+        GATES + "{accuracy: {at_most: 1.0, margin: -1.0}}\n",
+        "gates.mlp.accuracy.margin is -1.0; it mu",
+    ),
     ("  softmax:", "  a/b:", f"variants: 'a/b' {NAME}"),
     ("  softmax:", "  ..:", f"variants: '..' {NAME}"),
     ("  softmax:", "  a.b:", f"variants: 'a.b' {NAME}"),

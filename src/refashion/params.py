@@ -103,6 +103,37 @@ class VariantParams(_Strict):
         return self
 
 
+class Threshold(_Strict):
+    """What is asked of a metric: one bound, and how far beyond it is still accepted."""
+
+    at_least: float | None = Field(None, allow_inf_nan=False, description="a number")
+    """For metrics that should be high."""
+
+    at_most: float | None = Field(None, allow_inf_nan=False, description="a number")
+    """For metrics that should be low."""
+
+    margin: float = Field(0.0, ge=0, allow_inf_nan=False, description="a number >= 0")
+    """Distance beyond the bound that is still accepted."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Threshold":
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs one bound; give at_least or at_most")
+        return self
+
+    def admits(self, value: float) -> bool:
+        """Whether a value is good enough; NaN never is."""
+        if self.at_least is not None:
+            return value >= self.at_least - self.margin
+        assert self.at_most is not None
+        return value <= self.at_most + self.margin
+
+    def __str__(self) -> str:
+        """As people write it."""
+        sign, bound = (">=", self.at_least) if self.at_most is None else ("<=", self.at_most)
+        return f"{sign} {bound:g}" + (f" (margin {self.margin:g})" if self.margin else "")
+
+
 class Params(_Strict):
     """Every setting of the pipeline, as ``params.yaml`` holds it."""
 
@@ -137,6 +168,12 @@ class Params(_Strict):
         min_length=1, description="a mapping from names to architectures, at least one"
     )
     """The models to train, by name."""
+
+    gates: dict[Name, dict[str, Threshold]] = Field(
+        default_factory=dict,
+        description="a mapping from variants to metrics to at_least or at_most, and margin",
+    )
+    """What ``refashion gate`` asks of each variant's metrics on the test set."""
 
     @model_validator(mode="after")
     def _some_learning_rate(self) -> "Params":
@@ -297,6 +334,7 @@ def _accept_numbers_in_text(raw: dict[Any, Any], error: ValidationError, file: s
 _OWNERS: dict[str, tuple[type[BaseModel] | None, ...]] = {
     "data": (Params, DataParams),
     "variants": (Params, None, VariantParams),
+    "gates": (Params, None, None, Threshold),
 }
 """The model that each part of a dotted key belongs to; a variant's name belongs to none."""
 
@@ -307,9 +345,9 @@ def _explain(raw: dict[Any, Any], error: Any) -> str:
     if kind == "value_error":
         where = f"{_dotted(location)}: " if location else ""
         return f"{where}{error['ctx']['error']}"
-    if location[-1] == "[key]" and location[0] == "variants":
+    if location[-1] == "[key]" and location[0] in ("variants", "gates"):
         return (
-            f"variants: {_show(error['input'])} is no legal name; "
+            f"{location[0]}: {_show(error['input'])} is no legal name; "
             "it must be letters, digits, _ and -, a letter or digit first, 64 at most"
         )
     owners = _OWNERS.get(location[0], (Params,))
@@ -320,7 +358,11 @@ def _explain(raw: dict[Any, Any], error: Any) -> str:
         near = get_close_matches(location[-1], owner.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(owner.model_fields)}"
         return f"{key}: unknown key; {hint}"
-    legal: str | None = "a mapping of hidden, dropout and lr"
+    legal: str | None = {
+        ("variants", 2): "a mapping of hidden, dropout and lr",
+        ("gates", 2): "a mapping from metrics to at_least or at_most, and margin",
+        ("gates", 3): "a mapping of at_least or at_most, and margin",
+    }.get((location[0], len(location)))
     if owner:
         legal = owner.model_fields[location[-1]].description
     if kind == "missing":

@@ -21,6 +21,15 @@ OUTPUTS = (
     *(p.relative_to(paths.ROOT).as_posix() for p in (paths.MODELS, paths.REPORTS)),
 )
 
+INPUTS = ("--", ".", *(f":(exclude){path}" for path in OUTPUTS))
+"""Arguments of git that leave the outputs out."""
+
+FORM = (
+    *("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+"""Options of ``git diff`` for a diff that applies anywhere, whatever the user's settings."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
@@ -95,8 +104,7 @@ def _git(folder: Path, *arguments: str, index: Path | None = None, names: bytes 
 
 def _uncommitted(top: Path) -> bytes:
     """Diff of the working tree against HEAD, with the files that git does not know yet."""
-    inputs = ("--", ".", *(f":(exclude){path}" for path in OUTPUTS))
-    listing = _git(top, "ls-files", "--others", "--exclude-standard", "-z", *inputs)
+    listing = _git(top, "ls-files", "--others", "--exclude-standard", "-z", *INPUTS)
     small: list[bytes] = []
     large: list[bytes] = []
     for name in listing.split(b"\0"):
@@ -117,9 +125,7 @@ def _uncommitted(top: Path) -> bytes:
                 index=index,
                 names=b"\0".join(small),
             )
-        form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative")
-        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
-        diff = _git(top, "diff", "HEAD", *form, *prefixes, *inputs, index=index)
+        diff = _git(top, "diff", "HEAD", *FORM, *INPUTS, index=index)
     named = b"".join(b"# not included, over 1 MiB: " + name + b"\n" for name in sorted(large))
     return named + diff
 

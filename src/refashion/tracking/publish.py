@@ -164,7 +164,7 @@ def _settle(experiment: str, key: str, result: str, store: Store) -> "Run":
     for run in others:
         client.delete_run(run.info.run_id)
         # Read when nobody can add to it any more.
-        names = _experiments(client.get_run(run.info.run_id))
+        names = experiments(client.get_run(run.info.run_id))
         _add_experiments(winner.info.run_id, names, store)
     return winner
 
@@ -191,13 +191,14 @@ def _confirm(run: "Run", results: Results, context: Context, store: Store) -> Pu
     )
 
 
-def _experiments(run: "Run") -> list[str]:
+def experiments(run: "Run") -> list[str]:
+    """Names of the DVC experiments that came to this run."""
     return [name for name in run.data.tags.get("dvc_exp", "").split(",") if name]
 
 
 def _add_experiments(run_id: str, names: list[str], store: Store) -> None:
     # Look again after writing: somebody else may have added a name in between.
-    while new := set(names) - set(there := _experiments(store.client.get_run(run_id))):
+    while new := set(names) - set(there := experiments(store.client.get_run(run_id))):
         both = ",".join([*there, *sorted(new)])
         _despite_rivals(store.client.set_tag, run_id, "dvc_exp", both)
 

@@ -32,9 +32,12 @@ class Results:
         """
         here = self._here(path)
         if not here.exists():
-            relative = here.relative_to(self.root)
-            raise UserError(f"{relative}: missing; run `dvc repro` to make and publish it")
+            raise UserError(self._missing(here.relative_to(self.root)))
         return here
+
+    def has(self, path: Path) -> bool:
+        """Whether this checkout has a file that `paths` names in the running one."""
+        return self._here(path).exists()
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -74,7 +77,7 @@ class Results:
     def log(self) -> dict[str, Any] | None:
         """Timings and hardware, if this checkout has those of the very training."""
         path = paths.training_log(self.variant)
-        log = self._json(path) if self._here(path).exists() else {}
+        log = self._json(path) if self.has(path) else {}
         same = log.get("weights") == self.record["outputs"]["weights"]
         return log if same else None
 
@@ -92,6 +95,9 @@ class Results:
 
     def _here(self, path: Path) -> Path:
         return self.root / path.relative_to(paths.ROOT)
+
+    def _missing(self, file: Path) -> str:
+        return f"{file}: missing; run `dvc repro` to make and publish it"
 
     def _json(self, path: Path) -> Any:
         return json.loads(self.file(path).read_text(encoding="utf-8"))

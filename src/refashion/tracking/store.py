@@ -19,6 +19,7 @@ from refashion.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+READ_RETRY = "run the command again when that is mended"
 RETRY = "no result is lost: when that is mended, `dvc repro track` publishes them"
 LOCK_TIMEOUT = 300
 """Seconds: another publisher holds the lock for a few of them."""
@@ -34,6 +35,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
@@ -60,14 +62,24 @@ class Store:
         return self.lock or nullcontext()
 
 
+def default_database() -> Path:
+    """The database in the user's own checkout."""
+    return paths.MAIN_ROOT / "mlflow.db"
+
+
 def default() -> str:
     """Address of the database in the user's own checkout."""
-    return f"sqlite:///{paths.MAIN_ROOT / 'mlflow.db'}"
+    return f"sqlite:///{default_database()}"
 
 
 @contextmanager
-def connect() -> Iterator[Store]:
+def connect(*, reading: bool = False) -> Iterator[Store]:
     """Connect to ``MLFLOW_TRACKING_URI``, or else to the database of the user's own checkout.
+
+    Parameters
+    ----------
+    reading : bool
+        A database that is not there is refused instead of made.
 
     Yields
     ------
@@ -83,15 +95,20 @@ def connect() -> Iterator[Store]:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default()
     url = urlsplit(uri)
     shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
-    database = None
+    database, retry = None, READ_RETRY if reading else RETRY
     if url.scheme.startswith("sqlite"):
         kind, _, path = uri.partition(":///")
         path, mark, options = path.partition("?")
         database = paths.MAIN_ROOT / path
+        if reading and not database.exists():
+            raise UserError(
+                f"{database}: no such database; publish with `make repro`, or name another in "
+                "MLFLOW_TRACKING_URI"
+            )
         _check_database(database)
         uri = shown = f"{kind}:///{database}{mark}{options}"
     elif url.hostname:
-        _check_alive(url, shown)
+        _check_alive(url, shown, retry)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
@@ -117,7 +134,7 @@ def connect() -> Iterator[Store]:
         ) from error
     except (MlflowException, requests.RequestException) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"MLflow at {shown}: {reason}; {RETRY}") from error
+        raise UserError(f"MLflow at {shown}: {reason}; {retry}") from error
 
 
 def _check_database(file: Path) -> None:
@@ -134,7 +151,7 @@ def _check_database(file: Path) -> None:
         )
 
 
-def _check_alive(url: SplitResult, shown: str) -> None:
+def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
     """Refuse a server that does not answer: before MLflow, which takes seconds to import."""
     timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", CONNECT_TIMEOUT))
     try:
@@ -150,4 +167,4 @@ def _check_alive(url: SplitResult, shown: str) -> None:
             return  # MLflow has settings of its own for certificates
         if isinstance(reason, TimeoutError):
             reason = f"no answer within {timeout:g} s"
-        raise UserError(f"MLflow at {shown}: {reason}; {RETRY}") from error
+        raise UserError(f"MLflow at {shown}: {reason}; {retry}") from error

@@ -1,0 +1,1 @@
+"""Trainings side by side, on a terminal or as a page."""

@@ -1,0 +1,1 @@
+"""Run again, compare, give a verdict."""

@@ -1,0 +1,182 @@
+"""What must hold before results are trusted: fresh, reproducible, good enough, no worse."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from refashion import params, paths
+from refashion.errors import UserError
+from refashion.evaluation import predictions
+from refashion.evaluation.comparison import SIGNIFICANCE
+from refashion.evaluation.predictions import Predictions
+from refashion.evaluation.statistics import holm, mcnemar
+from refashion.params import Threshold
+from refashion.reproduction import reproduce, verdict, verify, worktree
+from refashion.reproduction.worktree import State
+from refashion.tracking import context
+from refashion.tracking.results import Results
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+PERTURBED = {
+    "one thread": ONE_THREAD,
+    "lowest instruction set": {
+        **ONE_THREAD,
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
+}
+"""Environments that must not change a result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One thing that was asked."""
+
+    name: str
+    holds: bool
+    detail: str
+
+
+def gate(baseline: str | None = None) -> Iterator[Check]:
+    """Put the workspace's results to every test.
+
+    Parameters
+    ----------
+    baseline : str, optional
+        Revision that no variant may be significantly worse than.
+
+    Yields
+    ------
+    Check
+        Each when it is known.
+    """
+    variants = list(params.load().variants)
+    stale = _stale()
+    yield Check(
+        name="fresh",
+        holds=not stale,
+        detail=f"changed: {', '.join(stale)}; run `dvc repro`" if stale else "nothing has changed",
+    )
+    if all(Results(root=paths.ROOT, variant=v).has(paths.record(v)) for v in variants):
+        yield from _reproduces(variants)
+    yield from _good_enough(params.load().gates)
+    if baseline is not None:
+        yield from _no_worse(baseline, variants)
+
+
+def summary(checks: list[Check]) -> str:
+    """The checks as a table in Markdown."""
+    held = all(check.holds for check in checks)
+    lines = [
+        f"## Gate: {'holds' if held else 'does not hold'}",
+        "",
+        "| check | holds | detail |",
+        "|---|---|---|",
+    ]
+    for check in checks:
+        detail = check.detail.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {check.name} | {'yes' if check.holds else '**no**'} | {detail} |")
+    return "\n".join(lines) + "\n"
+
+
+def _stale() -> list[str]:
+    """Stages and files that no longer are what ``dvc.lock`` says."""
+    done = worktree.dvc(["status", "--json"], paths.ROOT)
+    if done.returncode:
+        raise UserError(f"dvc status: {' '.join(done.stderr.split())}")
+    return sorted(json.loads(done.stdout))
+
+
+def _reproduces(variants: list[str]) -> Iterator[Check]:
+    """Run everything again in every perturbed environment, side by side."""
+    origin = context.gather(paths.ROOT)
+    if origin.commit is None:
+        raise UserError("gate: there is no commit to run again; commit first")
+    lock = (paths.ROOT / "dvc.lock").read_bytes()
+    state = State(commit=origin.commit, diff=origin.diff, lock=lock)
+    with ExitStack() as stack:
+        roots = [stack.enter_context(worktree.checkout(state)) for _ in PERTURBED]
+        pool = stack.enter_context(ThreadPoolExecutor())
+        list(pool.map(worktree.rerun, roots, repeat([verify.LAST]), PERTURBED.values()))
+        for name, root in zip(PERTURBED, roots, strict=True):
+            verdicts = [
+                verdict.compare(*(Results(root=side, variant=v) for side in (paths.ROOT, root)))
+                for v in variants
+            ]
+            told = [f"{v.variant}: {v}" for v in verdicts if v.outcome != "identical"]
+            yield Check(
+                name=f"reproduces: {name}",
+                holds=all(v.holds for v in verdicts),
+                detail="; ".join(told) or f"{', '.join(variants)}: identical",
+            )
+
+
+def _good_enough(gates: Mapping[str, Mapping[str, Threshold]]) -> Iterator[Check]:
+    for variant, thresholds in gates.items():
+        results = Results(root=paths.ROOT, variant=variant)
+        metrics: dict[str, Any] = {}
+        if results.has(paths.metrics(variant)):
+            metrics = verdict.flat(results.metrics)
+        for metric, threshold in thresholds.items():
+            value = metrics.get(metric)
+            yield Check(
+                name=f"{variant}: {metric}",
+                holds=value is not None and threshold.admits(value),
+                detail=f"{'missing' if value is None else f'{value:.4f}'}, asked {threshold}",
+            )
+
+
+def _no_worse(baseline: str, variants: list[str]) -> Iterator[Check]:
+    before = _predictions_at(baseline)
+    now = {v: predictions.read(paths.predictions(v)) for v in variants if v in before}
+    counts = {v: _discordant(v, before[v], now[v]) for v in now}
+    p_values = dict(zip(counts, holm([mcnemar(*pair) for pair in counts.values()]), strict=True))
+    for variant, (only_before, only_now) in counts.items():
+        p = p_values[variant]
+        yield Check(
+            name=f"{variant}: no worse than {baseline}",
+            holds=not (only_before > only_now and p <= SIGNIFICANCE),
+            detail=f"right then alone {only_before}, right now alone {only_now}, p = {p:.2g}",
+        )
+    for variant in variants:
+        if variant not in before:
+            yield Check(
+                name=f"{variant}: no worse than {baseline}", holds=True, detail="new since then"
+            )
+
+
+def _discordant(variant: str, before: Predictions, now: Predictions) -> tuple[int, int]:
+    if before.actual != now.actual:
+        raise UserError(
+            f"{variant}: the baseline was evaluated on another test set; choose another"
+        )
+    pairs = list(zip(before.correct, now.correct, strict=True))
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+def _predictions_at(revision: str) -> dict[str, Predictions]:
+    """A revision's predictions, from DVC's cache or, where it has none, made again."""
+    commit = worktree.resolve(revision)
+    if commit is None:
+        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        claim = reproduce.from_revision(commit, folder)
+        missing = [r.variant for r in claim.results if not r.has(paths.predictions(r.variant))]
+        if missing:
+            with worktree.checkout(claim.state) as root:
+                worktree.rerun(root, [f"evaluate@{variant}" for variant in missing])
+                for variant in missing:
+                    path = paths.predictions(variant).relative_to(paths.ROOT)
+                    shutil.copyfile(root / path, folder / path)
+        return {
+            r.variant: predictions.read(r.file(paths.predictions(r.variant))) for r in claim.results
+        }

@@ -1,0 +1,1 @@
+"""Trained models at work: in MLflow's registry, behind its server, and on image files."""

@@ -1,0 +1,202 @@
+"""Runs as versions of registered models, which MLflow serves."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refashion import paths
+from refashion.data.catalogue import DATASETS
+from refashion.errors import UserError
+from refashion.tracking import runs
+from refashion.tracking.runs import Published
+from refashion.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).with_name("model_code.py")
+CODE = (
+    *("__init__.py", "errors.py", "portable/*.py", "training/*.py"),
+    *("evaluation/__init__.py", "evaluation/model.py"),
+    *("serving/__init__.py", "serving/classify.py"),
+)
+"""What the script imports, and all that this imports: a model takes it along."""
+
+REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registration:
+    """A version of a registered model."""
+
+    name: str
+    version: str
+    run_id: str
+    is_new: bool
+    """False: the registry had this very content of this run."""
+
+
+def one_run(text: str, store: Store) -> "Run":
+    """Find the one run that a text means, as `refashion.tracking.runs.find` understands it.
+
+    Raises
+    ------
+    UserError
+        If it means none, or several.
+    """
+    found = runs.find(text, store)
+    if not found:
+        raise UserError(
+            f"{text}: no run or experiment of that name; `make ui` lists the runs, and "
+            "`refashion publish` publishes what is missing there"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{run.data.tags['variant']} {run.info.run_id}" for run in found)
+        raise UserError(f"{text}: means {len(found)} runs; give the id of one: {names}")
+    return found[0]
+
+
+def register(run: "Run", alias: str, store: Store, *, name: str | None = None) -> Registration:
+    """Make a run's model a version of a registered model, once, and let an alias point to it.
+
+    Parameters
+    ----------
+    run : Run
+        As `one_run` gave it.
+    alias : str
+        Such as ``champion``.
+    store : Store
+        Where the run is, and the version will be.
+    name : str, optional
+        Of the registered model; by default that of the data set and the variant.
+
+    Raises
+    ------
+    UserError
+        If the alias is not legal, or an artifact of the run is missing or was altered.
+    """
+    if not re.fullmatch(r"(?!latest$|v\d+$)[\w-]{1,255}", alias, re.ASCII | re.IGNORECASE):
+        raise UserError(
+            f"alias {alias!r}: is not legal; use letters, digits, _ and -, but not latest, v1, v2"
+        )
+    with tempfile.TemporaryDirectory() as folder, store.exclusive:
+        published = runs.read(run, Path(folder) / "run", store)
+        about = _describe(published)
+        name = name or f"{about['dataset']}-{about['variant']}"
+        version = _find(name, published.run_id, about["content"], store)
+        is_new = version is None
+        if version is None:
+            version = _create(name, published, about, Path(folder), store)
+        store.client.set_registered_model_alias(name, alias, version)
+    return Registration(name=name, version=version, run_id=published.run_id, is_new=is_new)
+
+
+def _describe(published: Published) -> dict[str, Any]:
+    """What a model tells of itself; ``content`` is the digest of all that it consists of."""
+    record, dataset = published.record, published.data.dataset
+    about = {
+        "classes": list(DATASETS[dataset].classes),
+        "contract": record["contract"],
+        "dataset": dataset,
+        "evaluation": published.tags["evaluation"],
+        "run_key": record["run_key"],
+        "variant": published.variant,
+        "weights": record["outputs"]["weights"],
+    }
+    code = {str(f.relative_to(PACKAGE)): f.read_text(encoding="utf-8") for f in [SCRIPT, *_code()]}
+    content = json.dumps([about, code, _requirements()], sort_keys=True)
+    return {**about, "content": sha256(content.encode()).hexdigest()}
+
+
+def _code() -> list[Path]:
+    return sorted(file for pattern in CODE for file in PACKAGE.glob(pattern))
+
+
+def _requirements() -> list[str]:
+    # A build's own label, as in 2.9.0+cpu, is on no index.
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def _find(name: str, run_id: str, content: str, store: Store) -> str | None:
+    """The newest version of this content."""
+    found = store.client.search_model_versions(f"run_id = '{run_id}'")
+    same = [v for v in found if v.name == name and v.tags.get("content") == content]
+    return max((str(v.version) for v in same), key=int, default=None)
+
+
+def _create(
+    name: str, published: Published, about: dict[str, Any], folder: Path, store: Store
+) -> str:
+    """Log the model to its run and register it; what fails halfway is deleted."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    client, run = store.client, published.run
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {k: v for k, v in about.items() if isinstance(v, str)}
+    # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
+    logged = client.create_logged_model(
+        run.info.experiment_id, published.variant, published.run_id, tags, run.data.params
+    )
+    try:
+        _save(folder / "model", logged, published, about)
+        client.log_model_artifacts(logged.model_id, str(folder / "model"))
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(published.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        made = client.create_model_version(
+            name, logged.model_uri, published.run_id, tags, model_id=logged.model_id
+        )
+    except BaseException:
+        client.delete_logged_model(logged.model_id)
+        raise
+    return str(made.version)
+
+
+def _save(target: Path, logged: Any, published: Published, about: dict[str, Any]) -> None:
+    """Write the model as MLflow lays it out."""
+    import numpy as np
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # or it takes along files from here
+    code = target.with_name("code") / PACKAGE.name
+    for file in _code():
+        copy = code / file.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    images, answers = (
+        Schema([TensorSpec(np.dtype(kind), (-1, *shape))])
+        for kind, shape in (("uint8", (28, 28)), ("float64", (10,)))
+    )
+    pyfunc.save_model(
+        target,
+        python_model=str(SCRIPT),
+        artifacts={
+            "weights": str(published.file(paths.weights(published.variant))),
+            "record": str(published.file(paths.record(published.variant))),
+        },
+        code_paths=[str(code)],
+        signature=ModelSignature(inputs=images, outputs=answers),
+        input_example=np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28),
+        pip_requirements=_requirements(),
+        metadata=about,
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location,
+            run_id=published.run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        ),
+    )

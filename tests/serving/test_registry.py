@@ -1,0 +1,247 @@
+"""A run becomes a version of a registered model, once, and answers with the same bits."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from refashion import cli, paths
+from refashion.data.catalogue import DATASETS
+from refashion.errors import UserError
+from refashion.evaluation import model
+from refashion.portable.softmax import softmax
+from refashion.serving import classify, registry
+from refashion.tracking import store
+from refashion.training.portable import logits
+
+Altered = Callable[[Path], AbstractContextManager[None]]
+
+
+def expected(world: Any, variant: str) -> np.ndarray:
+    weights = model.load(*(world.here(p(variant)) for p in (paths.weights, paths.record)))
+    images = torch.tensor(world.images.reshape(-1, 784))
+    return softmax(logits(weights, images)).numpy()
+
+
+def files_of(name: str, version: str = "1") -> Path:
+    """Where the store keeps a version's files."""
+    uri = mlflow.models.get_model_info(f"models:/{name}/{version}").artifact_path
+    return Path(uri.removeprefix("file://"))
+
+
+def versions(name: str) -> list[Any]:
+    return MlflowClient().search_model_versions(f"name = '{name}'")
+
+
+def test_version_tells_what_it_is(world: Any) -> None:
+    before = MlflowClient().get_run(world.runs["mlp"])
+    with store.connect(reading=True) as found:
+        run = registry.one_run(world.runs["mlp"], found)
+        done = registry.register(run, "champion", found)
+    assert done == registry.Registration(
+        name="fashion_mnist-mlp", version="1", run_id=world.runs["mlp"], is_new=True
+    )
+    version = MlflowClient().get_model_version_by_alias(done.name, "champion")
+    assert (str(version.version), version.run_id, version.status) == ("1", done.run_id, "READY")
+    record = json.loads(world.here(paths.record("mlp")).read_text())
+    info = mlflow.models.get_model_info("models:/fashion_mnist-mlp@champion")
+    about = {
+        **{"dataset": "fashion_mnist", "variant": "mlp", "run_key": record["run_key"]},
+        **{"contract": "portable/1", "weights": record["outputs"]["weights"]},
+        "evaluation": before.data.tags["evaluation"],
+    }
+    assert about.items() <= version.tags.items()
+    assert about.items() <= info.metadata.items()
+    assert info.metadata["classes"] == list(DATASETS["fashion_mnist"].classes)
+    assert str(info.signature.inputs) == "[Tensor('uint8', (-1, 28, 28))]"
+    assert str(info.signature.outputs) == "[Tensor('float64', (-1, 10))]"
+    run = MlflowClient().get_run(done.run_id)
+    assert (run.info.end_time, run.info.status) == (before.info.end_time, "FINISHED")
+    assert info.model_id in {output.model_id for output in run.outputs.model_outputs}
+
+
+def test_command_says_what_it_did(world: Any, tmp_path: Path) -> None:
+    run_id, name = world.runs["softmax"], tmp_path.name
+    command = ["register", run_id[:8], "--name", name]
+    for alias, what in (("champion", "registered"), ("b", "already there, alias set")):
+        done = CliRunner().invoke(cli.main, [*command, "--alias", alias])
+        assert done.stdout == f"models:/{name}@{alias}: version 1, run {run_id}: {what}\n"
+
+
+def test_registering_again_makes_no_second_version(world: Any, tmp_path: Path) -> None:
+    name = tmp_path.name
+    assert world.register("mlp", name).is_new
+    again = world.register("mlp", name, "challenger")
+    assert (again.version, again.is_new) == ("1", False)
+    assert len(versions(name)) == 1
+    assert set(MlflowClient().get_model_version(name, "1").aliases) == {"champion", "challenger"}
+
+
+def test_other_content_is_another_version(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path.name
+    world.register("mlp", name)
+    monkeypatch.setattr(registry, "REQUIREMENTS", ("mlflow", "numpy", "safetensors"))
+    assert world.register("mlp", name).version == "2"
+    assert world.register("softmax", name).version == "3"
+    assert str(MlflowClient().get_model_version_by_alias(name, "champion").version) == "3"
+
+
+@pytest.mark.parametrize("variant", ["mlp", "softmax"])
+def test_answers_are_those_of_the_portable_arithmetic(
+    world: Any, tmp_path: Path, variant: str
+) -> None:
+    world.register(variant, tmp_path.name)
+    loaded = mlflow.pyfunc.load_model(f"models:/{tmp_path.name}@champion")
+    found, want = loaded.predict(world.images), expected(world, variant)
+    assert (found.dtype, found.shape) == (np.float64, (5, 10))
+    assert found.tobytes() == want.tobytes()
+    assert loaded.predict(world.images[2:3]).tobytes() == want[2:3].tobytes()
+    assert loaded.predict(world.images[:0]).shape == (0, 10)
+
+
+def test_files_hold_no_pickle_and_nothing_from_here(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("uv.lock", "pyproject.toml"):
+        (tmp_path / file).write_text("")
+    monkeypatch.chdir(tmp_path)
+    world.register("mlp", tmp_path.name)
+    files = [file for file in files_of(tmp_path.name).rglob("*") if file.is_file()]
+    kinds = {".json", ".safetensors", ".py", ".yaml", ".txt", ""}
+    assert {file.suffix for file in files} == kinds
+    assert {file.name for file in files if not file.suffix} <= {"MLmodel", "registered_model_meta"}
+    assert not any(file.read_bytes().startswith(b"\x80") for file in files)
+    wanted = (files_of(tmp_path.name) / "requirements.txt").read_text().split()
+    assert wanted == [
+        f"{package}=={metadata.version(package).partition('+')[0]}"
+        for package in ("mlflow", "numpy", "safetensors", "torch")
+    ]
+
+
+LOAD = """
+import json, sys
+import mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+images = numpy.load(sys.argv[2])
+modules = {k: m.__file__ for k, m in sys.modules.items() if k.partition(".")[0] == "refashion"}
+print(json.dumps([model.predict(images).tobytes().hex(), modules, "dvc" in sys.modules]))
+"""
+
+
+def test_code_that_is_taken_along_is_enough(world: Any, tmp_path: Path) -> None:
+    world.register("mlp", tmp_path.name)
+    np.save(tmp_path / "images.npy", world.images)
+    folder = files_of(tmp_path.name)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "images.npy")],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer, modules, needs_dvc = json.loads(done.stdout)
+    assert bytes.fromhex(answer) == expected(world, "mlp").tobytes()
+    assert {Path(file).is_relative_to(folder / "code") for file in modules.values()} == {True}
+    assert not needs_dvc and "refashion.params" not in modules
+
+
+@pytest.mark.parametrize("artifact", ["weights.safetensors", "record.json"])
+def test_altered_run_is_not_registered(
+    world: Any, tmp_path: Path, artifact: str, altered: Altered
+) -> None:
+    with (
+        altered(world.artifact("mlp", artifact)),
+        pytest.raises(UserError, match=f"{artifact} was altered after it was published"),
+    ):
+        world.register("mlp", tmp_path.name)
+    assert versions(tmp_path.name) == []
+
+
+def test_altered_version_is_not_loaded(world: Any, tmp_path: Path, altered: Altered) -> None:
+    world.register("mlp", tmp_path.name)
+    uri = f"models:/{tmp_path.name}@champion"
+    with (
+        altered(files_of(tmp_path.name) / "artifacts" / "weights.safetensors"),
+        pytest.raises(MlflowException, match=r"weights\.safetensors: not the weights .* again$"),
+    ):
+        mlflow.pyfunc.load_model(uri)
+    assert mlflow.pyfunc.load_model(uri).predict(world.images).shape == (5, 10)
+
+
+def test_registration_that_fails_halfway_leaves_no_model(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    experiment = MlflowClient().get_run(world.runs["softmax"]).info.experiment_id
+    before = len(MlflowClient().search_logged_models([experiment]))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowClient, "create_model_version", interrupt)
+        world.register("softmax", tmp_path.name)
+    assert len(MlflowClient().search_logged_models([experiment])) == before
+    assert world.register("softmax", tmp_path.name).is_new
+
+
+def test_text_must_mean_one_run(world: Any) -> None:
+    with store.connect(reading=True) as found:
+        ids = ", ".join(f"{variant} {world.runs[variant]}" for variant in ("mlp", "softmax"))
+        with pytest.raises(UserError, match=f"puffy-hake: means 2 runs; .*: {ids}"):
+            registry.one_run("puffy-hake", found)
+        with pytest.raises(UserError, match="nonsense: no run or experiment of that name"):
+            registry.one_run("nonsense", found)
+        assert registry.one_run(world.runs["mlp"][:8], found).info.run_id == world.runs["mlp"]
+
+
+@pytest.mark.parametrize("alias", ["", "latest", "Latest", "v2", "a b", "a@b", "é"])
+def test_illegal_alias_is_refused_before_anything_is_made(
+    world: Any, tmp_path: Path, alias: str
+) -> None:
+    with pytest.raises(UserError, match="is not legal"):
+        world.register("mlp", tmp_path.name, alias)
+    assert versions(tmp_path.name) == []
+
+
+def test_illegal_name_is_refused(world: Any) -> None:
+    with pytest.raises(UserError, match="Names cannot contain"):
+        world.register("mlp", "a/b")
+
+
+def test_scaled_pixels_are_refused(world: Any) -> None:
+    weights = model.load(*(world.here(p("mlp")) for p in (paths.weights, paths.record)))
+    images = np.zeros((3, 28, 28), np.uint8)
+    assert classify.probabilities(weights, images).shape == (3, 10)  # black is no mistake
+    images[1, 14] = 1
+    with pytest.raises(UserError, match=r"image 1: no pixel is above 1, .* by 255$"):
+        classify.probabilities(weights, images)
+
+
+def test_server_of_mlflow_keeps_the_model(
+    world: Any, tmp_path: Path, made_up: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with made_up.serving(tmp_path / "mlflow.db") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        mlflow.set_tracking_uri(address)
+        monkeypatch.setitem(world.runs, "mlp", world.publish("mlp"))
+        assert world.register("mlp", "clothes").is_new
+        assert not world.register("mlp", "clothes", "challenger").is_new
+        loaded = mlflow.pyfunc.load_model("models:/clothes@challenger")
+        assert loaded.predict(world.images).tobytes() == expected(world, "mlp").tobytes()

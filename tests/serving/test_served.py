@@ -1,0 +1,90 @@
+"""MLflow's own server, as anybody starts it, answers with a registered model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refashion import paths
+from refashion.evaluation import model
+from refashion.serving import classify
+
+
+@pytest.fixture
+def address(world: Any, made_up: SimpleNamespace, tmp_path: Path) -> Iterator[str]:
+    """Serve the champion on the loopback interface."""
+    world.register("mlp", "boots")
+    port = made_up.free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/boots@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.1)
+        else:
+            raise AssertionError(log.read_text())
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def ask(address: str, inputs: Any) -> tuple[int, Any]:
+    """Status and answer to a request."""
+    body = json.dumps({"inputs": inputs}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_server_answers_images_and_refuses_what_is_none(world: Any, address: str) -> None:
+    images = world.images.tolist()
+    weights = model.load(*(world.here(p("mlp")) for p in (paths.weights, paths.record)))
+    want = classify.probabilities(weights, world.images)
+    status, answer = ask(address, images[:1])
+    assert status == 200
+    assert np.array(answer["predictions"]).tobytes() == want[:1].tobytes()
+    status, answer = ask(address, images)
+    assert np.array(answer["predictions"]).tobytes() == want.tobytes()
+
+    bright, dark = np.full((2, 1, 28, 28), 0).tolist()
+    bright[0][3][4], dark[0][3][4] = 256, -1
+    for inputs, reason in (
+        (images[0], "Shape of input (28, 28) does not match expected shape (-1, 28, 28)"),
+        ([image[1:] for image in images], "Shape of input (5, 27, 28) does not match"),
+        (bright, "Python integer 256 out of bounds for uint8"),
+        (dark, "Python integer -1 out of bounds for uint8"),
+        ((world.images[:1] / world.images[0].max()).tolist(), "pixels go from 0 to 255"),
+        ([[["a"] * 28] * 28], "invalid literal"),
+    ):
+        status, answer = ask(address, inputs)
+        assert status == 400
+        assert reason in answer["message"]
