@@ -8,6 +8,8 @@ PYTHON ?= python3
 # Where `make ui` listens, and the runs that it shows.
 PORT ?= 5000
 DB ?= mlflow.db
+# A revision that no variant may be significantly worse than, for `make gate`.
+BASELINE ?=
 
 VENV := $(CURDIR)/.venv
 READY := .venv/.ready
@@ -84,6 +86,10 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 	@echo
 	@echo "Done. The demo's results are in $(DEMO)/reports/, its models in $(DEMO)/models/."
 	@echo "See and compare its runs in MLflow: make ui DB=$(DEMO)/mlflow.db"
+
+.PHONY: gate
+gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (BASELINE=REV)
+	refashion gate $(if $(BASELINE),--baseline $(BASELINE))
 
 .PHONY: test
 test: $(READY) ## Run the tests

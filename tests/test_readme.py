@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from refashion.cli import main
+
 
 @pytest.fixture(scope="module")
 def readme(root: Path) -> str:
@@ -15,8 +17,8 @@ def readme(root: Path) -> str:
 
 def commands(readme: str) -> list[list[str]]:
     """Words of every command in the README, without comments and variables before it."""
-    lines = re.findall(r"^ {4}((?:make|dvc|python|source)\b.*)$", readme, re.MULTILINE)
-    lines += re.findall(r"`((?:[A-Z_]+=\S+ )?(?:make|dvc|python|source) [^`]+)`", readme)
+    lines = re.findall(r"^ {4}((?:make|dvc|python|source|refashion)\b.*)$", readme, re.MULTILINE)
+    lines += re.findall(r"`((?:[A-Z_]+=\S+ )?(?:make|dvc|python|source|refashion) [^`]+)`", readme)
     return [shlex.split(re.sub(r"^[A-Z_]+=\S+ ", "", line), comments=True) for line in lines]
 
 
@@ -46,6 +48,10 @@ def test_commands_are_exercised(readme: str, root: Path) -> None:
     for tool, *words in found:
         if tool == "make" and words:
             assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), words
+        elif tool == "refashion":
+            assert words[0] in main.commands or words[0] == "--help", words
+            known = {o for p in main.commands.get(words[0], main).params for o in p.opts}
+            assert {w for w in words if w.startswith("--")} <= known | {"--help"}, words
         elif tool == "dvc":
             missing = [w for w in words if w not in tests and w != "FOLDER"]
             assert not missing, f"no test runs dvc {' '.join(words)}: {missing}"

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,13 +277,42 @@ def server(
         yield address
 
 
-@pytest.fixture(params=["SQLite", "server"])
+@pytest.fixture(scope="module")
+def postgres(made_up: SimpleNamespace) -> Iterator[str]:
+    """Run PostgreSQL, where Debian's is installed."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        become = []
+        if os.geteuid() == 0:  # which it refuses to run as
+            shutil.chown(folder, "postgres")
+            become = ["runuser", "-u", "postgres", "--"]
+        data, port = f"{folder}/data", made_up.free_port()
+
+        def run(program: str, *arguments: str) -> None:
+            command = [*become, str(binaries[-1] / program), "-D", data, *arguments]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+        run("initdb", "--auth=trust", "--username=tester", "--no-sync")
+        options = f"-F -p {port} -k {folder} -h 127.0.0.1"
+        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        address = f"postgresql://tester@127.0.0.1:{port}/postgres"
+        try:
+            MlflowClient(tracking_uri=address).search_experiments()  # makes MLflow's tables
+            yield address
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["SQLite", "server", "postgres"])
 def uri(request: pytest.FixtureRequest, checkout: Path) -> Iterator[str]:
     """Give a database or a server with no run in it."""
     if request.param == "SQLite":
         yield f"sqlite:///{checkout / 'mlflow.db'}"
         return
-    address = request.getfixturevalue("server")
+    address = request.getfixturevalue(request.param)
     yield address
     client = MlflowClient(tracking_uri=address)
     for run in runs(address):

@@ -382,6 +382,12 @@ def test_the_logits_of_an_image_do_not_depend_on_its_neighbours(name: str) -> No
         assert torch.equal(portable.logits(weights, images), whole)
 
 
+@pytest.mark.parametrize("name", ["softmax", "dropout"])
+def test_no_images_have_no_logits(name: str) -> None:
+    found = portable.logits(grown(VARIANTS[name]), examples(60).images[:0])
+    assert found.shape == (0, 10) and found.dtype == torch.float64
+
+
 def test_logits_are_those_of_the_book() -> None:
     settings = VARIANTS["dropout"]
     begin = grown(settings)

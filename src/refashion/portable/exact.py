@@ -337,7 +337,11 @@ def _multiplier(a: Fixed, b: Fixed) -> Multiplier:
     if a.integers.dim() > 2 or b.integers.dim() > 2 or max(a.bits, b.bits) > DIGIT_LIMIT:
         return _float64
     num_pixels = [x.integers.dtype for x in (a, b)].count(torch.uint8)
-    if num_pixels == 2 or (not num_pixels and (m * k * n < WORTH_DIGITS or k < WORTH_TERMS)):
+    if (
+        num_pixels == 2
+        or not m * n
+        or (not num_pixels and (m * k * n < WORTH_DIGITS or k < WORTH_TERMS))
+    ):
         return _float64
     if a.integers.is_cuda and (m <= 16 or k % 8 or n % 8):  # what the CUDA kernel asks for
         return _float64

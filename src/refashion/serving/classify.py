@@ -7,7 +7,7 @@ from refashion.errors import UserError
 from refashion.portable.softmax import softmax
 from refashion.training.initial import Weights
 from refashion.training.portable import logits
-from refashion.training.settings import NUM_CLASSES, NUM_INPUTS
+from refashion.training.settings import NUM_INPUTS
 
 
 def probabilities(weights: Weights, images: np.ndarray) -> np.ndarray:
@@ -35,7 +35,5 @@ def probabilities(weights: Weights, images: np.ndarray) -> np.ndarray:
         raise UserError(
             f"image {i}: no pixel is above 1, but pixels go from 0 to 255; multiply them by 255"
         )
-    if not len(images):
-        return np.empty((0, NUM_CLASSES))
     pixels = torch.tensor(images.reshape(len(images), NUM_INPUTS))
     return softmax(logits(weights, pixels)).numpy()

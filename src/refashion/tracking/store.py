@@ -116,6 +116,7 @@ def connect(*, reading: bool = False) -> Iterator[Store]:
     import requests
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     served = url.scheme in {"http", "https"} or uri.startswith("databricks")
     folder = (database.parent if database else paths.MAIN_ROOT) / "mlflow-artifacts"
@@ -132,7 +133,7 @@ def connect(*, reading: bool = False) -> Iterator[Store]:
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
             "end that process, then run `dvc repro track`"
         ) from error
-    except (MlflowException, requests.RequestException) as error:
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"MLflow at {shown}: {reason}; {retry}") from error
 
