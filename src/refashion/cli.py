@@ -3,6 +3,7 @@
 Exit codes: 0 what was asked holds, 1 it does not, 2 the user's mistake.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -117,9 +118,11 @@ def _tell(attestation: dict[str, Any]) -> None:
     verdict = attestation["verdict"]
     source = f"run {attestation['run_id']}" if attestation["run_id"] else "commit"
     print(f"{verdict['variant']} ({source}, {attestation['commit'][:12]}): {verdict['line']}")
-    for kind in ("tensors", "metrics"):
-        for name, distance in verdict[kind].items():
-            print(f"  {kind.removesuffix('s')} {name}: differs by {distance:.2g}")
+    for name, tensor in verdict["tensors"].items():
+        share = f"{tensor['distance']:.2g} of its norm"
+        print(f"  tensor {name}: differs by up to {tensor['largest']:.2g}, {share}")
+    for name, difference in verdict["metrics"].items():
+        print(f"  metric {name}: differs by {difference:.2g}")
     if verdict["note"]:
         print(f"  {verdict['note']}")
     if verdict["outcome"] != "identical":
@@ -331,7 +334,8 @@ def report(output: Path | None) -> None:
 @click.argument("run")
 @click.option("--alias", default="champion", show_default=True, help="Points to the version.")
 @click.option("--name", help="Of the registered model; by default DATASET-VARIANT.")
-def register(run: str, alias: str, name: str | None) -> None:
+@as_json
+def register(run: str, alias: str, name: str | None, as_json: bool) -> None:
     """Make a run's model a version of a registered model in MLflow, and point an alias to it.
 
     The model has its code and weights along, no pickle, and gives the same bits on every machine.
@@ -347,6 +351,9 @@ def register(run: str, alias: str, name: str | None) -> None:
 
     with store.connect(reading=True) as found:
         done = registry.register(registry.one_run(run, found), alias, found, name=name)
+    if as_json:
+        show_json({**dataclasses.asdict(done), "uri": f"models:/{done.name}@{alias}"})
+        return
     what = "registered" if done.is_new else "already there, alias set"
     print(f"models:/{done.name}@{alias}: version {done.version}, run {done.run_id}: {what}")
 

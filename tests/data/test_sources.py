@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 import signal
 import socket
 import sys
@@ -432,7 +433,7 @@ def test_ctrl_c_leaves_nothing(
     mirror = start_mirror(official_files)
 
     def interrupt(handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # to the main thread, as the terminal does
         time.sleep(1)
 
     mirror.behaviour[TEST_LABELS] = interrupt

@@ -1,8 +1,11 @@
 """The `refashion` command on the real pipeline: reproduce, verify, diverge, gate, publish."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,18 +43,15 @@ def restored(workspace):
     workspace.run("dvc", "checkout", "--quiet", "--force")
 
 
-def runs(client: MlflowClient, variant: str = "", experiment: str = "") -> list[Run]:
+def runs(client: MlflowClient, variant: str = "") -> list[Run]:
     ids = [e.experiment_id for e in client.search_experiments()]
-    return [
-        run
-        for run in client.search_runs(ids)
-        if variant in run.data.tags["variant"] and experiment in run.data.tags.get("dvc_exp", "")
-    ]
+    return [run for run in client.search_runs(ids) if variant in run.data.tags["variant"]]
 
 
-def first_run(client: MlflowClient, variant: str) -> Run:
-    """The run of the workspace's first pipeline run."""
-    (run,) = [run for run in runs(client, variant) if "dvc_exp" not in run.data.tags]
+def committed_run(workspace, client: MlflowClient, variant: str) -> Run:
+    """The run of the results that the workspace has committed."""
+    record = json.loads(workspace.run("git", "show", f"HEAD:models/{variant}/record.json"))
+    (run,) = [r for r in runs(client, variant) if r.data.tags["run_key"] == record["run_key"]]
     return run
 
 
@@ -63,7 +63,7 @@ def tail(printed: str) -> object:
 
 
 def test_a_run_by_its_id(workspace, refashion, client) -> None:
-    run = first_run(client, "mlp")
+    run = committed_run(workspace, client, "mlp")
     status = workspace.run("git", "status", "--porcelain", "--ignored")
     (found,) = tail(refashion("reproduce", run.info.run_id[:8], "--json"))
     assert found["verdict"]["outcome"] == "identical"
@@ -84,7 +84,7 @@ def test_an_experiment_with_its_changes(restored, refashion, client) -> None:
     initial = restored.root / "src/refashion/training/initial.py"
     changed = initial.read_text().replace("def weights(", "CHANGED = True\n\n\ndef weights(", 1)
     initial.write_text(changed)
-    restored.run("dvc", "exp", "run", "--name", "dirty", "-S", "variants.softmax.lr=0.05")
+    restored.run("dvc", "exp", "run", "--name", "dirty", "-S", "variants.softmax.lr=0.03")
     restored.run("git", "checkout", "--quiet", "--", ".")
     printed = refashion("reproduce", "dirty", "--variant", "softmax")
     assert "softmax (run" in printed and printed.strip().endswith("identical")
@@ -92,7 +92,7 @@ def test_an_experiment_with_its_changes(restored, refashion, client) -> None:
 
     parted = tail(refashion("diverge", "HEAD", "dirty", "--variant", "softmax", "--json", code=1))
     assert parted["epoch"] == 1 and not parted["same_outputs"]
-    assert parted["params"] == {"lr": [0.02, 0.05]}
+    assert parted["params"] == {"lr": [0.02, 0.03]}
     assert parted["data"] == {}
     assert parted["code"] == ["src/refashion/training/initial.py"]
 
@@ -100,8 +100,46 @@ def test_an_experiment_with_its_changes(restored, refashion, client) -> None:
     assert "has no variant 'wide'" in printed
 
 
+def test_data_that_no_source_has(restored, refashion) -> None:
+    """A commit that asks for other images, where nothing can be downloaded."""
+    params = restored.root / "params.yaml"
+    params.write_text(params.read_text().replace("dataset: digits", "dataset: kmnist"))
+    restored.run("git", "commit", "--quiet", "--all", "--message", "Ask for other images")
+    dead = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    restored.environment.update(dead)
+    try:
+        printed = refashion("reproduce", "HEAD", "--variant", "softmax", code=2)
+    finally:
+        for name in dead:
+            del restored.environment[name]
+        restored.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    assert "error: kmnist: no source has its files" in printed
+
+
+def test_interrupted(workspace) -> None:
+    """Ctrl-C while the stages run: the checkout goes, nothing else does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "refashion.cli", "reproduce", "HEAD"],
+        cwd=workspace.root,
+        env={**os.environ, **workspace.environment, "PYTHONPATH": str(workspace.root / "src")},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if "Running stage" in line:
+            break
+    assert workspace.run("git", "worktree", "list").count("\n") == 2
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.stderr.read()
+    assert process.wait() == 130, printed
+    assert printed.endswith("interrupted\n")
+    assert workspace.run("git", "worktree", "list").count("\n") == 1
+
+
 def test_what_cannot_be_brought_back(workspace, refashion, client) -> None:
-    run = first_run(client, "softmax")
+    run = committed_run(workspace, client, "softmax")
     assert "no run, experiment or revision" in refashion("reproduce", "nothing", code=2)
     tags = run.data.tags
     try:

@@ -84,7 +84,7 @@ def test_other_code(expected: SideBySide, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop.ENGINES["portable"], "train_epoch", train_epoch)
     found = verdict.compare(expected, trained(tmp_path))
     assert (found.outcome, found.stage, found.epoch) == ("different", "train", 2)
-    assert all(0 < distance < 1 for distance in found.tensors.values())
+    assert all(0 < tensor.distance < 1 for tensor in found.tensors.values())
 
 
 def test_the_last_bit_of_a_weight(expected: SideBySide, tmp_path: Path) -> None:
@@ -100,7 +100,8 @@ def test_the_last_bit_of_a_weight(expected: SideBySide, tmp_path: Path) -> None:
     found = verdict.compare(expected, SideBySide(root=tmp_path, variant="mlp"))
     assert (found.outcome, found.stage, found.epoch) == ("different", "train", None)
     assert list(found.tensors) == ["layers.1.weight"] and found.tensor == "layers.1.weight"
-    assert 0 < found.tensors["layers.1.weight"] < 1e-6
+    assert 0 < found.tensors["layers.1.weight"].distance < 1e-6
+    assert 0 < found.tensors["layers.1.weight"].largest < 1e-6
 
 
 def test_another_evaluation(expected: SideBySide, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_native_numerics_on_other_threads_are_within_tolerance(tmp_path: Path) -
         pytest.skip("this machine's kernels do not depend on the number of threads")
     assert found.outcome == "within tolerance" and found.holds
     assert found.stage == "train"
-    assert all(0 < d < verdict.TENSOR_TOLERANCE for d in found.tensors.values())
+    assert all(0 < d.distance < verdict.TENSOR_TOLERANCE for d in found.tensors.values())
 
 
 def test_native_numerics_far_apart_are_different(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_native_numerics_far_apart_are_different(tmp_path: Path) -> None:
     files.write_json(sides[1].file(paths.record("mlp")), told)
     found = verdict.compare(sides[0], SideBySide(root=tmp_path / "b", variant="mlp"))
     assert found.outcome == "different"
-    assert found.tensors["layers.0.weight"] == pytest.approx(0.2, rel=1e-3)
+    assert found.tensors["layers.0.weight"].distance == pytest.approx(0.2, rel=1e-3)
 
 
 def test_without_the_weights_native_numerics_cannot_be_close(tmp_path: Path) -> None:

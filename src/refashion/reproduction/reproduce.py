@@ -43,6 +43,8 @@ class Attestation:
     """What differs between then and now."""
     machine: dict[str, Any]
     """Hardware and versions of this rerun."""
+    seconds: float | None
+    """That the training took now."""
     at: str
     """When, UTC."""
 
@@ -165,6 +167,7 @@ def _attest(state: State, expected: Results, found: Results) -> Attestation:
         found=found.record["outputs"],
         environment=environment_differences(published, now) if published else {},
         machine={**now, "host": platform.node()},
+        seconds=(found.log or {}).get("seconds"),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -22,6 +22,17 @@ PER_EXAMPLE = (paths.predictions, paths.calibration)
 Outcome = Literal["identical", "within tolerance", "different"]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """How far a tensor is from what it was."""
+
+    largest: float
+    """Of any number, absolute."""
+
+    distance: float
+    """Between the tensors, relative to the norm of the former."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What came of running a variant again."""
@@ -34,8 +45,8 @@ class Verdict:
     """First epoch whose row of the history differs."""
     tensor: str | None = None
     """First tensor that differs at the end of the training."""
-    tensors: dict[str, float] = field(default_factory=dict)
-    """Distance of every tensor that differs, relative to its norm."""
+    tensors: dict[str, Difference] = field(default_factory=dict)
+    """Every tensor that differs, from the first layer on."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Absolute difference of every metric on the test set that differs."""
     note: str = ""
@@ -91,7 +102,7 @@ def compare(expected: Results, found: Results) -> Verdict:
     close = (
         str(before["contract"]).startswith("native")
         and stage in ("train", "evaluate")
-        and all(d <= TENSOR_TOLERANCE for d in tensors.values())
+        and all(d.distance <= TENSOR_TOLERANCE for d in tensors.values())
         and all(d <= METRIC_TOLERANCE for d in metrics.values())
         and not note
     )
@@ -123,23 +134,25 @@ def _rows(results: Results) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _tensors(expected: Results, found: Results) -> tuple[dict[str, float], str]:
-    """Distances of the tensors that differ, from the first layer on; why there are none."""
+def _tensors(expected: Results, found: Results) -> tuple[dict[str, Difference], str]:
+    """The tensors that differ, from the first layer on; why there are none."""
     from safetensors.numpy import load_file
 
     path = paths.weights(expected.variant)
     if not expected.has(path):
         return {}, "the run's weights are not here, so their tensors were not compared one by one"
     before, after = (load_file(side.file(path)) for side in (expected, found))
-    distances = {}
+    differences = {}
     for name in sorted({*before, *after}):
         a, b = before.get(name), after.get(name)
         if a is None or b is None or a.shape != b.shape:
-            distances[name] = math.inf
+            differences[name] = Difference(largest=math.inf, distance=math.inf)
         elif a.tobytes() != b.tobytes():
             norm = float(np.linalg.norm(a)) or 1.0
-            distances[name] = float(np.linalg.norm(a - b)) / norm
-    return distances, ""
+            differences[name] = Difference(
+                largest=float(np.abs(a - b).max()), distance=float(np.linalg.norm(a - b)) / norm
+            )
+    return differences, ""
 
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:

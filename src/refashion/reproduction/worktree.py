@@ -81,7 +81,7 @@ def experiments() -> dict[str, tuple[str, str]]:
 
 def _experiment_refs() -> list[str]:
     refs = git("for-each-ref", "--format=%(refname)", "refs/exps").decode().split()
-    return [ref for ref in refs if len(ref.split("/")) == 5 and "/exec/" not in ref]
+    return [ref for ref in refs if len(ref.split("/")) == 5]
 
 
 @contextmanager
