@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 
 from refashion import paths
-from refashion.errors import UserError
 from refashion.tracking.results import Results
 
 TENSOR_TOLERANCE = 0.05
@@ -172,17 +171,3 @@ def _differences(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
         for name in sorted({*a, *b})
         if a.get(name) != b.get(name)
     }
-
-
-def require_same_variant(a: Results, b: Results) -> None:
-    """Refuse to compare two results of different variants.
-
-    Raises
-    ------
-    UserError
-        Naming both.
-    """
-    if a.variant != b.variant:
-        raise UserError(
-            f"{a.variant} and {b.variant}: two variants never agree; name two runs of one variant"
-        )
