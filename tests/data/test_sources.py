@@ -424,7 +424,16 @@ def test_an_old_no_source_goes(
     assert not paths.NO_SOURCE.exists()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Shells make what they start in the background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_leaves_nothing(
+    interruptible: None,
     checkout: Path,
     pin: Callable[..., None],
     start_mirror: Callable[[Files], Mirror],

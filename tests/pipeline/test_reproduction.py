@@ -55,6 +55,12 @@ def committed_run(workspace, client: MlflowClient, variant: str) -> Run:
     return run
 
 
+def state(workspace) -> list[str]:
+    """What git says of the workspace, Python's own caches aside."""
+    lines = workspace.run("git", "status", "--porcelain", "--ignored").splitlines()
+    return [line for line in lines if "__pycache__" not in line]
+
+
 def tail(printed: str) -> object:
     """The JSON at the end of what was printed, after the stages' own lines."""
     start = re.search(r"^[\[{]$", printed, re.MULTILINE)
@@ -64,7 +70,7 @@ def tail(printed: str) -> object:
 
 def test_a_run_by_its_id(workspace, refashion, client) -> None:
     run = committed_run(workspace, client, "mlp")
-    status = workspace.run("git", "status", "--porcelain", "--ignored")
+    status = state(workspace)
     (found,) = tail(refashion("reproduce", run.info.run_id[:8], "--json"))
     assert found["verdict"]["outcome"] == "identical"
     assert found["found"] == found["expected"]
@@ -75,7 +81,7 @@ def test_a_run_by_its_id(workspace, refashion, client) -> None:
     (attestation,) = client.list_artifacts(run.info.run_id, "attestations")
     file = Path(client.download_artifacts(run.info.run_id, attestation.path))
     assert json.loads(file.read_text()) == found
-    assert workspace.run("git", "status", "--porcelain", "--ignored") == status
+    assert state(workspace) == status
     assert workspace.run("git", "worktree", "list").count("\n") == 1
 
 
@@ -125,6 +131,8 @@ def test_interrupted(workspace) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Shells make what they start in the background deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr
     for line in process.stderr:
