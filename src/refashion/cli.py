@@ -146,9 +146,7 @@ def verify(revision: str, as_json: bool) -> None:
     from refashion.reproduction import verify as verification
     from refashion.reproduction import worktree
 
-    commit = worktree.resolve(revision)
-    if commit is None:
-        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
+    commit = worktree.require(revision)
     outputs = verification.verify(commit)
     if as_json:
         rows = [

@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -28,30 +25,13 @@ def address(world: Any, made_up: SimpleNamespace, tmp_path: Path) -> Iterator[st
     port = made_up.free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/boots@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.1)
-        else:
-            raise AssertionError(log.read_text())
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with made_up.running(
+        *(command, f"http://127.0.0.1:{port}/ping", tmp_path / "log"),
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+    ):
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
 def ask(address: str, inputs: Any) -> tuple[int, Any]:

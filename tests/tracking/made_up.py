@@ -141,32 +141,36 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(database: Path) -> Iterator[str]:
-    """Run an MLflow server over a database, artifacts beside it, and give its address."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    arguments = ["--backend-store-uri", f"sqlite:///{database}", "--workers", "1"]
-    arguments += ["--artifacts-destination", str(database.with_suffix(".artifacts"))]
-    log = database.with_suffix(".log")
+def running(command: list[str], health: str, log: Path, **options: Any) -> Iterator[None]:
+    """Run a server, from when its page `health` answers on."""
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), *arguments],
-            env=environment(),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
+            command, stdout=output, stderr=output, start_new_session=True, **options
         )
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                urllib.request.urlopen(health, timeout=5).close()
                 break
             except OSError:
                 assert server.poll() is None, log.read_text()
                 time.sleep(0.1)
         else:
             raise AssertionError(log.read_text())
-        yield address
+        yield
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@contextmanager
+def serving(database: Path) -> Iterator[str]:
+    """Run an MLflow server over a database, artifacts beside it, and give its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(database.with_suffix(".artifacts"))]
+    log = database.with_suffix(".log")
+    with running(command, f"{address}/health", log, env=environment()):
+        yield address

@@ -58,7 +58,8 @@ def gate(baseline: str | None = None) -> Iterator[Check]:
     Check
         Each when it is known.
     """
-    variants = list(params.load().variants)
+    settings = params.load()
+    variants = list(settings.variants)
     stale = _stale()
     yield Check(
         name="fresh",
@@ -67,7 +68,7 @@ def gate(baseline: str | None = None) -> Iterator[Check]:
     )
     if all(Results(root=paths.ROOT, variant=v).has(paths.record(v)) for v in variants):
         yield from _reproduces(variants)
-    yield from _good_enough(params.load().gates)
+    yield from _good_enough(settings.gates)
     if baseline is not None:
         yield from _no_worse(baseline, variants)
 
@@ -164,9 +165,7 @@ def _discordant(variant: str, before: Predictions, now: Predictions) -> tuple[in
 
 def _predictions_at(revision: str) -> dict[str, Predictions]:
     """A revision's predictions, from DVC's cache or, where it has none, made again."""
-    commit = worktree.resolve(revision)
-    if commit is None:
-        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
+    commit = worktree.require(revision)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         claim = reproduce.from_revision(commit, folder)

@@ -1,11 +1,10 @@
 """MLflow built anew from what the repository and DVC's cache hold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from refashion import params, paths
-from refashion.errors import UserError
 from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking import context, publish
@@ -30,7 +29,9 @@ def republish(store: Store) -> Iterator[tuple[str, Publication | Missing]]:
     tuple
         Where a result comes from (``workspace`` or an experiment's name), and what became of it.
     """
-    yield from _publish("workspace", paths.ROOT, context.gather(paths.ROOT), store)
+    yield from _publish(
+        "workspace", paths.ROOT, params.load().variants, context.gather(paths.ROOT), store
+    )
     for name, (commit, baseline) in sorted(worktree.experiments().items()):
         origin = Context(
             commit=baseline,
@@ -44,22 +45,21 @@ def republish(store: Store) -> Iterator[tuple[str, Publication | Missing]]:
             of = (paths.weights, paths.predictions)
             files = [path(variant) for variant in variants for path in of]
             worktree.fetch([paths.TEST, *files], root)
-            yield from _publish(name, root, origin, store)
+            yield from _publish(name, root, variants, origin, store)
 
 
 def _publish(
-    source: str, root: Path, origin: Context, store: Store
+    source: str, root: Path, variants: Iterable[str], origin: Context, store: Store
 ) -> Iterator[tuple[str, Publication | Missing]]:
-    for variant in params.load(root / "params.yaml").variants:
+    for variant in variants:
         results = Results(root=root, variant=variant)
-        try:
-            for path in (paths.record(variant), paths.weights(variant), paths.predictions(variant)):
-                results.file(path)
-        except UserError as error:
-            file = str(error).partition(":")[0]
+        needed = (paths.record(variant), paths.weights(variant), paths.predictions(variant))
+        missing = [path for path in needed if not results.has(path)]
+        if missing:
+            file = missing[0].relative_to(paths.ROOT)
             yield source, Missing(reason=f"{file}: neither here nor in DVC's cache")
-            continue
-        yield source, publish.publish(results, origin, store)
+        else:
+            yield source, publish.publish(results, origin, store)
 
 
 def _changes(baseline: str, commit: str) -> bytes:

@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -119,12 +120,10 @@ def compare(expected: Results, found: Results) -> Verdict:
 
 def first_epoch(a: Results, b: Results) -> int | None:
     """First epoch in which two histories part; None if they never do."""
-    rows = [_rows(side) for side in (a, b)]
-    for epoch, (one, other) in enumerate(zip(*rows, strict=False), start=1):
+    for epoch, (one, other) in enumerate(zip_longest(_rows(a), _rows(b)), start=1):
         if one != other:
             return epoch
-    shortest, longest = sorted(map(len, rows))
-    return None if shortest == longest else shortest + 1
+    return None
 
 
 def _rows(results: Results) -> list[list[str]]:

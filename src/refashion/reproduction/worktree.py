@@ -15,9 +15,7 @@ import yaml
 
 from refashion import paths
 from refashion.errors import UserError
-
-LEFT_OUT = b"# not included, over 1 MiB: "
-"""Begins a line of a stored diff that names a file which was too large for it."""
+from refashion.tracking.context import LEFT_OUT
 
 BELONGS_TO_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
@@ -68,6 +66,20 @@ def resolve(revision: str) -> str | None:
         if done.returncode == 0:
             return done.stdout.strip()
     return None
+
+
+def require(revision: str) -> str:
+    """Return what `resolve` does.
+
+    Raises
+    ------
+    UserError
+        If there is no such revision.
+    """
+    commit = resolve(revision)
+    if commit is None:
+        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
+    return commit
 
 
 def experiments() -> dict[str, tuple[str, str]]:

@@ -15,6 +15,9 @@ from refashion.errors import UserError
 LARGEST_UNTRACKED = 2**20
 """Bytes: a larger file that git does not know is named in the diff, not copied into it."""
 
+LEFT_OUT = b"# not included, over 1 MiB: "
+"""Begins a line of the diff that names such a file."""
+
 # What the pipeline writes follows from the rest: it says nothing about where a result comes from.
 OUTPUTS = (
     "dvc.lock",
@@ -126,7 +129,7 @@ def _uncommitted(top: Path) -> bytes:
                 names=b"\0".join(small),
             )
         diff = _git(top, "diff", "HEAD", *FORM, *INPUTS, index=index)
-    named = b"".join(b"# not included, over 1 MiB: " + name + b"\n" for name in sorted(large))
+    named = b"".join(LEFT_OUT + name + b"\n" for name in sorted(large))
     return named + diff
 
 

@@ -103,9 +103,7 @@ def train(
     if not len(train.labels):
         raise UserError("training set: it is empty; check data.limit and data.validation")
     examples, watched = _load(train, place), _load(validation, place)
-    engine = ENGINES[settings.numerics](
-        settings, initial.weights(settings.widths, settings.seed), place
-    )
+    engine = start(settings, place)
     started, history, seconds = datetime.now(UTC), [], []
     with Progress(title, settings.epochs, len(examples)) as progress:
         for epoch in range(1, settings.epochs + 1):
