@@ -43,8 +43,8 @@ def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
 def engine(numerics: str, split: prepared.Split) -> Callable[[str], Epoch]:
     """One of the engines, on all images of a split."""
     examples = Examples(
-        images=torch.from_numpy(np.asarray(split.images)),
-        labels=torch.from_numpy(split.labels.astype(np.int64)),
+        inputs=torch.from_numpy(np.asarray(split.images)),
+        targets=torch.from_numpy(split.labels.astype(np.int64)),
     )
 
     def contender(variant: str) -> Epoch:

@@ -20,7 +20,7 @@ def main(variant: str) -> None:
     images = torch.tensor(np.asarray(test.images), device=device.resolve(p.device))
     labels = torch.tensor(test.labels, dtype=torch.int64)
     classes = DATASETS[p.data.dataset].classes
-    found = metrics.evaluate(portable.logits(weights, images), labels, classes)
+    found = metrics.evaluate(portable.outputs(weights, images), labels, classes)
     predictions.write(
         paths.predictions(variant),
         [classes[i] for i in labels.tolist()],

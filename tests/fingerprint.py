@@ -34,7 +34,7 @@ def of_portable() -> tuple[str, bool]:
         begin = initial.weights(settings.widths, 1)
         fit = PortableEngine(settings, begin, CPU).fit(data)
         sha.update(f"{fit.loss.hex()} {fit.accuracy.hex()}".encode())
-        sha.update(portable.logits(begin, data.images).numpy().tobytes())
+        sha.update(portable.outputs(begin, data.inputs).numpy().tobytes())
     x = streams.normal((10_007,), 1)
     target = torch.arange(1000) % 10
     loss, gradient = softmax.cross_entropy(x[:10_000].view(1000, 10) * 30, target)

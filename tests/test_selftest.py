@@ -124,9 +124,9 @@ def test_golden_covers_every_step_of_every_variant() -> None:
 
 def test_examples_can_be_learnt() -> None:
     data = selftest.examples(CPU)
-    assert data.images.dtype == torch.uint8 and data.images.shape == (640, 784)
-    assert torch.bincount(data.labels, minlength=10).min() > 30
-    assert data.images.max() > 200 and data.images.min() == 0
+    assert data.inputs.dtype == torch.uint8 and data.inputs.shape == (640, 784)
+    assert torch.bincount(data.targets, minlength=10).min() > 30
+    assert data.inputs.max() > 200 and data.inputs.min() == 0
 
 
 ALONE = """

@@ -15,10 +15,12 @@ PREPARED = ROOT / "data" / "prepared"
 TRAIN = PREPARED / "train"
 VALIDATION = PREPARED / "validation"
 TEST = PREPARED / "test"
+HOUSES = ROOT / "data" / "houses"
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 DATA_SUMMARY = REPORTS / "data.json"
 EVALUATION = REPORTS / "evaluation"
+STUDIES = REPORTS / "studies"
 COMPARISON = REPORTS / "comparison.json"
 ACCURACIES = REPORTS / "accuracies.csv"
 FIGURES = REPORTS / "figures"
@@ -59,3 +61,28 @@ def calibration(variant: str) -> Path:
 def predictions(variant: str) -> Path:
     """True and predicted class with confidence, one row a test image (CSV)."""
     return EVALUATION / variant / "predictions.csv"
+
+
+def study_record(study: str) -> Path:
+    """What determined the arms of a study and what came of them (JSON)."""
+    return STUDIES / study / "record.json"
+
+
+def study_history(study: str) -> Path:
+    """Losses and other measures of a study's trainings, one row an arm and epoch (CSV)."""
+    return STUDIES / study / "history.csv"
+
+
+def study_metrics(study: str) -> Path:
+    """What a study found, by arm (JSON)."""
+    return STUDIES / study / "metrics.json"
+
+
+def gradients(study: str) -> Path:
+    """Gradient norms where trainings start, one row an arm, depth and layer (CSV)."""
+    return STUDIES / study / "gradients.csv"
+
+
+def submission(study: str) -> Path:
+    """Predicted prices in the form that Kaggle takes (CSV)."""
+    return STUDIES / study / "submission.csv"

@@ -54,7 +54,7 @@ def examples(device: torch.device) -> Examples:
     pixels = (numbers[:, :-1] >> 32).remainder(128)
     block = torch.arange(NUM_INPUTS, device=device) // (NUM_INPUTS // NUM_CLASSES)
     pixels = pixels + 100 * (block == labels[:, None])
-    return Examples(images=pixels.to(torch.uint8), labels=labels)
+    return Examples(inputs=pixels.to(torch.uint8), targets=labels)
 
 
 def trace(settings: Settings, device: torch.device) -> Trace:

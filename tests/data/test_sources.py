@@ -113,7 +113,7 @@ def pin(official_files: Files, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
     def pin(*mirrors: str) -> None:
         md5 = {name: hashlib.md5(content).hexdigest() for name, content in official_files.items()}
-        pinned = sources.Official(md5=md5, mirrors=mirrors)
+        pinned = sources.Official(checksums=md5, mirrors=mirrors)
         monkeypatch.setattr(sources, "official", lambda dataset: pinned)
 
     pin()

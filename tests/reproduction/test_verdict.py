@@ -25,8 +25,8 @@ class Split:
 
     def __init__(self, changed: int = 0) -> None:
         data = selftest.examples(CPU)
-        self.images = data.images.numpy().copy()
-        self.labels = data.labels.numpy().astype(np.uint8)
+        self.images = data.inputs.numpy().copy()
+        self.labels = data.targets.numpy().astype(np.uint8)
         self.images[:changed, 400] ^= 1
 
 
@@ -35,7 +35,7 @@ def trained(folder: Path, settings: Settings = MLP, data: Split | None = None) -
     data = data or Split()
     training = loop.train(settings, data, data, device="cpu")
     results = SideBySide(root=folder, variant="mlp")
-    inputs = {"train": str(data.images.sum()), "validation": "none"}
+    inputs = {"train": str(data.inputs.sum()), "validation": "none"}
     record.save(
         training,
         variant="mlp",

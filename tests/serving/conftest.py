@@ -89,7 +89,7 @@ def altered() -> object:
 
 def train(root: Path, variant: str, settings: Settings) -> None:
     examples = selftest.examples(torch.device("cpu"))
-    pixels, labels = examples.images.numpy(), examples.labels.numpy().astype(np.uint8)
+    pixels, labels = examples.inputs.numpy(), examples.targets.numpy().astype(np.uint8)
     split = prepared.Split(images=pixels, labels=labels)
 
     def here(path: Path) -> Path:

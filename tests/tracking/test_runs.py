@@ -28,7 +28,7 @@ def connected(checkout: Path) -> Iterator[Store]:
     """A store with the runs of two variants, one of them really trained."""
     settings = dataclasses.replace(selftest.INSTANCES["mlp"], epochs=1)
     data = selftest.examples(torch.device("cpu"))
-    split = SimpleNamespace(images=data.images.numpy(), labels=data.labels.numpy().astype("uint8"))
+    split = SimpleNamespace(images=data.inputs.numpy(), labels=data.targets.numpy().astype("uint8"))
     results = Results(root=checkout, variant="mlp")
     record.save(
         loop.train(settings, split, split, device="cpu"),

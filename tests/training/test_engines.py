@@ -38,7 +38,7 @@ TRAJECTORY_TOLERANCE = {"softmax": 3e-5, "mlp": 3e-3, "dropout": 3e-2, "momentum
 @functools.cache
 def examples(n: int = 640) -> Examples:
     data = selftest.examples(CPU)
-    return Examples(images=data.images[:n], labels=data.labels[:n])
+    return Examples(inputs=data.inputs[:n], targets=data.targets[:n])
 
 
 def start(settings: Settings) -> Weights:
@@ -107,9 +107,9 @@ def reference(settings: Settings, data: Examples, begin: Weights) -> Weights:
         indices = order(settings, len(data), epoch, CPU)
         for rows in batches(len(data), settings.batch_size):
             batch, masks = indices[rows], masks_of(settings, rows, epoch)
-            logits = forward(weights, biases, settings, data.images[batch], masks)
+            logits = forward(weights, biases, settings, data.inputs[batch], masks)
             optimizer.zero_grad()
-            cross_entropy(logits, data.labels[batch]).backward()
+            cross_entropy(logits, data.targets[batch]).backward()
             optimizer.step()
     result = {f"layers.{i}.weight": w.detach() for i, w in enumerate(weights)}
     return result | {f"layers.{i}.bias": b.detach() for i, b in enumerate(biases)}
@@ -152,8 +152,8 @@ def test_gradients_are_finite_differences(name: str) -> None:
     def loss(weights: Weights) -> float:
         w = [weights[f"layers.{i}.weight"] for i in layers]
         b = [weights[f"layers.{i}.bias"] for i in layers]
-        logits = forward(w, b, settings, data.images[indices], masks)
-        return float(cross_entropy(logits, data.labels[indices]))
+        logits = forward(w, b, settings, data.inputs[indices], masks)
+        return float(cross_entropy(logits, data.targets[indices]))
 
     step = 1e-6
     for tensor in begin:
@@ -259,12 +259,12 @@ def test_the_epochs_fit_is_that_of_its_batches() -> None:
         [begin["layers.0.weight"].double()],
         [begin["layers.0.bias"].double()],
         settings,
-        examples().images,
+        examples().inputs,
         [],
     )
     for fit in fits:
-        assert fit.loss == pytest.approx(float(cross_entropy(logits, examples().labels)), rel=1e-5)
-        assert fit.accuracy == float((logits.argmax(1) == examples().labels).double().mean())
+        assert fit.loss == pytest.approx(float(cross_entropy(logits, examples().targets)), rel=1e-5)
+        assert fit.accuracy == float((logits.argmax(1) == examples().targets).double().mean())
 
 
 # --- the same bits ----------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_both_ways_to_a_product_train_the_same_bits(case: str) -> None:
     for way in ("float64", "int8"):
         with going(way):
             engine = trained(PortableEngine, settings, examples(n), start(settings))
-            logits = portable.logits(engine.weights(), examples(50).images)
+            logits = portable.outputs(engine.weights(), examples(50).inputs)
             found.append((engine.weights(), engine.fit(examples(50)), logits))
     assert same_bits(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
@@ -359,7 +359,7 @@ def test_the_fit_does_not_depend_on_the_order_of_the_examples() -> None:
     settings = VARIANTS["dropout"]
     engine = PortableEngine(settings, grown(settings), CPU)
     shuffle = streams.permutation(640, 5)
-    shuffled = Examples(images=examples().images[shuffle], labels=examples().labels[shuffle])
+    shuffled = Examples(inputs=examples().inputs[shuffle], targets=examples().targets[shuffle])
     fit = engine.fit(examples())
     assert engine.fit(shuffled) == fit
     with mock.patch.object(portable, "FIT_ROWS", 7):
@@ -368,23 +368,23 @@ def test_the_fit_does_not_depend_on_the_order_of_the_examples() -> None:
 
 @pytest.mark.parametrize("name", ["softmax", "mlp", "dropout"])
 def test_the_logits_of_an_image_do_not_depend_on_its_neighbours(name: str) -> None:
-    weights, images = grown(VARIANTS[name]), examples(60).images
-    whole = portable.logits(weights, images)
+    weights, images = grown(VARIANTS[name]), examples(60).inputs
+    whole = portable.outputs(weights, images)
     assert whole.shape == (60, 10) and whole.dtype == torch.float64
     for rows in (slice(0, 1), slice(5, 6), slice(10, 33), slice(59, 60)):
-        assert torch.equal(portable.logits(weights, images[rows]), whole[rows])
+        assert torch.equal(portable.outputs(weights, images[rows]), whole[rows])
     reverse = torch.arange(59, -1, -1)
-    assert torch.equal(portable.logits(weights, images[reverse]), whole[reverse])
+    assert torch.equal(portable.outputs(weights, images[reverse]), whole[reverse])
     brighter = images.clone()
     brighter[30:] = 255
-    assert torch.equal(portable.logits(weights, brighter)[:30], whole[:30])
+    assert torch.equal(portable.outputs(weights, brighter)[:30], whole[:30])
     with mock.patch.object(portable, "FIT_ROWS", 11):
-        assert torch.equal(portable.logits(weights, images), whole)
+        assert torch.equal(portable.outputs(weights, images), whole)
 
 
 @pytest.mark.parametrize("name", ["softmax", "dropout"])
 def test_no_images_have_no_logits(name: str) -> None:
-    found = portable.logits(grown(VARIANTS[name]), examples(60).images[:0])
+    found = portable.outputs(grown(VARIANTS[name]), examples(60).inputs[:0])
     assert found.shape == (0, 10) and found.dtype == torch.float64
 
 
@@ -396,10 +396,10 @@ def test_logits_are_those_of_the_book() -> None:
         [begin[f"layers.{i}.weight"].double() for i in layers],
         [begin[f"layers.{i}.bias"].double() for i in layers],
         replace(settings, dropout=(0.0, 0.0)),
-        examples(50).images,
+        examples(50).inputs,
         [],
     )
-    got = portable.logits(begin, examples(50).images)
+    got = portable.outputs(begin, examples(50).inputs)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-3 * want.abs().max().item())
 
 
@@ -417,7 +417,7 @@ def test_rare_dropout_is_nearly_none(engine: type[Engine]) -> None:
 
 def split(n: int) -> Any:
     data = examples(n)
-    return SimpleNamespace(images=data.images.numpy(), labels=data.labels.numpy().astype(np.uint8))
+    return SimpleNamespace(images=data.inputs.numpy(), labels=data.targets.numpy().astype(np.uint8))
 
 
 @pytest.mark.parametrize("numerics", ["portable", "native"])

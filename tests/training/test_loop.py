@@ -21,8 +21,8 @@ SETTINGS = replace(selftest.INSTANCES["mlp"], hidden=(8,), batch_size=64, epochs
 def split(start: int, stop: int) -> Any:
     data = selftest.examples(torch.device("cpu"))
     return SimpleNamespace(
-        images=data.images[start:stop].numpy(),
-        labels=data.labels[start:stop].numpy().astype(np.uint8),
+        images=data.inputs[start:stop].numpy(),
+        labels=data.targets[start:stop].numpy().astype(np.uint8),
     )
 
 

@@ -24,7 +24,7 @@ INPUTS = {"train": "1" * 64, "validation": "2" * 64}
 
 def train(watched: int = 100) -> loop.Training:
     data = selftest.examples(torch.device("cpu"))
-    images, labels = data.images.numpy(), data.labels.numpy().astype(np.uint8)
+    images, labels = data.inputs.numpy(), data.targets.numpy().astype(np.uint8)
     first = SimpleNamespace(images=images[:200], labels=labels[:200])
     second = SimpleNamespace(images=images[200 : 200 + watched], labels=labels[200 : 200 + watched])
     return loop.train(SETTINGS, first, second, device="cpu")
@@ -100,6 +100,11 @@ def test_record(training: loop.Training, tmp_path: Path) -> None:
         "weight_decay": 0.0,
         "momentum": 0.0,
         "numerics": "portable",
+        "num_inputs": 784,
+        "num_outputs": 10,
+        "initialisation": "small_normal",
+        "loss": "cross_entropy",
+        "optimizer": "sgd",
     }
     determined = {
         "contract": "portable/1",

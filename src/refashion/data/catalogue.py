@@ -1,4 +1,4 @@
-"""The data sets of the pipeline: one format, one size, ten classes each."""
+"""The data sets of the pipeline: images of one format and size in ten classes, and houses."""
 
 from dataclasses import dataclass
 
@@ -52,3 +52,15 @@ DATASETS = {
     "digits": Dataset(classes=DIGITS),
 }
 """Name in ``params.yaml`` -> data set."""
+
+HOUSE_FILES = {"train": "kaggle_house_pred_train.csv", "test": "kaggle_house_pred_test.csv"}
+"""Tables of houses with prices, and of those whose prices are asked for."""
+
+HOUSE_CHECKSUMS = {
+    HOUSE_FILES["train"]: "585e9cc93e70b39160e7921475f9bcd7d31219ce",
+    HOUSE_FILES["test"]: "fa19780a7b011d9b009e8bff8e99922a8ee2eb90",
+}
+"""SHA-1 (hexadecimal), as the book pins them."""
+
+HOUSE_MIRRORS = ("http://d2l-data.s3-accelerate.amazonaws.com/",)
+"""Folders (URLs) in which the book keeps the tables of Kaggle's "House Prices" (De Cock 2011)."""

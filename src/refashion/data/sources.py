@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -18,7 +18,7 @@ import numpy as np
 
 from refashion import paths
 from refashion.data import idx
-from refashion.data.catalogue import DATASETS, FILES
+from refashion.data.catalogue import DATASETS, FILES, HOUSE_CHECKSUMS, HOUSE_MIRRORS
 from refashion.errors import UserError
 from refashion.files import replacing, write_text
 
@@ -33,6 +33,8 @@ NOTE_EVERY = 10.0
 """Seconds between two lines about a download when there is no terminal to draw a bar on."""
 
 NUM_DIGITS_TRAIN = 1500
+ALGORITHMS = {32: "md5", 40: "sha1"}
+"""Of a checksum, by its length."""
 
 Tell = Callable[[int, int | None], None]
 """Takes the bytes that are here and, where known, how many there will be."""
@@ -44,10 +46,10 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Official:
-    """What torchvision knows of the official files of a data set."""
+    """What is known of the official files of a data set."""
 
-    md5: dict[str, str]
-    """Name of a file -> its MD5 (hexadecimal)."""
+    checksums: dict[str, str]
+    """Name of a file -> its MD5 or SHA-1 (hexadecimal)."""
 
     mirrors: tuple[str, ...]
     """Folders (URLs) with all the files."""
@@ -69,13 +71,41 @@ def fetch(dataset: str, folder: Path) -> None:
     paths.NO_SOURCE.unlink(missing_ok=True)
     if DATASETS[dataset].torchvision is None:
         made = digits()
-        with _all_or_none(folder) as parts:
+        with _all_or_none(folder, made) as parts:
             for name, values in made.items():
                 idx.write(parts[name], values)
     else:
         pinned = official(dataset)
-        with _all_or_none(folder) as parts:
-            _collect(dataset, pinned, parts)
+        mirrors = (*pinned.mirrors, *DATASETS[dataset].authors)
+        _collect(dataset, Official(checksums=pinned.checksums, mirrors=mirrors), folder)
+
+
+def fetch_houses(dataset: str, folder: Path) -> None:
+    """Put both tables of house prices into `folder`, by the same rules as `fetch`.
+
+    Parameters
+    ----------
+    dataset
+        ``kaggle``, or ``made_up``, which needs no source.
+    folder
+        Where to put them.
+
+    Raises
+    ------
+    UserError
+        As for `fetch`.
+    """
+    paths.NO_SOURCE.unlink(missing_ok=True)
+    if dataset == "made_up":
+        from refashion.data import made_up  # imports torch: for this table alone
+
+        tables = made_up.tables()
+        with _all_or_none(folder, tables) as parts:
+            for name, text in tables.items():
+                parts[name].write_text(text, encoding="utf-8", newline="\n")
+    else:
+        pinned = Official(checksums=HOUSE_CHECKSUMS, mirrors=HOUSE_MIRRORS)
+        _collect("house_prices", pinned, folder)
 
 
 def official(dataset: str) -> Official:
@@ -83,7 +113,7 @@ def official(dataset: str) -> Official:
     from torchvision import datasets  # 1.3 s on top of torch: for the stage `download` alone
 
     pinned = getattr(datasets, str(DATASETS[dataset].torchvision))
-    return Official(md5=dict(pinned.resources), mirrors=tuple(pinned.mirrors))
+    return Official(checksums=dict(pinned.resources), mirrors=tuple(pinned.mirrors))
 
 
 def folders(dataset: str) -> list[Path]:
@@ -123,9 +153,8 @@ def digits() -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _all_or_none(folder: Path) -> Iterator[dict[str, Path]]:
-    """Lend a temporary name for each of the four files; at the end they appear in `folder`."""
-    names = [name for pair in FILES.values() for name in pair]
+def _all_or_none(folder: Path, names: Iterable[str]) -> Iterator[dict[str, Path]]:
+    """Lend a temporary name for each of the files; at the end they appear in `folder`."""
     try:
         with ExitStack() as stack:
             yield {name: stack.enter_context(replacing(folder / name)) for name in names}
@@ -139,12 +168,16 @@ def _all_or_none(folder: Path) -> Iterator[dict[str, Path]]:
             folder.rmdir()
 
 
-def _collect(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
-    """Fill all `parts`; what one source has is kept when another must give the rest."""
-    missing = dict(pinned.md5)
+def _collect(dataset: str, pinned: Official, folder: Path) -> None:
+    """Put all files into `folder`; what one source has is kept when another gives the rest."""
+    with _all_or_none(folder, pinned.checksums) as parts:
+        _fill(dataset, pinned, parts)
+
+
+def _fill(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
+    missing = dict(pinned.checksums)
     tried = [] if os.environ.get(VARIABLE) else [f"{VARIABLE}: is not set"]
-    mirrors = (*pinned.mirrors, *DATASETS[dataset].authors)
-    sources: list[Path | str] = [*folders(dataset), *mirrors]
+    sources: list[Path | str] = [*folders(dataset), *pinned.mirrors]
     for source in sources:
         try:
             if isinstance(source, Path) and not source.is_dir():
@@ -170,17 +203,19 @@ def _collect(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
     raise UserError(message)
 
 
-def _take(source: Path | str, name: str, md5: str, part: Path) -> None:
+def _take(source: Path | str, name: str, checksum: str, part: Path) -> None:
     """Copy or download one file of a source to `part` and hold it against its checksum."""
+    algorithm = ALGORITHMS[len(checksum)]
     chunks = _read(source / name) if isinstance(source, Path) else _download(source + name, name)
-    found = hashlib.md5(usedforsecurity=False)
+    found = hashlib.new(algorithm, usedforsecurity=False)
     with closing(chunks), part.open("wb") as file:
         for chunk in chunks:
             found.update(chunk)
             file.write(chunk)
-    if found.hexdigest() != md5:
+    if found.hexdigest() != checksum:
+        flaw = _flaw(part.read_bytes(), name) if name.endswith(".gz") else ""
         raise SourceError(
-            f"{name} has MD5 {found.hexdigest()}, not {md5}{_flaw(part.read_bytes(), name)}"
+            f"{name} has {algorithm.upper()} {found.hexdigest()}, not {checksum}{flaw}"
         )
 
 

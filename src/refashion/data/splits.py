@@ -100,6 +100,37 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
     return np.sort(by_class[~chosen]), np.sort(by_class[chosen])
 
 
+def folds(labels: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
+    """Deal examples out to `k` folds at random, every class alike.
+
+    Parameters
+    ----------
+    labels
+        Integers >= 0 [n]; all the same, where there are no classes.
+    k
+        Number of folds.
+    seed
+        Which example comes to which fold.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Indices of every fold, int64 and ascending. Sizes differ by one at most, those of a class
+        too.
+
+    Raises
+    ------
+    UserError
+        There are fewer examples than folds.
+    """
+    n = len(labels)
+    if n < k:
+        raise UserError(f"folds: {k} is more than the {n} examples; lower it")
+    order = streams.permutation(n, streams.key(seed, streams.Purpose.FOLDS)).numpy()
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    return [np.sort(by_class[i::k]) for i in range(k)]
+
+
 def _read(raw: Path, part: str) -> Split:
     images_path, labels_path = (raw / name for name in FILES[part])
     images, labels = idx.read_images(images_path), idx.read_labels(labels_path)

@@ -127,7 +127,7 @@ def sqrt(x: Tensor) -> Tensor:
     root = (0x5FE6EB50C7B537A9 - (x.view(torch.int64) >> 1)).view(torch.float64)
     half = x * 0.5
     for _ in range(5):
-        root = root * (1.5 - half * root * root)
+        root.mul_((half * root).mul_(root).neg_().add_(1.5))
     guess = x * root
     result = guess + (x - guess * guess) * (root * 0.5)
     return result.masked_fill_(x == 0, 0.0).masked_fill_(x < 0, math.nan)

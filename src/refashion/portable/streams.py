@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     DROPOUT = 3
     SPLIT = 4
     SELFTEST = 5
+    FOLDS = 6
+    EXAMPLES = 7
 
 
 def _signed(word: int) -> int:

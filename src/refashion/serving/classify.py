@@ -6,7 +6,7 @@ import torch
 from refashion.errors import UserError
 from refashion.portable.softmax import softmax
 from refashion.training.initial import Weights
-from refashion.training.portable import logits
+from refashion.training.portable import outputs
 from refashion.training.settings import NUM_INPUTS
 
 
@@ -36,4 +36,4 @@ def probabilities(weights: Weights, images: np.ndarray) -> np.ndarray:
             f"image {i}: no pixel is above 1, but pixels go from 0 to 255; multiply them by 255"
         )
     pixels = torch.tensor(images.reshape(len(images), NUM_INPUTS))
-    return softmax(logits(weights, pixels)).numpy()
+    return softmax(outputs(weights, pixels)).numpy()

@@ -15,16 +15,20 @@ from refashion.training.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examples:
-    """Images with their labels, on the device that trains."""
+    """Inputs with their targets, on the device that trains."""
 
-    images: Tensor
-    """uint8 [n, 784]: raw pixels, 0 to 255."""
+    inputs: Tensor
+    """Raw pixels, 0 to 255: uint8 [n, inputs]; or features: float32."""
 
-    labels: Tensor
-    """int64 [n]."""
+    targets: Tensor
+    """Classes: int64 [n]; or numbers: float64 [n, outputs]."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device."""
+        return Examples(inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +36,10 @@ class Fit:
     """How well a model fits some examples."""
 
     loss: float
-    """Mean cross-entropy, nats."""
+    """Mean: cross-entropy in nats, or half the squared error."""
 
     accuracy: float
-    """Share of the examples whose likeliest class is the true one."""
+    """Share of the examples whose likeliest class is the true one; NaN without classes."""
 
 
 AfterStep = Callable[[int], None]
@@ -58,6 +62,9 @@ class Engine(Protocol):
 
     def fit(self, examples: Examples) -> Fit:
         """Loss and accuracy without dropout, nothing learnt."""
+
+    def gradients(self, examples: Examples) -> Weights:
+        """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
 
     def weights(self) -> Weights:
         """The present weights: float32, on the CPU."""

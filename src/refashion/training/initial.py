@@ -1,5 +1,7 @@
 """Where a training starts: the same for both engines."""
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -8,20 +10,31 @@ from torch import Tensor
 from refashion.portable import streams
 from refashion.portable.streams import Purpose
 
-STANDARD_DEVIATION = 0.01
+CONSTANT = 0.01
+SCHEMES: dict[str, Callable[[int, int], float]] = {
+    "small_normal": lambda inputs, units: 0.01,
+    "unit_normal": lambda inputs, units: 1.0,
+    "xavier": lambda inputs, units: math.sqrt(2 / (inputs + units)),
+    "he": lambda inputs, units: math.sqrt(2 / inputs),
+}
+"""Standard deviation of a layer's normal weights, by scheme: N(0, 0.01) as in the book's sections
+3.6 and 4.2, N(0, 1) as in 4.5, Glorot and Bengio 2010 (4.8), and He et al. 2015."""
+
 Weights = dict[str, Tensor]
 """``layers.0.weight`` [inputs, units], ``layers.0.bias`` [units], ``layers.1.weight``, ..."""
 
 
-def weights(widths: tuple[int, ...], seed: int) -> Weights:
-    """Initial weights N(0, 0.01) and biases 0, as in the book (sections 3.6 and 4.2).
+def weights(widths: tuple[int, ...], seed: int, scheme: str = "small_normal") -> Weights:
+    """Initial weights; biases are 0.
 
     Parameters
     ----------
     widths
-        Units of every layer, from the inputs to the classes.
+        Units of every layer, from the inputs to the outputs.
     seed
         Of the streams, one for every layer.
+    scheme
+        One of `SCHEMES`, or ``constant``: all weights 0.01, which no unit tells from another.
 
     Returns
     -------
@@ -30,7 +43,11 @@ def weights(widths: tuple[int, ...], seed: int) -> Weights:
     """
     result = {}
     for layer, shape in enumerate(pairwise(widths)):
-        numbers = streams.normal(shape, streams.key(seed, Purpose.INITIAL, layer))
-        result[f"layers.{layer}.weight"] = (numbers * STANDARD_DEVIATION).to(torch.float32)
+        if scheme == "constant":
+            numbers = torch.full(shape, CONSTANT, dtype=torch.float64)
+        else:
+            numbers = streams.normal(shape, streams.key(seed, Purpose.INITIAL, layer))
+            numbers.mul_(SCHEMES[scheme](*shape))
+        result[f"layers.{layer}.weight"] = numbers.to(torch.float32)
         result[f"layers.{layer}.bias"] = torch.zeros(shape[1])
     return result

@@ -4,26 +4,31 @@ import math
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from refashion.errors import UserError
-from refashion.portable import exact
 from refashion.training import device as devices
-from refashion.training import digest, initial
+from refashion.training import digest, initial, norms
 from refashion.training.engine import Engine, Examples, Fit
 from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import PortableEngine
 from refashion.training.progress import Progress
 from refashion.training.settings import Settings
+from refashion.training.stack import Separately, Stack, Together, stackable
 
 ENGINES: dict[str, type[Engine]] = {"native": NativeEngine, "portable": PortableEngine}
-NORM_BITS = 16
+NOTHING = Fit(loss=math.nan, accuracy=math.nan)
+"""Of a validation set that is empty."""
+
+AfterEpoch = Callable[[int, "Epoch", Weights, float], None]
+"""Called with a model's number, the row of an epoch, the weights after it, and its seconds."""
 
 
 class Split(Protocol):
@@ -44,10 +49,11 @@ class Epoch:
 
     epoch: int
     train_loss: float
-    """Nats, averaged over the epoch's batches, each before its step."""
+    """Averaged over the epoch's batches, each before its step; nats, or half squared errors."""
     train_accuracy: float
+    """NaN without classes, as the next."""
     validation_loss: float
-    """Nats, after the epoch; NaN without a validation set."""
+    """After the epoch; NaN without a validation set."""
     validation_accuracy: float
     weight_norm: float
     """Euclidean norm of all weights, biases aside."""
@@ -62,21 +68,33 @@ class Training:
     weights: Weights
     history: list[Epoch]
     contract: str
-    timings: dict[str, object]
+    timings: dict[str, Any]
     """Volatile: seconds, memory, device and versions."""
+
+
+class Diverged(UserError):
+    """The numbers of a training went beyond all bounds."""
+
+    def __init__(self, message: str, before: Training) -> None:
+        super().__init__(message)
+        self.before = before
+        """What it had come to before."""
 
 
 def start(settings: Settings, device: torch.device) -> Engine:
     """The engine that `settings` name, with its initial weights on `device`."""
     devices.keep_freed_memory()
-    weights = initial.weights(settings.widths, settings.seed)
-    return ENGINES[settings.numerics](settings, weights, device)
+    return ENGINES[settings.numerics](settings, _initial(settings), device)
+
+
+def _initial(settings: Settings) -> Weights:
+    return initial.weights(settings.widths, settings.seed, settings.initialisation)
 
 
 def train(
     settings: Settings,
-    train: Split,
-    validation: Split,
+    train: Split | Examples,
+    validation: Split | Examples,
     *,
     device: str = "auto",
     title: str = "model",
@@ -99,72 +117,130 @@ def train(
     UserError
         If there is nothing to train on, no such device, or the training diverges.
     """
+    n = len(train if isinstance(train, Examples) else train.labels)
+    with Progress(title, settings.epochs, n) as progress:
+        (training,) = train_together(
+            [settings],
+            [(train, validation)],
+            device=device,
+            title=title,
+            after_epoch=lambda _, row, __, seconds: progress.show(row, seconds),
+        )
+    return training
+
+
+def train_together(
+    settings: Sequence[Settings],
+    data: Sequence[tuple[Split | Examples, Split | Examples]],
+    *,
+    device: str = "auto",
+    title: str = "model",
+    after_epoch: AfterEpoch | None = None,
+) -> list[Training]:
+    """Train models side by side; in one stack, where they differ in seed, decay and data alone.
+
+    Parameters
+    ----------
+    settings
+        Of every model; the number of epochs is the same.
+    data
+        Examples of every model to learn from and to watch.
+    device, title
+        As for `train`.
+    after_epoch
+        Told of every epoch of every model.
+
+    Raises
+    ------
+    Diverged
+        As soon as one model does.
+    UserError
+        As for `train`.
+    """
     place = devices.resolve(device)
-    if not len(train.labels):
+    examples = [on_device(train, place) for train, _ in data]
+    watched = [on_device(validation, place) for _, validation in data]
+    if not all(map(len, examples)):
         raise UserError("training set: it is empty; check data.limit and data.validation")
-    examples, watched = _load(train, place), _load(validation, place)
-    engine = start(settings, place)
-    started, history, seconds = datetime.now(UTC), [], []
-    with Progress(title, settings.epochs, len(examples)) as progress:
-        for epoch in range(1, settings.epochs + 1):
-            tick = time.perf_counter()
-            fit = engine.train_epoch(examples, epoch)
-            seconds.append(time.perf_counter() - tick)
-            history.append(_row(epoch, fit, engine, watched))
-            if not math.isfinite(fit.loss + history[-1].weight_norm):
-                raise UserError(
+    models = _start_all(settings, examples, place)
+    trainings = [_nothing_yet(models.contract, weights, place) for weights in models.weights()]
+    for epoch in range(1, settings[0].epochs + 1):
+        tick = time.perf_counter()
+        fits = models.train_epoch(examples, epoch)
+        seconds = (time.perf_counter() - tick) / len(settings)
+        validations = models.fit(watched) if len(watched[0]) else [NOTHING] * len(settings)
+        weights = models.weights()
+        for i, training in enumerate(trainings):
+            row = _row(epoch, fits[i], validations[i], weights[i])
+            if not math.isfinite(fits[i].loss + row.weight_norm):
+                raise Diverged(
                     f"{title}: the training diverged in epoch {epoch} (numbers beyond all "
-                    f"bounds); use a learning rate below {settings.lr:g}"
+                    f"bounds); use a learning rate below {settings[i].lr:g}",
+                    training,
                 )
-            progress.show(history[-1], seconds[-1])
-    weights = engine.weights()
-    return Training(
-        weights=weights,
-        history=history,
-        contract=engine.contract,
-        timings={
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": sum(seconds),
-            "seconds_per_epoch": seconds,
-            "images_per_second": len(examples) * settings.epochs / sum(seconds),
-            "peak_memory_mib": _peak_memory_mib(),
-            "device": place.type,
-            "device_name": devices.describe(place),
-            **devices.software(),
-        },
-    )
+            trainings[i] = _one_more(training, row, weights[i], seconds, len(examples[i]))
+            if after_epoch:
+                after_epoch(i, row, weights[i], seconds)
+    return trainings
 
 
-def _load(split: Split, device: torch.device) -> Examples:
+def _nothing_yet(contract: str, weights: Weights, device: torch.device) -> Training:
+    timings = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "seconds_per_epoch": [],
+        "images_per_second": 0.0,
+        "device": device.type,
+        "device_name": devices.describe(device),
+        **devices.software(),
+    }
+    return Training(weights=weights, history=[], contract=contract, timings=timings)
+
+
+def _one_more(
+    before: Training, row: Epoch, weights: Weights, seconds: float, images: int
+) -> Training:
+    """The training with an epoch more."""
+    history = [*before.history, row]
+    every = [*before.timings["seconds_per_epoch"], seconds]
+    timings = {
+        **before.timings,
+        "seconds": sum(every),
+        "seconds_per_epoch": every,
+        "images_per_second": images * len(every) / sum(every),
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+    return replace(before, weights=weights, history=history, timings=timings)
+
+
+def _start_all(
+    settings: Sequence[Settings], examples: Sequence[Examples], device: torch.device
+) -> Together:
+    if stackable(settings, examples):
+        devices.keep_freed_memory()
+        return Stack(settings, [_initial(s) for s in settings], device)
+    return Separately([start(s, device) for s in settings])
+
+
+def on_device(split: Split | Examples, device: torch.device) -> Examples:
     """The whole split, on the device: uint8 pixels need no worker processes."""
-    images = torch.from_numpy(np.require(split.images, requirements="W")).to(device)
-    labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
-    return Examples(images=images, labels=labels)
+    if isinstance(split, Examples):
+        return split.to(device)
+    images = torch.from_numpy(np.require(split.images, requirements="W"))
+    labels = torch.from_numpy(split.labels.astype(np.int64))
+    return Examples(inputs=images, targets=labels).to(device)
 
 
-def _row(epoch: int, fit: Fit, engine: Engine, watched: Examples) -> Epoch:
-    nothing = Fit(loss=math.nan, accuracy=math.nan)
-    validation = engine.fit(watched) if len(watched) else nothing
-    weights = engine.weights()
+def _row(epoch: int, fit: Fit, validation: Fit, weights: Weights) -> Epoch:
     return Epoch(
         epoch=epoch,
         train_loss=fit.loss,
         train_accuracy=fit.accuracy,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
-        weight_norm=_norm(weights),
+        weight_norm=norms.l2(weights),
         weights_sha256=digest.weights(weights),
     )
-
-
-def _norm(weights: Weights) -> float:
-    """Euclidean norm of the weights, squares of 16 bits summed exactly."""
-    squares = 0.0
-    for name, tensor in weights.items():
-        if name.endswith("weight"):
-            row = exact.quantise(tensor.reshape(1, -1).to(torch.float64), NORM_BITS)
-            squares += float(exact.product(row, row.mT))
-    return math.sqrt(squares)
 
 
 def _peak_memory_mib() -> float:

@@ -1,4 +1,4 @@
-"""The concise engine: ``torch.nn``, as fast as the hardware allows (book, sections 3.7, 4.3, 4.6).
+"""The concise engine: ``torch.nn``, as fast as the hardware allows (book, 3.3, 3.7, 4.3, 4.6).
 
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
@@ -57,17 +57,21 @@ class NativeEngine:
             for layer, linear in enumerate(self.linears):
                 linear.weight.copy_(start[f"layers.{layer}.weight"].mT)
                 linear.bias.copy_(start[f"layers.{layer}.bias"])
-        self.loss = nn.CrossEntropyLoss()
+        self.loss = LOSSES[settings.loss]()
         groups: list[dict[str, Any]] = [
             {"params": [x.weight for x in self.linears], "weight_decay": settings.weight_decay},
             {"params": [x.bias for x in self.linears]},
         ]
-        self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        self.optimizer: torch.optim.Optimizer
+        if settings.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(groups, lr=settings.lr)
+        else:
+            self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
     ) -> Fit:
-        """One pass of minibatch SGD."""
+        """One pass of minibatch steps."""
         n = len(examples)
         losses, correct = [], []
         self.net.train()
@@ -77,14 +81,14 @@ class NativeEngine:
             for layer, dropout in enumerate(self.dropouts):
                 if self.settings.dropout[layer]:
                     dropout.mask = mask(self.settings, rows, epoch, layer, self.device)
-            labels = examples.labels.index_select(0, batch)
-            logits = self.net(_scaled(examples.images.index_select(0, batch)))
-            loss = self.loss(logits, labels)
+            targets = examples.targets.index_select(0, batch)
+            outputs = self.net(_scaled(examples.inputs.index_select(0, batch)))
+            loss = self.loss(outputs, targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             losses.append(loss.detach() * len(batch))
-            correct.append((logits.detach().argmax(1) == labels).sum())
+            correct.append(_correct(outputs.detach(), targets))
             if after_step:
                 after_step(step)
         return _mean(losses, correct, n)
@@ -94,30 +98,63 @@ class NativeEngine:
         """Loss and accuracy without dropout."""
         self.net.eval()
         losses, correct = [], []
-        for images, labels in zip(
-            examples.images.split(FIT_ROWS), examples.labels.split(FIT_ROWS), strict=True
+        for inputs, targets in zip(
+            examples.inputs.split(FIT_ROWS), examples.targets.split(FIT_ROWS), strict=True
         ):
-            logits = self.net(_scaled(images))
-            losses.append(self.loss(logits, labels) * len(labels))
-            correct.append((logits.argmax(1) == labels).sum())
+            outputs = self.net(_scaled(inputs))
+            losses.append(self.loss(outputs, targets) * len(targets))
+            correct.append(_correct(outputs, targets))
         return _mean(losses, correct, len(examples))
 
+    def gradients(self, examples: Examples) -> Weights:
+        """Gradients of the mean loss, without dropout."""
+        self.net.eval()
+        self.optimizer.zero_grad()
+        self.loss(self.net(_scaled(examples.inputs)), examples.targets).backward()
+        return _named([(x.weight.grad, x.bias.grad) for x in self.linears])
+
     def weights(self) -> Weights:
-        """The present weights, [inputs, units] as the book writes them."""
-        result = {}
-        for layer, linear in enumerate(self.linears):
-            result[f"layers.{layer}.weight"] = linear.weight.detach().mT.contiguous().cpu()
-            result[f"layers.{layer}.bias"] = linear.bias.detach().clone().cpu()
-        return result
+        """The present weights."""
+        return _named([(x.weight.detach(), x.bias.detach()) for x in self.linears])
 
 
-def _scaled(images: Tensor) -> Tensor:
-    """Pixels to [0, 1], float32."""
-    return images.to(torch.float32).mul_(1 / 255)
+class HalfSquaredError(nn.Module):
+    """Half the mean squared error, as the book has it; targets may be of higher precision."""
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean over all outputs of all examples."""
+        return nn.functional.mse_loss(outputs, targets.to(outputs.dtype)) * 0.5
+
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "cross_entropy": nn.CrossEntropyLoss,
+    "squared": HalfSquaredError,
+}
+
+
+def _named(layers: list[tuple[Any, Any]]) -> Weights:
+    """Tensors of every layer's weight and bias by name, [inputs, units] as the book writes them."""
+    result = {}
+    for layer, (weight, bias) in enumerate(layers):
+        result[f"layers.{layer}.weight"] = weight.mT.contiguous().cpu()
+        result[f"layers.{layer}.bias"] = bias.clone().cpu()
+    return result
+
+
+def _scaled(inputs: Tensor) -> Tensor:
+    """Pixels to [0, 1], float32; features as they are."""
+    return inputs.to(torch.float32).mul_(1 / 255) if inputs.dtype == torch.uint8 else inputs
+
+
+def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """How many likeliest classes are the true ones; NaN without classes."""
+    if targets.is_floating_point():
+        return torch.tensor(torch.nan)
+    return (outputs.argmax(1) == targets).sum()
 
 
 def _mean(losses: list[Tensor], correct: list[Tensor], n: int) -> Fit:
     return Fit(
         loss=float(torch.stack(losses).sum(dtype=torch.float64)) / n,
-        accuracy=int(torch.stack(correct).sum()) / n,
+        accuracy=float(torch.stack(correct).sum()) / n,
     )

@@ -1,7 +1,7 @@
 """The from-scratch engine: every gradient by hand, the same bits on every machine.
 
-Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout (4.6) and weight
-decay (4.5), on exact products (`refashion.portable.exact`).
+Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout (4.6), weight
+decay (4.5) and linear regression (3.1), on exact products (`refashion.portable.exact`).
 """
 
 import torch
@@ -9,13 +9,15 @@ from torch import Tensor
 
 from refashion.errors import UserError
 from refashion.portable import exact, streams
-from refashion.portable.softmax import SoftmaxTerms, log_total
 from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order
 from refashion.training.initial import Weights
-from refashion.training.settings import NUM_CLASSES, Settings
+from refashion.training.losses import LOSSES, Loss
+from refashion.training.optimizers import OPTIMIZERS
+from refashion.training.settings import Settings
 
 CONTRACT = "portable/1"
-BITS = 14  # of everything that enters a product, pixels aside: two int8 digits
+PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 digits
+FEATURE_BITS = 20  # of all that enters a product where the inputs are float32 themselves
 PIXEL_SCALE = 1 / 255
 FIT_ROWS = 2048  # examples of one forward pass without learning
 
@@ -25,41 +27,67 @@ class PortableEngine:
 
     contract = CONTRACT
 
-    def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        start: Weights,
+        device: torch.device,
+        weight_decay: Tensor | None = None,
+    ) -> None:
+        """Begin from the weights `start`: of one model; or of a stack (`training.stack`) of them.
+
+        Then every tensor has a dimension more in front, biases are [models, 1, units], and
+        `weight_decay` is that of each.
+        """
         _require_subnormals(device)
         self.settings = settings
         self.device = device
         layers = range(len(settings.widths) - 1)
         self.w = [start[f"layers.{i}.weight"].to(device, copy=True) for i in layers]
         self.b = [start[f"layers.{i}.bias"].to(device, copy=True) for i in layers]
-        if settings.momentum:
-            self.w_velocity = [torch.zeros_like(w) for w in self.w]
-            self.b_velocity = [torch.zeros_like(b) for b in self.b]
-        self.eye = torch.eye(NUM_CLASSES, dtype=torch.float64, device=device)
+        both = [p for pair in zip(self.w, self.b, strict=True) for p in pair]
+        decay = settings.weight_decay if weight_decay is None else weight_decay
+        self.optimizer = OPTIMIZERS[settings.optimizer](settings, both, decay)
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
     ) -> Fit:
-        """One pass of minibatch SGD."""
+        """One pass of minibatch steps."""
         n = len(examples)
         indices = order(self.settings, n, epoch, self.device)
-        labels = examples.labels.index_select(0, indices)
-        watch = Watch(labels)
+        loss = self._loss(examples.targets.index_select(0, indices))
+        inputs = on_grid(examples.inputs)
         for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
-            images = examples.images.index_select(0, indices[rows])
-            self._step(images, labels[rows], rows, epoch, watch)
+            batch = inputs.integers.index_select(0, indices[rows])
+            self.step(exact.Fixed(batch, inputs.scale, inputs.bits), loss, rows, epoch)
             if after_step:
                 after_step(step)
-        return watch.fit()
+        return loss.fit()
+
+    def step(self, inputs: exact.Fixed, loss: Loss, rows: slice, epoch: int) -> None:
+        """One step on one batch: the rows `rows` of what `loss` looks at."""
+        factor = self.optimizer.factor / (rows.stop - rows.start)
+        self.optimizer.step(self._gradients(inputs, loss, rows, epoch, factor))
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Outputs without dropout; every row's depend on that row alone."""
+        return _forward(inputs, _grids(self.w, _bits(inputs)), self.b)
 
     def fit(self, examples: Examples) -> Fit:
         """Loss and accuracy without dropout."""
-        watch = Watch(examples.labels)
-        weights = _grids(self.w)
+        loss = self._loss(examples.targets)
+        weights = _grids(self.w, _bits(examples.inputs))
         for rows in batches(len(examples), FIT_ROWS):
-            z = _forward(examples.images[rows], weights, self.b)
-            watch.see(rows, SoftmaxTerms.of(z))
-        return watch.fit()
+            loss.see(rows, _forward(examples.inputs[rows], weights, self.b))
+        return loss.fit()
+
+    def gradients(self, examples: Examples) -> Weights:
+        """Gradients of the mean loss, without dropout."""
+        rows = slice(0, len(examples))
+        loss = self._loss(examples.targets)
+        inputs = on_grid(examples.inputs)
+        found = self._gradients(inputs, loss, rows, None, 1 / len(examples))
+        return {name: g.cpu() for name, g in zip(self.weights(), found, strict=True)}
 
     def weights(self) -> Weights:
         """The present weights."""
@@ -69,80 +97,50 @@ class PortableEngine:
             result[f"layers.{i}.bias"] = b.clone().cpu()
         return result
 
-    def _step(
-        self, images: Tensor, labels: Tensor, rows: slice, epoch: int, watch: "Watch"
-    ) -> None:
-        """Forward, backward and update on one batch: the rows `rows` of the epoch's order."""
-        inputs = [exact.pixels(images)]  # of every layer, on their grids
-        weights = _grids(self.w)
+    def _loss(self, targets: Tensor) -> Loss:
+        return LOSSES[self.settings.loss](targets, self.settings.num_outputs)
+
+    def _gradients(
+        self, x: exact.Fixed, loss: Loss, rows: slice, epoch: int | None, factor: float
+    ) -> list[Tensor]:
+        """Forward and backward on one batch: the rows `rows` of what `loss` looks at.
+
+        Gradients of the sum of their losses, times `factor`: of a weight and a bias in turn,
+        layer by layer. Without an epoch nothing is dropped.
+        """
+        bits = _bits(x.integers)
+        inputs = [x]  # of every layer
+        weights = _grids(self.w, bits)
         active = []  # 1 for every hidden unit that passes a gradient on, else 0
+        scale = self._input_scales(x, epoch)
         for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
-            factor = self._input_scale(layer)
-            hidden = exact.product(inputs[layer], w, factor, torch.float32).add_(b).clamp_(min=0.0)
-            if self.settings.dropout[layer]:
+            hidden = exact.product(inputs[layer], w, scale[layer], torch.float32)
+            hidden.add_(b).clamp_(min=0.0)
+            if epoch is not None and self.settings.dropout[layer]:
                 hidden.mul_(mask(self.settings, rows, epoch, layer, self.device))
             active.append(hidden.sign())
-            inputs.append(exact.quantise(hidden, BITS))
-        last = len(weights) - 1
-        z = exact.product(inputs[last], weights[last], self._input_scale(last)).add_(self.b[last])
-        terms = SoftmaxTerms.of(z)
-        watch.see(rows, terms)
-        error = terms.probabilities().sub_(self.eye.index_select(0, labels))  # softmax(o) - y
-        rate = self.settings.lr / len(labels)
-        for layer in range(last, -1, -1):
-            grid = exact.quantise(error, BITS)
-            factor = self._input_scale(layer)
-            step = exact.product(inputs[layer].mT, grid, rate * factor, torch.float32)
-            bias_step = exact.total(grid, -2).mul_(rate).to(torch.float32)
+            inputs.append(exact.quantise(hidden, bits))
+        outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
+        error = loss.gradient(rows, loss.see(rows, outputs))
+        found: list[Tensor] = []
+        for layer in reversed(range(len(weights))):
+            grid = exact.quantise(error, bits)
+            of_bias = exact.total(grid, -2).mul_(factor).to(torch.float32).view_as(self.b[layer])
+            of_weight = exact.product(inputs[layer].mT, grid, factor * scale[layer], torch.float32)
+            found = [of_weight, of_bias, *found]
             if layer:
-                error = exact.product(grid, weights[layer].mT, factor, torch.float32)
+                error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error.mul_(active[layer - 1])
-            self._update(layer, step, bias_step)
+        return found
 
-    def _input_scale(self, layer: int) -> float:
-        """What the inputs of a layer are still to be multiplied by, where it costs nothing.
+    def _input_scales(self, x: exact.Fixed, epoch: int | None) -> list[float]:
+        """What the inputs of every layer are still to be multiplied by, where it costs nothing.
 
         Pixels become numbers from 0 to 1; units that dropout has spared are scaled up.
         """
-        if layer == 0:
-            return PIXEL_SCALE
-        dropout = self.settings.dropout[layer - 1]
-        return 1 / streams.keep_probability(dropout) if dropout else 1.0
-
-    def _update(self, layer: int, step: Tensor, bias_step: Tensor) -> None:
-        """One step of SGD with momentum; weight decay spares the biases.
-
-        The steps come as the learning rate times the gradients.
-        """
-        w, b = self.w[layer], self.b[layer]
-        if self.settings.weight_decay:
-            step.add_(w * (self.settings.lr * self.settings.weight_decay))
-        if self.settings.momentum:
-            step = self.w_velocity[layer].mul_(self.settings.momentum).add_(step)
-            bias_step = self.b_velocity[layer].mul_(self.settings.momentum).add_(bias_step)
-        w.sub_(step)
-        b.sub_(bias_step)
-
-
-class Watch:
-    """Collects what the loss and the accuracy over many batches are made of."""
-
-    def __init__(self, labels: Tensor) -> None:
-        shape, device = (len(labels), NUM_CLASSES), labels.device
-        self.labels = labels
-        self.shifted = torch.empty(shape, dtype=torch.float64, device=device)
-        self.totals = torch.empty(shape[0], 1, dtype=torch.float64, device=device)
-
-    def see(self, rows: slice, terms: SoftmaxTerms) -> None:
-        """Keep what the loss of these rows follows from; the logarithm can wait."""
-        self.shifted[rows] = terms.shifted
-        self.totals[rows] = terms.totals
-
-    def fit(self) -> Fit:
-        """Mean cross-entropy, -log softmax of the true class, and accuracy."""
-        losses = log_total(self.totals) - self.shifted.gather(1, self.labels[:, None])
-        correct = int((self.shifted.argmax(1) == self.labels).sum())
-        return Fit(loss=exact.mean(losses[:, 0]), accuracy=correct / len(self.labels))
+        dropout = self.settings.dropout if epoch is not None else [0.0] * (len(self.w) - 1)
+        first = PIXEL_SCALE if x.integers.dtype == torch.uint8 else 1.0
+        return [first, *(1 / streams.keep_probability(p) if p else 1.0 for p in dropout)]
 
 
 def _require_subnormals(device: torch.device) -> None:
@@ -157,38 +155,55 @@ def _require_subnormals(device: torch.device) -> None:
         )
 
 
-def _grids(weights: list[Tensor]) -> list[exact.Fixed]:
+def _bits(x: Tensor) -> int:
+    """Bits of all that enters a product with these inputs, pixels aside."""
+    return PIXEL_BITS if x.dtype == torch.uint8 else FEATURE_BITS
+
+
+def on_grid(x: Tensor) -> exact.Fixed:
+    """All examples' inputs on one grid: pixels as they are."""
+    if x.dtype == torch.uint8:
+        return exact.pixels(x)
+    grid = exact.quantise(x, FEATURE_BITS)
+    return exact.Fixed(grid.integers.to(torch.float64), grid.scale, grid.bits)
+
+
+def _grids(weights: list[Tensor], bits: int) -> list[exact.Fixed]:
     """Every layer's weights, rounded to their grids."""
-    return [exact.quantise(w, BITS) for w in weights]
+    return [exact.quantise(w, bits) for w in weights]
 
 
-def _forward(images: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:
-    """Logits without dropout: float64 [n, classes] of images uint8 [n, pixels]."""
-    inputs, factor = exact.pixels(images), PIXEL_SCALE
+def _forward(x: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:
+    """Outputs without dropout: float64 [..., n, outputs]."""
+    bits = _bits(x)
+    if x.dtype == torch.uint8:
+        inputs, factor = exact.pixels(x), PIXEL_SCALE
+    else:
+        inputs, factor = exact.quantise(x, bits, exact.magnitude(x, by_row=True)), 1.0
     for w, b in zip(weights[:-1], biases, strict=False):
         hidden = exact.product(inputs, w, factor, torch.float32).add_(b).clamp_(min=0.0)
-        largest = exact.magnitude(hidden, by_row=True)  # an image's logits depend on it alone
-        inputs, factor = exact.quantise(hidden, BITS, largest), 1.0
+        inputs = exact.quantise(hidden, bits, exact.magnitude(hidden, by_row=True))
+        factor = 1.0
     return exact.product(inputs, weights[-1], factor).add_(biases[-1])
 
 
-def logits(weights: Weights, images: Tensor) -> Tensor:
-    """Logits of a trained model, on the device of `images`; dropout plays no part.
+def outputs(weights: Weights, inputs: Tensor) -> Tensor:
+    """Outputs of a trained model, on the device of `inputs`; dropout plays no part.
 
     Parameters
     ----------
     weights
         float32, as a training leaves them.
-    images
-        uint8 [n, 784].
+    inputs
+        Pixels, uint8 [n, inputs], or features, float32.
 
     Returns
     -------
     Tensor
-        float64 [n, 10].
+        float64 [n, outputs]; of a classifier, the logits.
     """
     layers = range(len(weights) // 2)
-    w = [weights[f"layers.{i}.weight"].to(images.device) for i in layers]
-    b = [weights[f"layers.{i}.bias"].to(images.device) for i in layers]
-    grids = _grids(w)
-    return torch.cat([_forward(rows, grids, b) for rows in images.split(FIT_ROWS)])
+    w = [weights[f"layers.{i}.weight"].to(inputs.device) for i in layers]
+    b = [weights[f"layers.{i}.bias"].to(inputs.device) for i in layers]
+    grids = _grids(w, _bits(inputs))
+    return torch.cat([_forward(rows, grids, b) for rows in inputs.split(FIT_ROWS)])

@@ -18,16 +18,16 @@ class Settings:
     """Probability to drop a unit, after each hidden layer, in [0, 1)."""
 
     lr: float
-    """Learning rate of SGD."""
+    """Learning rate."""
 
     seed: int
     """Initial weights, batch order and dropout masks follow from it."""
 
     epochs: int
-    """Passes over the training images."""
+    """Passes over the training examples."""
 
     batch_size: int
-    """Images per step; the last batch of an epoch may be smaller."""
+    """Examples per step; the last batch of an epoch may be smaller."""
 
     weight_decay: float
     """L2 penalty on the weights, not on the biases (book, section 3.7)."""
@@ -38,10 +38,25 @@ class Settings:
     numerics: str
     """The engine: ``portable`` or ``native``."""
 
+    num_inputs: int = NUM_INPUTS
+    """Pixels of an image, or features."""
+
+    num_outputs: int = NUM_CLASSES
+    """Classes, or numbers to be predicted."""
+
+    initialisation: str = "small_normal"
+    """Where the weights start (`refashion.training.initial`)."""
+
+    loss: str = "cross_entropy"
+    """``cross_entropy``, or ``squared``: half the squared error."""
+
+    optimizer: str = "sgd"
+    """``sgd``, or ``adam``, which has no momentum of its own to be set."""
+
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units of every layer, from the inputs to the classes."""
-        return (NUM_INPUTS, *self.hidden, NUM_CLASSES)
+        """Units of every layer, from the inputs to the outputs."""
+        return (self.num_inputs, *self.hidden, self.num_outputs)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as the record stores them."""

@@ -8,59 +8,38 @@ from difflib import get_close_matches
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from refashion import paths
 from refashion.errors import UserError
+from refashion.params.fields import (
+    Count,
+    Dataset,
+    Device,
+    DistinctFiles,
+    Dropouts,
+    LearningRate,
+    Name,
+    Numerics,
+    Penalty,
+    Seed,
+    Strict,
+    Widths,
+    one_of,
+)
+from refashion.params.studies import StudiesParams
 
-Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
-Seed = Annotated[int, Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")]
-LearningRate = Annotated[
-    float | None, Field(gt=0, allow_inf_nan=False, description="a number > 0, or empty")
-]
-Dataset = Literal["fashion_mnist", "mnist", "kmnist", "digits"]
-Device = Literal["auto", "cpu", "cuda"]
-Numerics = Literal["portable", "native"]
-Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]*\z", max_length=64)]
-
-
-def _one_of(choices: Any) -> Any:
-    return Field(description=f"one of {', '.join(get_args(choices))}")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _distinct_files(variants: dict[str, Any]) -> dict[str, Any]:
-    # Some file systems take "MLP" and "mlp" for one name: the variants would share a folder.
-    lower = [name.lower() for name in variants]
-    clashes = [repr(name) for name in variants if lower.count(name.lower()) > 1]
-    if clashes:
-        raise ValueError(f"{' and '.join(clashes)} differ in case alone; rename one")
-    return variants
+S = TypeVar("S", bound=Strict)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class DataParams(_Strict):
+class DataParams(Strict):
     """Which images, and how they are split."""
 
-    dataset: Dataset = _one_of(Dataset)
+    dataset: Dataset = one_of(Dataset)
     """Fashion-MNIST or one of its drop-in kin; ``digits`` ships with scikit-learn."""
 
     limit: int | None = Field(ge=1, description="an integer >= 1, or empty")
@@ -73,21 +52,13 @@ class DataParams(_Strict):
     """Of the split into training and validation images."""
 
 
-class VariantParams(_Strict):
+class VariantParams(Strict):
     """One architecture, and the learning rate that suits it."""
 
-    hidden: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=4096)], ...],
-        BeforeValidator(_tuple),
-        Field(description="a list of integers from 1 to 4096"),
-    ]
+    hidden: Widths
     """Widths of the hidden layers; none: softmax regression."""
 
-    dropout: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)], ...] | None,
-        BeforeValidator(_tuple),
-        Field(description="a list of numbers in [0, 1), one for each hidden layer"),
-    ] = None
+    dropout: Dropouts = None
     """Probability to drop a unit, after each hidden layer; None: drop nothing."""
 
     lr: LearningRate = None
@@ -103,7 +74,7 @@ class VariantParams(_Strict):
         return self
 
 
-class Threshold(_Strict):
+class Threshold(Strict):
     """What is asked of a metric: one bound, and how far beyond it is still accepted."""
 
     at_least: float | None = Field(None, allow_inf_nan=False, description="a number")
@@ -134,7 +105,7 @@ class Threshold(_Strict):
         return f"{sign} {bound:g}" + (f" (margin {self.margin:g})" if self.margin else "")
 
 
-class Params(_Strict):
+class Params(Strict):
     """Every setting of the pipeline, as ``params.yaml`` holds it."""
 
     lr: LearningRate
@@ -149,31 +120,37 @@ class Params(_Strict):
     batch_size: Count
     """Images per step; the last batch of an epoch may be smaller."""
 
-    weight_decay: float = Field(ge=0, allow_inf_nan=False, description="a number >= 0")
+    weight_decay: Penalty
     """L2 penalty on the weights, not on the biases."""
 
     momentum: float = Field(ge=0, lt=1, allow_inf_nan=False, description="a number in [0, 1)")
     """Of SGD."""
 
-    device: Device = _one_of(Device)
+    device: Device = one_of(Device)
     """Where to train; ``auto``: a GPU where there is one."""
 
-    numerics: Numerics = _one_of(Numerics)
+    numerics: Numerics = one_of(Numerics)
     """The engine."""
 
     data: DataParams = Field(description="a mapping of dataset, limit, validation and seed")
     """Which images, and how they are split."""
 
-    variants: Annotated[dict[Name, VariantParams], AfterValidator(_distinct_files)] = Field(
+    variants: Annotated[dict[Name, VariantParams], DistinctFiles] = Field(
         min_length=1, description="a mapping from names to architectures, at least one"
     )
     """The models to train, by name."""
 
+    studies: StudiesParams | None = Field(
+        None, description="a mapping from studies to their settings"
+    )
+    """The studies beside the classifiers; None in files from before there were any."""
+
     gates: dict[Name, dict[str, Threshold]] = Field(
         default_factory=dict,
-        description="a mapping from variants to metrics to at_least or at_most, and margin",
+        description="a mapping from variants and studies to metrics to at_least or at_most, "
+        "and margin",
     )
-    """What ``refashion gate`` asks of each variant's metrics on the test set."""
+    """What ``refashion gate`` asks of the metrics of variants on the test set, and of studies."""
 
     @model_validator(mode="after")
     def _some_learning_rate(self) -> "Params":
@@ -183,6 +160,22 @@ class Params(_Strict):
                 f"neither lr nor {', '.join(without)} is given; one of them must be a number > 0"
             )
         return self
+
+    def study(self, kind: type[S]) -> S:
+        """Give the settings of one study.
+
+        Raises
+        ------
+        UserError
+            If there are none.
+        """
+        found = [s for _, s in self.studies or () if isinstance(s, kind)]
+        if not found:
+            raise UserError(
+                f"studies is missing in {paths.PARAMS.name}; bring it back with "
+                f"`git checkout {paths.PARAMS.name}`"
+            )
+        return found[0]
 
     def resolved(self, variant: str) -> dict[str, Any]:
         """Give what determines one variant's training, besides its data.
@@ -331,12 +324,23 @@ def _accept_numbers_in_text(raw: dict[Any, Any], error: ValidationError, file: s
     return found
 
 
-_OWNERS: dict[str, tuple[type[BaseModel] | None, ...]] = {
-    "data": (Params, DataParams),
-    "variants": (Params, None, VariantParams),
-    "gates": (Params, None, None, Threshold),
-}
-"""The model that each part of a dotted key belongs to; a variant's name belongs to none."""
+def _owners(location: tuple[Any, ...]) -> list[type[BaseModel] | None]:
+    """The model that each part of a dotted key belongs to; a name of the user's to none."""
+    owners: list[type[BaseModel] | None] = []
+    kind: Any = Params
+    for part in location:
+        while get_origin(kind) in (Annotated, UnionType):
+            kind = get_args(kind)[0]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            owners.append(kind)
+            field = kind.model_fields.get(part)
+            kind = field.annotation if field else None
+        elif get_origin(kind) is dict:
+            owners.append(None)
+            kind = get_args(kind)[1]
+        else:
+            break  # an item of a list is told with the whole list
+    return owners
 
 
 def _explain(raw: dict[Any, Any], error: Any) -> str:
@@ -345,14 +349,14 @@ def _explain(raw: dict[Any, Any], error: Any) -> str:
     if kind == "value_error":
         where = f"{_dotted(location)}: " if location else ""
         return f"{where}{error['ctx']['error']}"
-    if location[-1] == "[key]" and location[0] in ("variants", "gates"):
+    if location[-1] == "[key]":
         return (
-            f"{location[0]}: {_show(error['input'])} is no legal name; "
+            f"{_dotted(location[:-2])}: {_show(error['input'])} is no legal name; "
             "it must be letters, digits, _ and -, a letter or digit first, 64 at most"
         )
-    owners = _OWNERS.get(location[0], (Params,))
-    location = location[: len(owners)]  # an item of a list is told with the whole list
-    owner = owners[len(location) - 1]
+    owners = _owners(location)
+    location = location[: len(owners)]
+    owner = owners[-1]
     key = _dotted(location)
     if kind == "extra_forbidden" and owner:
         near = get_close_matches(location[-1], owner.model_fields, n=1)
@@ -362,6 +366,7 @@ def _explain(raw: dict[Any, Any], error: Any) -> str:
         ("variants", 2): "a mapping of hidden, dropout and lr",
         ("gates", 2): "a mapping from metrics to at_least or at_most, and margin",
         ("gates", 3): "a mapping of at_least or at_most, and margin",
+        ("studies", 4): "a mapping of hidden, optimizer, lr, weight_decay and log_price",
     }.get((location[0], len(location)))
     if owner:
         legal = owner.model_fields[location[-1]].description

@@ -1,0 +1,141 @@
+"""Tables of houses: read, and made into features (book, section 4.10)."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from refashion.errors import UserError
+
+ID, PRICE = "Id", "SalePrice"
+MISSING = ("NA", "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Table:
+    """Houses as a file has them."""
+
+    ids: np.ndarray
+    """Names of the houses, in the order of the file: text [n]."""
+
+    columns: dict[str, np.ndarray]
+    """What is known of every house, by column: float64 [n], NaN where it is missing; or text."""
+
+    prices: np.ndarray
+    """Dollars, float64 [n]; NaN where they are asked for."""
+
+    def rows(self, chosen: np.ndarray) -> "Table":
+        """Some of the houses."""
+        columns = {name: column[chosen] for name, column in self.columns.items()}
+        return Table(ids=self.ids[chosen], columns=columns, prices=self.prices[chosen])
+
+
+def read_known(path: Path) -> Table:
+    """Read houses with their prices; columns whose every known value is a number hold numbers.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no such table.
+    """
+    ids, columns = _read(path, {ID, PRICE})
+    prices = _numbers(columns.pop(PRICE))
+    if prices is None or not (prices > 0).all():
+        raise UserError(f"{path}: a price is no number > 0; fetch the official file again")
+    found = {}
+    for name, values in columns.items():
+        numbers = _numbers(values)
+        found[name] = np.array(values) if numbers is None else numbers
+    return Table(ids=np.array(ids), columns=found, prices=prices)
+
+
+def read_asked(path: Path, known: Table) -> Table:
+    """Read houses whose prices are asked for, with the columns of `known`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no such table, or if a column does not hold what `known`'s does.
+    """
+    ids, columns = _read(path, {ID, *known.columns})
+    found = {}
+    for name, like in known.columns.items():
+        if like.dtype == np.float64:
+            numbers = _numbers(columns[name])
+            if numbers is None and any(columns[name]):
+                raise UserError(f"{path}: column {name} holds text where others hold numbers")
+            found[name] = np.full(len(ids), math.nan) if numbers is None else numbers
+        else:
+            found[name] = np.array(columns[name])
+    return Table(ids=np.array(ids), columns=found, prices=np.full(len(ids), math.nan))
+
+
+def _read(path: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Names of the houses, and the columns; empty text for what is missing."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run the stage `download_houses`") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: no table ({error}); fetch the official file again") from None
+    if not rows or any(len(row) != len(header) for row in rows) or not wanted <= set(header):
+        raise UserError(
+            f"{path}: no rows of {', '.join(sorted(wanted))}; fetch the official file again"
+        )
+    values = ([("" if x in MISSING else x) for x in column] for column in zip(*rows, strict=True))
+    columns = {name: tuple(column) for name, column in zip(header, values, strict=True)}
+    return columns.pop(ID), columns
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray | None:
+    """Numbers, NaN where one is missing; None if there is none, or anything else."""
+    try:
+        found = np.array([float(x) if x else math.nan for x in values])
+    except ValueError:
+        return None
+    return found if np.isfinite(found).sum() == sum(map(bool, values)) > 0 else None
+
+
+def digest(table: Table) -> str:
+    """SHA-256 (hexadecimal) of all that a table holds."""
+    sha = sha256("\n".join(table.ids).encode())
+    for name, column in {**table.columns, PRICE: table.prices}.items():
+        sha.update(f"\n{name}\n".encode())
+        text = column.dtype != np.float64
+        sha.update("\n".join(column).encode() if text else column.astype("<f8").tobytes())
+    return sha.hexdigest()
+
+
+def features(known: Table, *others: Table) -> list[np.ndarray]:
+    """Make every table's columns into numbers, by what `known` alone tells.
+
+    A column of numbers is standardised with the mean and the standard deviation of those that
+    are known, and a missing one is 0, the mean. Of any other column, each value that `known` has
+    becomes an indicator, and so does a missing value. (The book takes the statistics from the
+    test houses too, which a model must not have seen.)
+
+    Returns
+    -------
+    list of numpy.ndarray
+        float32 [n, features], first that of `known`.
+    """
+    tables = (known, *others)
+    parts: list[list[np.ndarray]] = [[] for _ in tables]
+    for name, column in known.columns.items():
+        if column.dtype == np.float64:
+            present = column[~np.isnan(column)].tolist()
+            mean = math.fsum(present) / max(1, len(present))
+            squares = math.fsum((x - mean) ** 2 for x in present)
+            deviation = math.sqrt(squares / max(1, len(present) - 1)) or 1.0
+            for part, table in zip(parts, tables, strict=True):
+                part.append((table.columns[name] - mean) / deviation)
+        else:
+            for value in sorted({*column.tolist(), ""}):
+                for part, table in zip(parts, tables, strict=True):
+                    part.append((table.columns[name] == value).astype(np.float64))
+    return [np.nan_to_num(np.stack(part, 1)).astype(np.float32) for part in parts]

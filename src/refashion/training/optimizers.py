@@ -1,0 +1,102 @@
+"""Optimizers of the from-scratch engine; weight decay spares the biases."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from refashion.portable import functions
+from refashion.training.settings import Settings
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class Optimizer(Protocol):
+    """Changes parameters in place."""
+
+    factor: float
+    """What `step` wants gradients multiplied by, where it costs nothing."""
+
+    def __init__(
+        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
+    ) -> None:
+        """Begin with float32 parameters: a weight and a bias in turn, layer by layer.
+
+        The weight decay of a stack of models is float64 [models, 1, 1].
+        """
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step; the gradients, times `factor`, come in the order of the parameters."""
+
+
+class SGD:
+    """Minibatch stochastic gradient descent with momentum (book, sections 3.6 and 11.6)."""
+
+    def __init__(
+        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
+    ) -> None:
+        self.factor = settings.lr
+        self.momentum = settings.momentum
+        self.decay = weight_decay * settings.lr
+        if isinstance(self.decay, Tensor):
+            self.decay = self.decay.to(torch.float32)
+        self.decays = bool(torch.as_tensor(weight_decay).any())
+        self.parameters = parameters
+        self.velocities = [torch.zeros_like(p) for p in parameters] if self.momentum else []
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """``w -= lr * gradient``, or the velocity that such steps add up to."""
+        for i, (parameter, step) in enumerate(zip(self.parameters, gradients, strict=True)):
+            if self.decays and i % 2 == 0:
+                step.add_(parameter * self.decay)
+            if self.momentum:
+                step = self.velocities[i].mul_(self.momentum).add_(step)
+            parameter.sub_(step)
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015; book, section 11.10), with the penalty in the gradient.
+
+    Moments are float64 and all parameters lie in one vector: every operation is made once.
+    """
+
+    factor = 1.0
+
+    def __init__(
+        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
+    ) -> None:
+        self.lr = settings.lr
+        self.parameters = parameters
+        self.sizes = [p.numel() for p in parameters]
+        wide = [torch.ones_like(p, dtype=torch.float64) for p in parameters]
+        decays = [weight_decay, 0.0] * (len(parameters) // 2)
+        self.decay = _flat([one * decay for one, decay in zip(wide, decays, strict=True)])
+        self.decays = bool(self.decay.any())
+        self.mean = torch.zeros_like(self.decay)
+        self.square = torch.zeros_like(self.decay)
+        self.powers = (1.0, 1.0)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """``w -= lr * mean / (sqrt(square) + epsilon)``, both moments corrected for their start."""
+        one, two = BETAS
+        # By products: the library's own power may be rounded otherwise elsewhere.
+        self.powers = (self.powers[0] * one, self.powers[1] * two)
+        gradient = _flat(gradients)
+        if self.decays:
+            gradient.add_(_flat(self.parameters).mul_(self.decay))
+        self.mean.mul_(one).add_(gradient * (1 - one))
+        self.square.mul_(two).add_(gradient.mul_(gradient).mul_(1 - two))
+        root = functions.sqrt(self.square * (1 / (1 - self.powers[1]))).add_(EPSILON)
+        step = (self.mean * (self.lr / (1 - self.powers[0]))).div_(root).to(torch.float32)
+        for parameter, part in zip(self.parameters, step.split(self.sizes), strict=True):
+            parameter.sub_(part.view_as(parameter))
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers as one vector, float64."""
+    return torch.cat([t.flatten() for t in tensors]).to(torch.float64)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}

@@ -1,0 +1,131 @@
+"""Models that are trained side by side: separately, or in one stack of batched products.
+
+A sum of whole numbers is the same however it is computed, so each model of a stack has the very
+bits that it has alone; small models are trained many times as fast.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from refashion.portable import exact
+from refashion.training.engine import Engine, Examples, Fit, batches, order
+from refashion.training.initial import Weights
+from refashion.training.losses import SquaredError
+from refashion.training.portable import PortableEngine, on_grid
+from refashion.training.settings import Settings
+
+
+class Together(Protocol):
+    """Models in training, each on examples of its own."""
+
+    contract: str
+
+    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
+        """One pass of every model over its examples; see `Engine.train_epoch`."""
+
+    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
+        """See `Engine.fit`."""
+
+    def weights(self) -> list[Weights]:
+        """See `Engine.weights`."""
+
+
+class Separately:
+    """One engine a model."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.contract = engines[0].contract
+        self.engines = engines
+
+    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
+        """One model after the other."""
+        pairs = zip(self.engines, examples, strict=True)
+        return [engine.train_epoch(own, epoch) for engine, own in pairs]
+
+    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
+        """Loss and accuracy of every model."""
+        pairs = zip(self.engines, examples, strict=True)
+        return [engine.fit(own) for engine, own in pairs]
+
+    def weights(self) -> list[Weights]:
+        """The present weights of every model."""
+        return [engine.weights() for engine in self.engines]
+
+
+def stackable(settings: Sequence[Settings], examples: Sequence[Examples]) -> bool:
+    """Whether a stack can train these models: they differ in seed and weight decay alone."""
+    first = settings[0]
+    return (
+        len(settings) > 1
+        and first.numerics == "portable"
+        and first.loss == "squared"
+        and not any(first.dropout)
+        and all(replace(s, seed=0, weight_decay=0.0) == _plain(first) for s in settings)
+        and len({own.inputs.shape for own in examples}) == 1
+    )
+
+
+def _plain(settings: Settings) -> Settings:
+    return replace(settings, seed=0, weight_decay=0.0)
+
+
+class Stack:
+    """All models in one, each tensor with a dimension more in front."""
+
+    def __init__(
+        self, settings: Sequence[Settings], starts: Sequence[Weights], device: torch.device
+    ) -> None:
+        self.settings = settings
+        self.device = device
+        start = {name: torch.stack([own[name] for own in starts]) for name in starts[0]}
+        for name in start:
+            if name.endswith("bias"):
+                start[name] = start[name].unsqueeze(-2)
+        decays = torch.tensor([s.weight_decay for s in settings], dtype=torch.float64)
+        self.engine = PortableEngine(
+            settings[0], start, device, weight_decay=decays[:, None, None].to(device)
+        )
+        self.contract = self.engine.contract
+        self.models = torch.arange(len(settings), device=device)[:, None]
+
+    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
+        """One pass of minibatch steps, every model in an order of its own."""
+        inputs, targets = _stacked(examples)
+        grid = on_grid(inputs)
+        models, n, width = inputs.shape
+        flat = grid.integers.view(-1, width)
+        orders = torch.stack([order(s, n, epoch, self.device) for s in self.settings])
+        loss = SquaredError(targets[self.models, orders], targets.shape[-1])
+        for rows in batches(n, self.settings[0].batch_size):
+            chosen = (orders[:, rows] + self.models * n).flatten()
+            batch = flat.index_select(0, chosen).view(models, -1, width)
+            self.engine.step(exact.Fixed(batch, grid.scale, grid.bits), loss, rows, epoch)
+        return _fits(loss)
+
+    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
+        """Loss of every model."""
+        inputs, targets = _stacked(examples)
+        loss = SquaredError(targets, targets.shape[-1])
+        loss.see(slice(0, targets.shape[1]), self.engine.outputs(inputs))
+        return _fits(loss)
+
+    def weights(self) -> list[Weights]:
+        """The present weights of every model."""
+        stacked = {
+            name: tensor.squeeze(-2) if name.endswith("bias") else tensor
+            for name, tensor in self.engine.weights().items()
+        }
+        return [{k: v[i] for k, v in stacked.items()} for i in range(len(self.settings))]
+
+
+def _stacked(examples: Sequence[Examples]) -> tuple[Tensor, Tensor]:
+    inputs = torch.stack([own.inputs for own in examples])
+    return inputs, torch.stack([own.targets for own in examples])
+
+
+def _fits(loss: SquaredError) -> list[Fit]:
+    return [Fit(loss=exact.mean(own), accuracy=torch.nan) for own in loss.losses()]
