@@ -71,7 +71,7 @@ def test_keys_of_the_contract() -> None:
     assert streams.key(0, Purpose.INITIAL, 0) == 0x94926C2E801CB6F9
     assert streams.key(0, Purpose.SHUFFLE, 1) == 0xC8315586CA169443
     assert streams.key(0, Purpose.DROPOUT, 1, 0) == 0xE9F48E3A0D0F02EF
-    assert [p.value for p in Purpose] == [1, 2, 3, 4, 5]
+    assert [p.value for p in Purpose] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_numbers_of_the_contract() -> None:

@@ -35,7 +35,7 @@ def trained(folder: Path, settings: Settings = MLP, data: Split | None = None) -
     data = data or Split()
     training = loop.train(settings, data, data, device="cpu")
     results = SideBySide(root=folder, variant="mlp")
-    inputs = {"train": str(data.inputs.sum()), "validation": "none"}
+    inputs = {"train": str(data.images.sum()), "validation": "none"}
     record.save(
         training,
         variant="mlp",

@@ -117,7 +117,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, made_up: SimpleNamespace) 
     for variant, settings in SETTINGS.items():
         train(root, variant, settings)
     torch.set_num_threads(threads)
-    pixels = selftest.examples(torch.device("cpu")).images[:5]
+    pixels = selftest.examples(torch.device("cpu")).inputs[:5]
     world = World(root=root, runs={}, images=pixels.numpy().reshape(-1, 28, 28))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "MAIN_ROOT", root)

@@ -26,7 +26,7 @@ from refashion.evaluation import model
 from refashion.portable.softmax import softmax
 from refashion.serving import classify, registry
 from refashion.tracking import store
-from refashion.training.portable import logits
+from refashion.training.portable import outputs
 
 Altered = Callable[[Path], AbstractContextManager[None]]
 
@@ -34,7 +34,7 @@ Altered = Callable[[Path], AbstractContextManager[None]]
 def expected(world: Any, variant: str) -> np.ndarray:
     weights = model.load(*(world.here(p(variant)) for p in (paths.weights, paths.record)))
     images = torch.tensor(world.images.reshape(-1, 784))
-    return softmax(logits(weights, images)).numpy()
+    return softmax(outputs(weights, images)).numpy()
 
 
 def files_of(name: str, version: str = "1") -> Path:

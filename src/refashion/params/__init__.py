@@ -153,6 +153,13 @@ class Params(Strict):
     """What ``refashion gate`` asks of the metrics of variants on the test set, and of studies."""
 
     @model_validator(mode="after")
+    def _no_variant_named_as_a_study(self) -> "Params":
+        for name in StudiesParams.model_fields:
+            if name in self.variants:
+                raise ValueError(f"variants.{name}: is the name of a study; choose another")
+        return self
+
+    @model_validator(mode="after")
     def _some_learning_rate(self) -> "Params":
         without = [f"variants.{name}.lr" for name, v in self.variants.items() if v.lr is None]
         if self.lr is None and without:

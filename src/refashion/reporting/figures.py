@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from refashion.tracking.figures import DPI, TRAIN, WRONG
+from refashion.tracking.figures import TRAIN, WRONG, blank
 
 
 def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
@@ -18,8 +18,7 @@ def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
         The rows of ``calibration.csv``: ``low``, ``high``, ``images``, ``confidence`` and
         ``accuracy`` (Guo et al. 2017, arXiv 1706.04599).
     """
-    figure = Figure(figsize=(7.4, 6.4), dpi=DPI, layout="constrained")
-    figure.suptitle(f"{title}: calibration on the test set", fontsize=11, fontweight="bold")
+    figure = blank(7.4, 6.4, f"{title}: calibration on the test set")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     names = ("low", "confidence", "accuracy", "images")
     low, confidence, accuracy, images = ([b[name] for b in bins] for name in names)

@@ -3,12 +3,10 @@
 import base64
 import csv
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from string import Template
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from refashion import files, paths
@@ -113,9 +111,7 @@ def _facts(side: Side) -> str:
 
 
 def _picture(alt: str, figure: Figure) -> str:
-    png = BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
-    data, alt = base64.b64encode(png.getvalue()).decode(), escape(alt)
+    data, alt = base64.b64encode(figures.png(figure)).decode(), escape(alt)
     return (
         f'<div class="scroll" role="region" aria-label="{alt}" tabindex="0">'
         f'<img src="data:image/png;base64,{data}" alt="{alt}"></div>'

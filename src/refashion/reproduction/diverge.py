@@ -38,6 +38,8 @@ def find(text: str, folder: Path, store: Store | None, variant: str | None) -> S
         if record.name != paths.record("any").name:
             raise UserError(f"{text}: is no record; name a record.json, with its history beside it")
         side = SideBySide(root=record.parent, variant="")
+        if "variant" not in side.record:
+            raise UserError(f"{text}: is the record of a study; name a run of one of its arms")
         return Side(
             results=SideBySide(root=record.parent, variant=side.record["variant"]), state=None
         )

@@ -11,7 +11,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from refashion import params, paths
+from refashion import params, paths, studies
 from refashion.errors import UserError
 from refashion.evaluation import predictions
 from refashion.evaluation.comparison import SIGNIFICANCE
@@ -21,7 +21,7 @@ from refashion.params import Threshold
 from refashion.reproduction import reproduce, verdict, verify, worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking import context
-from refashion.tracking.results import Results
+from refashion.tracking.results import Results, everything
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 PERTURBED = {
@@ -66,8 +66,9 @@ def gate(baseline: str | None = None) -> Iterator[Check]:
         holds=not stale,
         detail=f"changed: {', '.join(stale)}; run `dvc repro`" if stale else "nothing has changed",
     )
-    if all(Results(root=paths.ROOT, variant=v).has(paths.record(v)) for v in variants):
-        yield from _reproduces(variants)
+    found = everything(paths.ROOT, variants)
+    if all(one.has(one.training_files[0]) for one in found):
+        yield from _reproduces(found)
     yield from _good_enough(settings.gates)
     if baseline is not None:
         yield from _no_worse(baseline, variants)
@@ -90,13 +91,13 @@ def summary(checks: list[Check]) -> str:
 
 def _stale() -> list[str]:
     """Stages and files that no longer are what ``dvc.lock`` says."""
-    done = worktree.dvc(["status", "--json"], paths.ROOT)
+    done = worktree.dvc(["status", "--json", "dvc.yaml"], paths.ROOT)
     if done.returncode:
         raise UserError(f"dvc status: {' '.join(done.stderr.split())}")
     return sorted(json.loads(done.stdout))
 
 
-def _reproduces(variants: list[str]) -> Iterator[Check]:
+def _reproduces(found: list[Results]) -> Iterator[Check]:
     """Run everything again in every perturbed environment, side by side."""
     origin = context.gather(paths.ROOT)
     if origin.commit is None:
@@ -106,26 +107,23 @@ def _reproduces(variants: list[str]) -> Iterator[Check]:
     with ExitStack() as stack:
         roots = [stack.enter_context(worktree.checkout(state)) for _ in PERTURBED]
         pool = stack.enter_context(ThreadPoolExecutor())
-        list(pool.map(worktree.rerun, roots, repeat([verify.LAST]), PERTURBED.values()))
+        list(pool.map(worktree.rerun, roots, repeat(verify.LAST), PERTURBED.values()))
         for name, root in zip(PERTURBED, roots, strict=True):
-            verdicts = [
-                verdict.compare(*(Results(root=side, variant=v) for side in (paths.ROOT, root)))
-                for v in variants
-            ]
+            verdicts = [verdict.compare(one, one.at(root)) for one in found]
             told = [f"{v.variant}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(
                 name=f"reproduces: {name}",
                 holds=all(v.holds for v in verdicts),
-                detail="; ".join(told) or f"{', '.join(variants)}: identical",
+                detail="; ".join(told) or f"{', '.join(one.variant for one in found)}: identical",
             )
 
 
 def _good_enough(gates: Mapping[str, Mapping[str, Threshold]]) -> Iterator[Check]:
     for variant, thresholds in gates.items():
-        results = Results(root=paths.ROOT, variant=variant)
+        file = paths.study_metrics(variant) if variant in studies.NAMES else paths.metrics(variant)
         metrics: dict[str, Any] = {}
-        if results.has(paths.metrics(variant)):
-            metrics = verdict.flat(results.metrics)
+        if file.exists():
+            metrics = verdict.flat(json.loads(file.read_text(encoding="utf-8")))
         for metric, threshold in thresholds.items():
             value = metrics.get(metric)
             yield Check(

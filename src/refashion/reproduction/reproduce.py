@@ -17,7 +17,7 @@ from refashion.reproduction.verdict import Verdict
 from refashion.reproduction.worktree import State
 from refashion.tracking import context, runs
 from refashion.tracking.contents import HARDWARE
-from refashion.tracking.results import Results
+from refashion.tracking.results import Results, everything
 from refashion.tracking.runs import Published
 from refashion.tracking.store import Store
 
@@ -61,7 +61,7 @@ class Claim:
 
     state: State
     results: Sequence[Results]
-    """One for every variant to run again."""
+    """All that is to be run again."""
 
 
 def claims(text: str, folder: Path, store: Store | None, variant: str | None = None) -> list[Claim]:
@@ -123,20 +123,24 @@ def from_revision(commit: str, folder: Path, variant: str | None = None) -> Clai
     """Take what a commit says of its results; weights and predictions as far as DVC has them."""
     state = State(commit=commit)
     with worktree.checkout(state) as root:
-        names = [variant] if variant else list(params.load(root / "params.yaml").variants)
-        of = (paths.weights, paths.predictions)
-        worktree.fetch([path(name) for name in names for path in of], root)
+        variants = params.load(root / "params.yaml").variants
+        found = everything(root, variants)
+        chosen = [one for one in found if variant in (None, one.variant)]
+        if not chosen:
+            names = ", ".join(one.variant for one in found)
+            raise UserError(f"{commit[:12]}: has no variant {variant!r}; there are {names}")
+        worktree.fetch([path for one in chosen for path in one.cached], root)
         for path in (paths.MODELS, paths.REPORTS):
             here = root / path.relative_to(paths.ROOT)
             shutil.copytree(here, folder / here.name, dirs_exist_ok=True)
-    results = [Results(root=folder, variant=name) for name in names]
+    results = [one.at(folder) for one in chosen]
     for one in results:
-        one.file(paths.record(one.variant))
+        one.file(one.training_files[0])
     return Claim(state=state, results=results)
 
 
 def reproduce(claim: Claim) -> Iterator[Attestation]:
-    """Run every variant of a claim again in a checkout of its own.
+    """Run all results of a claim again in a checkout of its own.
 
     Yields
     ------
@@ -149,9 +153,9 @@ def reproduce(claim: Claim) -> Iterator[Attestation]:
         If the state cannot be brought back, no source has the data, or a stage fails.
     """
     with worktree.checkout(claim.state) as root:
-        worktree.rerun(root, [f"evaluate@{one.variant}" for one in claim.results])
+        worktree.rerun(root, list(dict.fromkeys(one.stage for one in claim.results)))
         for expected in claim.results:
-            yield _attest(claim.state, expected, Results(root=root, variant=expected.variant))
+            yield _attest(claim.state, expected, expected.at(root))
 
 
 def _attest(state: State, expected: Results, found: Results) -> Attestation:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from refashion import params, paths
+from refashion import params, paths, studies
 from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking import context, publish
 from refashion.tracking.context import Context
 from refashion.tracking.publish import Publication
-from refashion.tracking.results import Results
+from refashion.tracking.results import Results, everything
 from refashion.tracking.store import Store
 
 
@@ -30,7 +29,10 @@ def republish(store: Store) -> Iterator[tuple[str, Publication | Missing]]:
         Where a result comes from (``workspace`` or an experiment's name), and what became of it.
     """
     yield from _publish(
-        "workspace", paths.ROOT, params.load().variants, context.gather(paths.ROOT), store
+        "workspace",
+        everything(paths.ROOT, params.load().variants, studies.NAMES),
+        context.gather(paths.ROOT),
+        store,
     )
     for name, (commit, baseline) in sorted(worktree.experiments().items()):
         origin = Context(
@@ -42,24 +44,25 @@ def republish(store: Store) -> Iterator[tuple[str, Publication | Missing]]:
         )
         with worktree.checkout(State(commit=commit)) as root:
             variants = params.load(root / "params.yaml").variants
-            of = (paths.weights, paths.predictions)
-            files = [path(variant) for variant in variants for path in of]
-            worktree.fetch([paths.TEST, *files], root)
-            yield from _publish(name, root, variants, origin, store)
+            found = everything(root, variants)
+            worktree.fetch([paths.TEST, *(file for one in found for file in one.cached)], root)
+            yield from _publish(name, found, origin, store)
 
 
 def _publish(
-    source: str, root: Path, variants: Iterable[str], origin: Context, store: Store
+    source: str, found: Iterable[Results], origin: Context, store: Store
 ) -> Iterator[tuple[str, Publication | Missing]]:
-    for variant in variants:
-        results = Results(root=root, variant=variant)
-        needed = (paths.record(variant), paths.weights(variant), paths.predictions(variant))
+    whole = []
+    for results in found:
+        needed = (*results.training_files, *results.cached)
         missing = [path for path in needed if not results.has(path)]
         if missing:
             file = missing[0].relative_to(paths.ROOT)
             yield source, Missing(reason=f"{file}: neither here nor in DVC's cache")
         else:
-            yield source, publish.publish(results, origin, store)
+            whole.append(results)
+    for done in publish.publish_all(whole, origin, store):
+        yield source, done
 
 
 def _changes(baseline: str, commit: str) -> bytes:

@@ -1,6 +1,5 @@
 """Did a run come out the same? If not: the first stage, epoch and tensor that differ."""
 
-import csv
 import math
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -8,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refashion import paths
 from refashion.tracking.results import Results
 
 TENSOR_TOLERANCE = 0.05
@@ -16,8 +14,6 @@ TENSOR_TOLERANCE = 0.05
 
 METRIC_TOLERANCE = 0.02
 """Largest difference between their metrics on the test set."""
-
-PER_EXAMPLE = (paths.predictions, paths.calibration)
 
 Outcome = Literal["identical", "within tolerance", "different"]
 
@@ -84,10 +80,9 @@ def compare(expected: Results, found: Results) -> Verdict:
     before, after = expected.record, found.record
     tensors, note = _tensors(expected, found)
     metrics = _differences(flat(expected.metrics), flat(found.metrics))
-    answers = [path(expected.variant) for path in PER_EXAMPLE]
     same_answers = all(
         found.file(path).read_bytes() == expected.file(path).read_bytes()
-        for path in answers
+        for path in expected.answers
         if expected.has(path)
     )
     stages = {
@@ -120,23 +115,19 @@ def compare(expected: Results, found: Results) -> Verdict:
 
 def first_epoch(a: Results, b: Results) -> int | None:
     """First epoch in which two histories part; None if they never do."""
-    for epoch, (one, other) in enumerate(zip_longest(_rows(a), _rows(b)), start=1):
+    for epoch, (one, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
         if one != other:
             return epoch
     return None
-
-
-def _rows(results: Results) -> list[list[str]]:
-    path = results.file(paths.history(results.variant))
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
 
 
 def _tensors(expected: Results, found: Results) -> tuple[dict[str, Difference], str]:
     """The tensors that differ, from the first layer on; why there are none."""
     from safetensors.numpy import load_file
 
-    path = paths.weights(expected.variant)
+    path = expected.weights
+    if path is None:
+        return {}, ""
     if not expected.has(path):
         return {}, "the run's weights are not here, so their tensors were not compared one by one"
     before, after = (load_file(side.file(path)) for side in (expected, found))

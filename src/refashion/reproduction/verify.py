@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from refashion import studies
 from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 
-LAST = "compare"
-"""The stage that needs all others but the publication."""
+LAST = ("compare", *studies.DEFAULT)
+"""The stages that together need all others but the publication."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ def verify(commit: str) -> list[Output]:
     with worktree.checkout(State(commit=commit)) as root:
         lock = root / "dvc.lock"
         promised = worktree.outputs(worktree.read_lock(lock.read_bytes() if lock.exists() else b""))
-        worktree.rerun(root, [LAST])
+        worktree.rerun(root, LAST)
         found = worktree.outputs(worktree.read_lock(lock.read_bytes()))
     return [
         Output(path=path, promised=promised.get(path), found=found.get(path))

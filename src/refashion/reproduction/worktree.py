@@ -17,6 +17,9 @@ from refashion import paths
 from refashion.errors import UserError
 from refashion.tracking.context import LEFT_OUT
 
+DOWNLOADS = {"download": paths.RAW, "download_houses": paths.HOUSES}
+"""Stages whose outputs a rerun may take from the cache: checksums pin them."""
+
 BELONGS_TO_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
 
@@ -196,10 +199,10 @@ def rerun(root: Path, targets: Sequence[str], changes: Mapping[str, str] | None 
     lock = root / "dvc.lock"
     locked = read_lock(lock.read_bytes()) if lock.exists() else {}
     # A stage that the lock does not know must run; outputs in git must not stand in for its own.
-    kept = {"download": locked["download"]} if "download" in locked else {}
+    kept = {name: locked[name] for name in DOWNLOADS if name in locked}
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": kept}))
     if kept:
-        fetch([paths.RAW], root)
+        fetch([DOWNLOADS[name] for name in kept], root)
     for folder in (paths.MODELS, paths.REPORTS):
         shutil.rmtree(root / folder.relative_to(paths.ROOT), ignore_errors=True)
     command = [sys.executable, "-m", "dvc", "repro", "--no-commit", "--no-run-cache", *targets]

@@ -4,7 +4,6 @@ Arms are to a study what variants are to the classifiers: each has a record, a h
 """
 
 import hashlib
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +13,14 @@ from statistics import stdev
 from typing import Any
 
 from refashion import files, paths
+from refashion.studies import history
+from refashion.studies.history import Row
 from refashion.training import digest, loop
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Epoch, Split, Training
 from refashion.training.record import run_key
 from refashion.training.settings import Settings
-
-Row = dict[str, float]
-"""Measures of one epoch, by name."""
 
 Observe = Callable[[int, Epoch, Weights], Row]
 """From a model's number, an epoch and the weights after it to what the study wants to know."""
@@ -151,16 +149,11 @@ def _record(study: str, arm: Arm) -> dict[str, Any]:
     }
     weights = [digest.weights(training.weights) for training in arm.trainings]
     outputs = {
-        "history": history_digest(arm.history),
+        "history": history.digest(arm.history),
         "weights": hashlib.sha256("\n".join(weights).encode()).hexdigest(),
         **arm.outputs,
     }
     return {**determined, "outputs": outputs, "run_key": run_key(determined)}
-
-
-def history_digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of the rows of an arm."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _same(record: Mapping[str, Any]) -> dict[str, str]:

@@ -16,7 +16,8 @@ from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
 from refashion.params.studies import HouseModelParams, HousePricesParams
 from refashion.portable import exact, functions
-from refashion.studies.arm import Arm, Progress, Row, last, over
+from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.history import Row
 from refashion.training import portable
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights

@@ -9,7 +9,8 @@ from itertools import zip_longest
 from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.params.studies import InitialisationParams
-from refashion.studies.arm import Arm, Progress, Row
+from refashion.studies.arm import Arm, Progress
+from refashion.studies.history import Row
 from refashion.training import device as devices
 from refashion.training import initial, loop, norms
 from refashion.training.loop import Diverged, Training

@@ -6,7 +6,8 @@ import numpy as np
 
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
-from refashion.studies.arm import Arm, Progress, Row, last, over
+from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.history import Row
 from refashion.training.initial import Weights
 from refashion.training.loop import Epoch
 from refashion.training.settings import Settings

@@ -8,7 +8,8 @@ from torch import Tensor
 from refashion.params.studies import WeightDecayParams
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
-from refashion.studies.arm import Arm, Progress, Row, last, over
+from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.history import Row
 from refashion.training import norms
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights

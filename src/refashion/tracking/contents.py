@@ -1,7 +1,6 @@
 """What a run carries: settings, metrics, tags, data sets, files and pictures."""
 
 import json
-import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 from refashion import paths
 from refashion.data import catalogue, prepared
 from refashion.tracking.context import Context
-from refashion.tracking.results import Results
+from refashion.tracking.results import ArmResults, Results
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import DatasetInput, Metric, Param
 
 DIGEST_LENGTH = 12
@@ -22,12 +22,12 @@ HARDWARE = ("device", "device_name", "threads", "cpu_capability", "torch", "pyth
 
 
 def params(results: Results) -> "list[Param]":
-    """Resolved settings of the training, and ``data.*``."""
+    """All settings that determined the training."""
     from mlflow.entities import Param
 
-    data = {f"data.{name}": value for name, value in results.data}
-    values = {**results.record["params"], **data}
-    return [Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in values.items()]
+    return [
+        Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in results.settings.items()
+    ]
 
 
 def training_metrics(results: Results, now: float) -> "list[Metric]":
@@ -36,7 +36,7 @@ def training_metrics(results: Results, now: float) -> "list[Metric]":
 
     log = results.log
     history = dict(results.history)
-    epochs = history.pop("epoch")
+    epochs = history.pop("epoch")  # a measure may end before the last
     moment, moments = times(results, now)[0], []
     for seconds in log["seconds_per_epoch"] if log else [0.0] * len(epochs):
         moment += seconds
@@ -44,7 +44,7 @@ def training_metrics(results: Results, now: float) -> "list[Metric]":
     metrics = [
         Metric(name, value, round(moment * 1000), int(epoch))
         for name, values in history.items()
-        for value, moment, epoch in zip(values, moments, epochs, strict=True)
+        for value, moment, epoch in zip(values, moments, epochs, strict=False)
     ]
     if log:
         speed = {
@@ -58,14 +58,10 @@ def training_metrics(results: Results, now: float) -> "list[Metric]":
 
 
 def evaluation_metrics(results: Results, now: float) -> "list[Metric]":
-    """Metrics on the test set; of a class the F1 score alone, as ``test_f1/Ankle_boot``."""
+    """Metrics of the whole training."""
     from mlflow.entities import Metric
 
-    values = {f"test_{k}": v for k, v in results.metrics.items() if k != "per_class"}
-    # MLflow draws a chart of every metric, those with a slash first: more than one of each class
-    # would bury the learning curves. The others are in metrics.json.
-    for name, metrics in results.metrics["per_class"].items():
-        values["test_f1/" + re.sub(r"[^\w.-]+", "_", name)] = metrics["f1"]
+    values = results.final_metrics
     return [Metric(name, value, round(now * 1000), 0) for name, value in values.items()]
 
 
@@ -74,10 +70,10 @@ def tags(results: Results, context: Context) -> dict[str, str]:
     found = {
         "variant": results.variant,
         "numerics": results.record["contract"],
-        "dataset_digest": results.record["inputs"]["train"],
+        "dataset_digest": next(iter(results.record["inputs"].values())),
         "dvc_exp": context.experiment,
         "dvc_exp_baseline": context.baseline,
-        "mlflow.source.name": "stages/train.py",
+        "mlflow.source.name": results.source,
         "mlflow.source.type": "LOCAL",
     }
     if context.commit:
@@ -89,9 +85,22 @@ def tags(results: Results, context: Context) -> dict[str, str]:
 
 
 def inputs(results: Results) -> "list[DatasetInput]":
-    """List every split that has images, with its digest and use."""
+    """List every set of examples, with its digest and use."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    if isinstance(results, ArmResults):
+        return [
+            DatasetInput(
+                Dataset(
+                    name=f"{results.study}-{name}",
+                    digest=digest[:DIGEST_LENGTH],
+                    source_type="local",
+                    source=json.dumps({"uri": results.source}),
+                ),
+                tags=[InputTag("mlflow.data.context", "testing" if name == "test" else "training")],
+            )
+            for name, digest in results.record["inputs"].items()
+        ]
     test = prepared.digest(prepared.load(results.file(paths.TEST)))
     digests = {**results.record["inputs"], "test": test}
     uses = {"train": "training", "validation": "validation", "test": "testing"}
@@ -120,18 +129,13 @@ def times(results: Results, now: float) -> tuple[float, float]:
 
 def write_training(results: Results, context: Context, folder: Path) -> None:
     """Copy to `folder` what the training left, and all it takes to run it again."""
-    variant = results.variant
-    for path in (
-        *(paths.record(variant), paths.weights(variant), paths.history(variant)),
-        *(paths.PARAMS, paths.ROOT / "dvc.yaml"),
-    ):
+    for path in (*results.training_files, paths.PARAMS, paths.ROOT / "dvc.yaml"):
         shutil.copyfile(results.file(path), folder / path.name)
     lock = results.root / "dvc.lock"
     if lock.exists():
         shutil.copyfile(lock, folder / lock.name)
     if results.log:
-        log = results.file(paths.training_log(variant))
-        shutil.copyfile(log, folder / "training_log.json")
+        shutil.copyfile(results.file(results.log_path), folder / "training_log.json")
     if context.dirty:
         (folder / "uncommitted.diff").write_bytes(context.diff)
     (folder / "environment.txt").write_text(context.environment, encoding="utf-8")
@@ -139,13 +143,24 @@ def write_training(results: Results, context: Context, folder: Path) -> None:
 
 def write_evaluation(results: Results, folder: Path) -> None:
     """Copy to `folder` what the evaluation left."""
-    for path in (paths.metrics, paths.predictions, paths.calibration):
-        source = results.file(path(results.variant))
+    for path in results.evaluation_files:
+        source = results.file(path)
         shutil.copyfile(source, folder / source.name)
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Draw the training and the answers of its model, each picture to a file in `folder`."""
+    """Draw the training and what came of it, each picture to a file in `folder`."""
+    from refashion.tracking import figures, study_figures
+
+    if isinstance(results, ArmResults):
+        picture = study_figures.draw(results.root, results.study)
+        (folder / f"{results.study}.png").write_bytes(picture)
+    else:
+        figures.save(_pictures(results), folder)
+
+
+def _pictures(results: Results) -> "dict[str, Figure | None]":
+    """The training of a variant and the answers of its model."""
     from safetensors.numpy import load_file
 
     from refashion.tracking import figures
@@ -157,7 +172,7 @@ def draw(results: Results, folder: Path) -> None:
     actual, predicted = answers["actual"], answers["predicted"]
     confidence = list(map(float, answers["confidence"]))
     title = f"{results.variant} on {results.data.dataset}"
-    pictures = {
+    return {
         "learning_curves": figures.learning_curves(title, results.history),
         "confusion_matrix": figures.confusion_matrix(title, classes, actual, predicted),
         "predictions": figures.predictions(title, images, actual, predicted),
@@ -166,4 +181,3 @@ def draw(results: Results, folder: Path) -> None:
         ),
         "first_layer": figures.first_layer(title, weights, classes),
     }
-    figures.save(pictures, folder)

@@ -1,6 +1,7 @@
 """Pictures of one training and of what its model answers."""
 
 from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,15 @@ def save(figures: Mapping[str, Figure | None], folder: Path) -> None:
     """Write each figure that there is as ``folder``/NAME.png."""
     for name, figure in figures.items():
         if figure is not None:
-            # The canvas's own method draws once; savefig draws twice for the same picture.
-            canvas = FigureCanvasAgg(figure)
-            canvas.print_png(folder / f"{name}.png", pil_kwargs={"compress_level": 2})
+            (folder / f"{name}.png").write_bytes(png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure."""
+    drawn = BytesIO()
+    # The canvas's own method draws once; savefig draws twice for the same picture.
+    FigureCanvasAgg(figure).print_png(drawn, pil_kwargs={"compress_level": 2})
+    return drawn.getvalue()
 
 
 def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figure:
@@ -36,7 +43,7 @@ def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figur
         From the columns of ``history.csv`` to a number an epoch; no validation columns if there
         is no validation set.
     """
-    figure = _figure(9.0, 3.8, f"{title}: learning curves")
+    figure = blank(9.0, 3.8, f"{title}: learning curves")
     quantities = (("loss", "cross-entropy / nats per image"), ("accuracy", "accuracy"))
     for axes, (quantity, label) in zip(figure.subplots(1, 2), quantities, strict=True):
         for split, colour in (("train", TRAIN), ("validation", VALIDATION)):
@@ -59,7 +66,7 @@ def confusion_matrix(
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, ([position[a] for a in actual], [position[p] for p in predicted]), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = _figure(7.4, 6.4, f"{title}: confusion matrix on the test set")
+    figure = blank(7.4, 6.4, f"{title}: confusion matrix on the test set")
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(counts):
@@ -171,7 +178,7 @@ def _gallery(
     beside = 4 if lines else 2
     mosaic = np.full((rows * (SIDE + above), columns * (SIDE + beside)), np.nan)
     width, height = (n / SIDE * inch for n in reversed(mosaic.shape))
-    figure = _figure(max(width, 7.0) + 0.8, height + 0.5, title)
+    figure = blank(max(width, 7.0) + 0.8, height + 0.5, title)
     axes = figure.subplots()
     axes.set_axis_off()
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
@@ -193,7 +200,8 @@ def _gallery(
     return figure, axes, picture
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def blank(width: float, height: float, title: str) -> Figure:
+    """An empty figure of so many inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure

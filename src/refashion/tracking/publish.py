@@ -5,7 +5,7 @@ import random
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +50,9 @@ class Publication:
     """The run of the same key whose training came out differently."""
 
 
-def publish(results: Results, context: Context, store: Store) -> Publication:
+def publish(
+    results: Results, context: Context, store: Store, parent: str | None = None
+) -> Publication:
     """Publish one result, unless MLflow has it.
 
     Same run key and same outputs of the training: nothing changes, but the name of a further DVC
@@ -66,6 +68,8 @@ def publish(results: Results, context: Context, store: Store) -> Publication:
         Where it comes from.
     store : Store
         Where it goes.
+    parent : str, optional
+        Id of the run that a new one belongs under.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def publish(results: Results, context: Context, store: Store) -> Publication:
     """
     key, result = results.record["run_key"], results.outputs_digest
     with store.exclusive:
-        experiment = _experiment(results.data.dataset, store)
+        experiment = _experiment(results.experiment, store)
         complete, abandoned = _find(experiment, key, store)
         for run in abandoned:
             store.client.delete_run(run.info.run_id)
@@ -87,7 +91,8 @@ def publish(results: Results, context: Context, store: Store) -> Publication:
         if same:
             return _confirm(same[0], results, context, store)
         divergence_of = complete[0].info.run_id if complete else None
-        run_id = _create(experiment, divergence_of, results, context, store)
+        tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent}
+        run_id = _create(experiment, tags, results, context, store)
         if store.lock is None:
             winner = _settle(experiment, key, result, store)
             if winner.info.run_id != run_id:
@@ -98,6 +103,24 @@ def publish(results: Results, context: Context, store: Store) -> Publication:
         outcome="divergence" if divergence_of else "published",
         divergence_of=divergence_of,
     )
+
+
+def publish_all(
+    everything: Iterable[Results], context: Context, store: Store
+) -> Iterator[Publication]:
+    """Publish results one by one, those of folds under the run that sums them up.
+
+    Raises
+    ------
+    UserError
+        As `publish`.
+    """
+    runs: dict[str, str] = {}
+    for results in everything:
+        parent = runs.get(results.parent) if results.parent else None
+        done = publish(results, context, store, parent)
+        runs[results.variant] = done.run_id
+        yield done
 
 
 def _experiment(name: str, store: Store) -> str:
@@ -219,7 +242,7 @@ def _despite_rivals(request: Callable[..., object], *arguments: object) -> None:
 
 def _create(
     experiment: str,
-    divergence_of: str | None,
+    further: Mapping[str, str | None],
     results: Results,
     context: Context,
     store: Store,
@@ -233,9 +256,8 @@ def _create(
         "result": results.outputs_digest,
         "evaluation": results.evaluation_digest,
         "published": f"{socket.gethostname()} {os.getpid()} {now:.0f}",
+        **{name: value for name, value in further.items() if value},
     }
-    if divergence_of:
-        tags["divergence_of"] = divergence_of
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as pictures:
         contents.write_training(results, context, Path(folder))
         contents.write_evaluation(results, Path(folder))
@@ -245,7 +267,10 @@ def _create(
             results, now
         )
         run = client.create_run(
-            experiment, start_time=round(start * 1000), tags=tags, run_name=results.variant
+            experiment,
+            start_time=round(start * 1000),
+            tags=tags,
+            run_name=results.variant.rpartition("/")[2],
         )
         run_id = run.info.run_id
         client.log_batch(run_id, params=contents.params(results))

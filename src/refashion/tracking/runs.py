@@ -3,15 +3,13 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refashion import paths
 from refashion.errors import UserError
 from refashion.params import DataParams
 from refashion.tracking.publish import COMPLETE, experiments
-from refashion.tracking.results import Results
+from refashion.tracking.results import ArmResults, Results
 from refashion.tracking.store import Store
 from refashion.training import digest
 from refashion.training.record import run_key
@@ -28,10 +26,10 @@ PAGE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide(Results):
-    """Results of one variant whose files lie in one folder."""
+    """Results whose files lie in one folder."""
 
     def _here(self, path: Path) -> Path:
-        if path == paths.training_log(self.variant):
+        if path == self.log_path:
             return self.root / "training_log.json"
         return self.root / path.name
 
@@ -75,6 +73,11 @@ class Published(SideBySide):
 
     def _missing(self, file: Path) -> str:
         return f"run {self.run_id}: its artifact {file} is missing; choose another run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedArm(Published, ArmResults):
+    """The results of an arm that a run carries."""
 
 
 def find(text: str, store: Store) -> "list[Run]":
@@ -146,7 +149,9 @@ def read(run: "Run", folder: Path, store: Store) -> Published:
     """
     folder.mkdir(parents=True, exist_ok=True)
     store.client.download_artifacts(run.info.run_id, "", str(folder))
-    published = Published(root=folder, variant=run.data.tags["variant"], run=run)
+    variant = run.data.tags["variant"]
+    kind = PublishedArm if "/" in variant else Published
+    published = kind(root=folder, variant=variant, run=run)
     for name in _altered(published):
         raise UserError(
             f"run {run.info.run_id}: its artifact {name} was altered after it was published; "
@@ -160,25 +165,26 @@ def _altered(published: Published) -> list[str]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    variant, tags = published.variant, published.tags
+    tags = published.tags
     try:
         record = published.record
         outputs = record["outputs"]
-        key = run_key({k: record[k] for k in ("contract", "inputs", "params", "variant")})
+        key = run_key({k: v for k, v in record.items() if k not in ("outputs", "run_key")})
         intact = record["run_key"] == key == tags["run_key"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact or published.outputs_digest != tags["result"]:
         return ["record.json"]
-    try:
-        weights = digest.weights(load_file(published.file(paths.weights(variant))))
-    except (SafetensorError, ValueError):
-        weights = "unreadable"
-    history = sha256(published.file(paths.history(variant)).read_bytes()).hexdigest()
+    weights = outputs["weights"]
+    if published.weights:
+        try:
+            weights = digest.weights(load_file(published.file(published.weights)))
+        except (SafetensorError, ValueError):
+            weights = "unreadable"
     altered = {
         "weights.safetensors": weights != outputs["weights"],
-        "history.csv": history != outputs["history"],
-        "metrics.json, predictions.csv or calibration.csv": (
+        "history.csv": published.history_digest != outputs["history"],
+        ", ".join(path.name for path in published.evaluation_files): (
             published.evaluation_digest != tags["evaluation"]
         ),
     }

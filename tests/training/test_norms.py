@@ -1,0 +1,86 @@
+"""Sizes of weights, against ``torch.linalg``."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from refashion.training import norms
+from refashion.training.initial import Weights
+
+NORMS = {"l0": norms.l0, "l1": norms.l1, "l2": norms.l2, "infinity": norms.infinity}
+ORDERS = {"l0": 0, "l1": 1, "l2": 2, "infinity": math.inf}
+# 30 bits of the largest magnitude of a layer, and 16.
+TOLERANCE = {"l0": 0.0, "l1": 1e-6, "l2": 1e-4, "infinity": 0.0}
+
+
+def weights(seed: int = 0) -> Weights:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        "layers.0.weight": (50, 20),
+        "layers.0.bias": (20,),
+        "layers.1.weight": (20, 1),
+        "layers.1.bias": (1,),
+    }
+    found = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    found["layers.0.weight"][:7] = 0.0
+    return found
+
+
+def without_biases(found: Weights) -> torch.Tensor:
+    return torch.cat([t.flatten() for name, t in found.items() if "weight" in name]).double()
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_are_those_of_linear_algebra(name: str) -> None:
+    want = float(torch.linalg.vector_norm(without_biases(weights()), ORDERS[name]))
+    assert NORMS[name](weights()) == pytest.approx(want, rel=TOLERANCE[name])
+
+
+@given(
+    values=npst.arrays(
+        np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-4, 4, width=32)
+    )
+)
+def test_norms_of_any_layer(values: np.ndarray) -> None:
+    weight = torch.from_numpy(values)
+    found = {"layers.0.weight": weight, "layers.0.bias": torch.ones(weight.shape[1])}
+    largest = max(float(weight.abs().max()), 2.0**-100)  # what is smaller counts as zero
+    step = largest * 2**-15 * math.sqrt(weight.numel())
+    for name, norm in NORMS.items():
+        want = float(torch.linalg.vector_norm(weight.double().flatten(), ORDERS[name]))
+        assert norm(found) == pytest.approx(want, abs=0 if name in ("l0", "infinity") else step)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_biases_are_left_out(name: str) -> None:
+    large = {k: t + 1e6 if k.endswith("bias") else t for k, t in weights().items()}
+    assert NORMS[name](large) == NORMS[name](weights())
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_signs_and_the_order_of_numbers_do_not_matter(name: str) -> None:
+    other = {k: -t.flip(0) for k, t in weights().items()}
+    assert NORMS[name](other) == NORMS[name](weights())
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_zeros(name: str) -> None:
+    zeros = {k: torch.zeros_like(t) for k, t in weights().items()}
+    assert NORMS[name](zeros) == 0
+
+
+def test_one_layer_of_zeros_beside_another() -> None:
+    found = {"layers.0.weight": torch.zeros(3, 3), "layers.1.weight": torch.tensor([[3.0, -4.0]])}
+    assert [norm(found) for norm in NORMS.values()] == [2, 7.0, 5.0, 4.0]
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_the_euclidean_norm_betrays_numbers_beyond_all_bounds(lost: float) -> None:
+    found = weights()
+    found["layers.1.weight"][3] = lost
+    assert not math.isfinite(norms.l2(found))

@@ -1,0 +1,160 @@
+"""Steps of the from-scratch optimizers, against ``torch.optim``."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from refashion.training.optimizers import OPTIMIZERS
+from refashion.training.settings import Settings
+
+SETTINGS = Settings(
+    hidden=(4,),
+    dropout=(0.0,),
+    lr=0.05,
+    seed=0,
+    epochs=1,
+    batch_size=1,
+    weight_decay=0.0,
+    momentum=0.0,
+    numerics="portable",
+)
+SHAPES = ((6, 4), (4,), (4, 3), (3,))  # a weight and a bias in turn
+STEPS = 50
+
+
+def normal(shapes: tuple[tuple[int, ...], ...] = SHAPES, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def walked(
+    settings: Settings,
+    steps: int = STEPS,
+    shapes: tuple[tuple[int, ...], ...] = SHAPES,
+    weight_decay: Tensor | None = None,
+) -> list[Tensor]:
+    """Parameters after steps along random gradients."""
+    parameters = normal(shapes)
+    decay = settings.weight_decay if weight_decay is None else weight_decay
+    optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
+    for step in range(1, steps + 1):
+        optimizer.step([g * optimizer.factor for g in normal(shapes, step)])
+    return parameters
+
+
+def walked_by_torch(settings: Settings) -> list[Tensor]:
+    parameters = [p.double().requires_grad_() for p in normal()]
+    groups = [
+        {"params": parameters[::2], "weight_decay": settings.weight_decay},
+        {"params": parameters[1::2]},
+    ]
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adam":
+        optimizer = torch.optim.Adam(groups, lr=settings.lr)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    for step in range(1, STEPS + 1):
+        for parameter, gradient in zip(parameters, normal(seed=step), strict=True):
+            parameter.grad = gradient.double()
+        optimizer.step()
+    return [p.detach().float() for p in parameters]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Whatever number of threads a test sets, the next finds what was before."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("name", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adam", 0.0)], ids=lambda x: str(x)
+)
+def test_steps_are_torchs(name: str, momentum: float, weight_decay: float) -> None:
+    settings = replace(SETTINGS, optimizer=name, momentum=momentum, weight_decay=weight_decay)
+    got, want = walked(settings), walked_by_torch(settings)
+    for own, reference, begin in zip(got, want, normal(), strict=True):
+        assert own.dtype == torch.float32
+        torch.testing.assert_close(own, reference, rtol=2e-5, atol=1e-5)
+        assert (own - begin).abs().max() > 0.1  # it went somewhere
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_spares_the_biases(name: str) -> None:
+    settings = replace(SETTINGS, optimizer=name)
+    plain, decayed = walked(settings), walked(replace(settings, weight_decay=0.3))
+    for i, (one, other) in enumerate(zip(plain, decayed, strict=True)):
+        assert torch.equal(one, other) == (i % 2 == 1)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_the_first_step_of_adam_has_the_length_of_the_rate(weight_decay: float) -> None:
+    settings = replace(SETTINGS, optimizer="adam", weight_decay=weight_decay)
+    for begin, own, gradient in zip(normal(), walked(settings, 1), normal(seed=1), strict=True):
+        if not weight_decay:
+            expected = begin - settings.lr * gradient.sign()
+            torch.testing.assert_close(own, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close((own - begin).abs(), torch.full_like(own, settings.lr))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_zero_gradients_leave_the_parameters_alone(name: str, momentum: float) -> None:
+    settings = replace(SETTINGS, optimizer=name, momentum=momentum)
+    parameters = normal()
+    optimizer = OPTIMIZERS[name](settings, parameters, 0.0)
+    for _ in range(5):
+        optimizer.step([torch.zeros_like(p) for p in parameters])
+    assert all(torch.equal(p, q) for p, q in zip(parameters, normal(), strict=True))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_adam_bears_gradients_of_every_size(size: float) -> None:
+    parameters = normal()
+    optimizer = OPTIMIZERS["adam"](replace(SETTINGS, optimizer="adam"), parameters, 0.0)
+    for step in range(3):
+        optimizer.step([g * size for g in normal(seed=step)])
+    assert all(torch.isfinite(p).all() for p in parameters)
+
+
+def test_momentum_goes_on_without_a_gradient() -> None:
+    parameters = normal()
+    optimizer = OPTIMIZERS["sgd"](replace(SETTINGS, momentum=0.5), parameters, 0.0)
+    optimizer.step([torch.full_like(p, 8.0) for p in parameters])
+    for _ in range(2):
+        optimizer.step([torch.zeros_like(p) for p in parameters])
+    for begin, own in zip(normal(), parameters, strict=True):
+        torch.testing.assert_close(begin - own, torch.full_like(own, 8.0 + 4.0 + 2.0))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_stack_decays_every_model_by_its_own(name: str) -> None:
+    settings = replace(SETTINGS, optimizer=name, momentum=0.5 if name == "sgd" else 0.0)
+    stacked = ((2, 6, 4), (2, 1, 4))
+    both = torch.tensor([0.0, 0.3], dtype=torch.float64)[:, None, None]
+    together = walked(settings, 5, stacked, both)
+    for model, weight_decay in enumerate((0.0, 0.3)):
+        parameters = [p[model].clone() for p in normal(stacked)]
+        optimizer = OPTIMIZERS[name](settings, parameters, weight_decay)
+        for step in range(1, 6):
+            gradients = [g[model].clone() for g in normal(stacked, step)]
+            optimizer.step([g * optimizer.factor for g in gradients])
+        for own, stack in zip(parameters, together, strict=True):
+            assert torch.equal(own, stack[model])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_do_not_depend_on_the_threads(name: str, threads: None) -> None:
+    settings = replace(SETTINGS, optimizer=name, momentum=0.9, weight_decay=0.3)
+    shapes = ((400, 300), (300,))  # enough that torch divides the work
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(walked(settings, 3, shapes))
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one.view(torch.int32), two.view(torch.int32))
