@@ -81,11 +81,16 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 	@git checkout-index --all --force --prefix=$(DEMO)/
 	@rm -rf $(DEMO)/dvc.lock $(DEMO)/models $(DEMO)/reports
 	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
+		-e 's/^    dataset: kaggle/    dataset: made_up/' -e 's/^    images: [0-9]*/    images: 1280/' \
 		params.yaml > $(DEMO)/params.yaml
 	@cd $(DEMO) && dvc config core.no_scm true && dvc repro
 	@echo
 	@echo "Done. The demo's results are in $(DEMO)/reports/, its models in $(DEMO)/models/."
 	@echo "See and compare its runs in MLflow: make ui DB=$(DEMO)/mlflow.db"
+
+.PHONY: k-fold
+k-fold: $(READY) ## Validate every variant on folds of the training images (a minute or two)
+	dvc repro stages/k_fold/dvc.yaml
 
 .PHONY: gate
 gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (BASELINE=REV)

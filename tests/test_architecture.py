@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from refashion import params, paths
+from refashion.params.studies import HouseModelParams, StudiesParams
 
 PACKAGE = paths.ROOT / "src" / "refashion"
 STAGES = paths.ROOT / "stages"
@@ -24,6 +25,7 @@ ORDER = [
     "data",
     "training",
     "selftest",
+    "studies",
     "evaluation",
     "tracking",
     "serving",
@@ -100,6 +102,10 @@ def test_relative_imports_are_resolved() -> None:
     assert set(imports(tree, ("refashion", "data"))) == expected
 
 
+STUDIES = [field.annotation for field in StudiesParams.model_fields.values()] + [HouseModelParams]
+"""The models of every study's settings."""
+
+
 def settings() -> dict[str, object]:
     """Read params.yaml as it stands, past all validation."""
     return yaml.safe_load(paths.PARAMS.read_text())
@@ -131,18 +137,31 @@ def test_every_setting_is_read_by_code() -> None:
     stages = attributes(STAGES.glob("*.py"))
     whole = set(params.Params.model_fields) | set(params.DataParams.model_fields)
     gate = attributes((PACKAGE / "reproduction").glob("gate.py"))
-    assert whole - resolved - stages == {"gates"} <= gate
+    assert whole - resolved - stages == {"gates", "studies"}
+    assert "gates" in gate
+    studies = attributes((PACKAGE / "studies").glob("*.py"))
+    asked = {name for model in STUDIES for name in model.model_fields}
+    assert asked <= stages | studies
 
 
 def test_every_setting_has_a_comment() -> None:
     named = set(params.Params.model_fields) | set(params.DataParams.model_fields)
     for line in paths.PARAMS.read_text().splitlines():
         key = re.match(" {0,2}([a-z_]+):", line)
-        if key and key[1] in named - {"data", "variants", "gates"}:
+        if key and key[1] in named - {"data", "variants", "studies", "gates"}:
             assert "#" in line
 
 
+def test_every_setting_of_a_study_has_a_comment() -> None:
+    block = paths.PARAMS.read_text().partition("\nstudies:\n")[2].partition("\ngates:")[0]
+    lines = [line for line in block.splitlines() if re.match("    [a-z_]+:", line)]
+    assert len(lines) == sum(len(m.model_fields) for m in STUDIES[:-1])
+    assert all("#" in line or line == "    models:" for line in lines)
+
+
 def test_every_setting_is_a_param_of_some_stage() -> None:
-    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"]
+    files = (paths.ROOT / "dvc.yaml", *STAGES.glob("*/dvc.yaml"))
+    stages = {k: v for f in files for k, v in yaml.safe_load(f.read_text())["stages"].items()}
     declared = {p for s in stages.values() for p in s.get("do", s).get("params", [])}
+    assert {f"studies.{name}" for name in StudiesParams.model_fields} <= declared
     assert {p.split(".")[0] for p in declared} == set(settings()) - {"gates"}

@@ -312,20 +312,42 @@ def compare(
     "--output", type=click.Path(path_type=Path), help="Where to; by default build/report.html."
 )
 def report(output: Path | None) -> None:
-    """Write the results of this workspace as one page, with tables and pictures.
+    """Write the results of this workspace as pages, with tables and pictures.
+
+    The variants are on the first; each study, and the explanation of softmax and cross-entropy,
+    has a page of its own beside it.
 
     \b
     Example: refashion report
              refashion report --output results.html
     """
-    from refashion import params, paths
-    from refashion.reporting import page, side_by_side
-    from refashion.tracking.results import Results
+    from refashion import paths
+    from refashion.reporting import book
 
-    output = output or paths.ROOT / "build" / "report.html"
-    variants = params.load().variants
-    page.write(side_by_side.of([Results(root=paths.ROOT, variant=v) for v in variants]), output)
-    print(output)
+    for path in book.write(output or paths.ROOT / "build" / "report.html"):
+        print(path)
+
+
+@main.command()
+@variant_option
+def explain(variant: str | None) -> None:
+    """Explain softmax and cross-entropy in numbers, the last of them a model's.
+
+    The overflow that LogSumExp avoids, the gradient against autograd, and entropy, cross-entropy
+    and Kullback-Leibler divergence of what the workspace's model answers; by default the best one.
+
+    \b
+    Example: refashion explain
+             refashion explain --variant softmax
+    """
+    from rich.console import Console
+
+    from refashion.reporting import explained
+
+    console = Console(markup=False)
+    for table in explained.tables(explained.explain(variant)):
+        console.print(table)
+    console.print(explained.NOTES[-1])
 
 
 @main.command()

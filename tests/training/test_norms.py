@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as npst
 from refashion.training import norms
 from refashion.training.initial import Weights
 
-NORMS = {"l0": norms.l0, "l1": norms.l1, "l2": norms.l2, "infinity": norms.infinity}
-ORDERS = {"l0": 0, "l1": 1, "l2": 2, "infinity": math.inf}
+NORMS = {"l0": norms.l0, "l1": norms.l1, "l2": norms.l2, "linf": norms.linf}
+ORDERS = {"l0": 0, "l1": 1, "l2": 2, "linf": math.inf}
 # 30 bits of the largest magnitude of a layer, and 16.
-TOLERANCE = {"l0": 0.0, "l1": 1e-6, "l2": 1e-4, "infinity": 0.0}
+TOLERANCE = {"l0": 0.0, "l1": 1e-6, "l2": 1e-4, "linf": 0.0}
 
 
 def weights(seed: int = 0) -> Weights:
@@ -53,7 +53,7 @@ def test_norms_of_any_layer(values: np.ndarray) -> None:
     step = largest * 2**-15 * math.sqrt(weight.numel())
     for name, norm in NORMS.items():
         want = float(torch.linalg.vector_norm(weight.double().flatten(), ORDERS[name]))
-        assert norm(found) == pytest.approx(want, abs=0 if name in ("l0", "infinity") else step)
+        assert norm(found) == pytest.approx(want, abs=0 if name in ("l0", "linf") else step)
 
 
 @pytest.mark.parametrize("name", NORMS)

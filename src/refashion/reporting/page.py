@@ -2,12 +2,14 @@
 
 import base64
 import csv
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.table import Table
 
 from refashion import files, paths
 from refashion.data import prepared
@@ -22,8 +24,17 @@ from refashion.tracking.results import Results
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def write(found: Comparison, path: Path) -> None:
+def write(found: Comparison, path: Path, pages: Mapping[str, str] | None = None) -> None:
     """Write the page to `path`: tables, and of each training its pictures.
+
+    Parameters
+    ----------
+    found
+        The trainings.
+    path
+        Where to.
+    pages
+        Names of other pages to link to, from their files.
 
     Raises
     ------
@@ -31,15 +42,58 @@ def write(found: Comparison, path: Path) -> None:
         If nothing can be written there.
     """
     images = _test_images(found)
-    links, sections = [], []
+    links, sections = {}, []
     for i, (name, side) in enumerate(found.sides.items()):
-        links.append(f'<a href="#run-{i}">{escape(name)}</a>')
+        links[f"#run-{i}"] = name
         sections.append(_section(f"run-{i}", name, side, found.dataset, images))
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    render(
+        path,
         title=f"{found.dataset}: trainings side by side",
-        links="\n".join(links),
-        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in found.notes),
-        tables="\n".join(map(html, tables(found))),
+        links=links | dict(pages or {}),
+        notes=found.notes,
+        tables=tables(found),
+        sections=sections,
+    )
+
+
+def render(
+    path: Path,
+    *,
+    title: str,
+    links: Mapping[str, str],
+    notes: Iterable[str],
+    tables: Iterable[Table],
+    sections: Iterable[str],
+) -> None:
+    """Write a page to `path`.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    title
+        Of the page.
+    links
+        Text of every link, by what it points to.
+    notes
+        Paragraphs.
+    tables
+        In their order.
+    sections
+        HTML.
+
+    Raises
+    ------
+    UserError
+        If nothing can be written there.
+    """
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=title,
+        links="\n".join(
+            f'<a href="{escape(target)}">{escape(text)}</a>' for target, text in links.items()
+        ),
+        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        tables="\n".join(map(html, tables)),
         sections="\n".join(sections),
     )
     try:
@@ -90,7 +144,11 @@ def _section(anchor: str, name: str, side: Side, dataset: str, images: np.ndarra
             f'<p class="facts">{_facts(side)}</p>',
             *([f'<p class="note">{note}</p>'] if note else []),
             '<div class="pictures">',
-            *(_picture(f"{title}: {what}", figure) for what, figure in pictures.items() if figure),
+            *(
+                picture(f"{title}: {what}", figures.png(figure))
+                for what, figure in pictures.items()
+                if figure
+            ),
             "</div>",
             "</section>",
         ]
@@ -110,8 +168,9 @@ def _facts(side: Side) -> str:
     return "<br>".join(f"{k} <code>{escape(v)}</code>" for k, v in facts.items() if v)
 
 
-def _picture(alt: str, figure: Figure) -> str:
-    data, alt = base64.b64encode(figures.png(figure)).decode(), escape(alt)
+def picture(alt: str, png: bytes) -> str:
+    """A picture as HTML, in a box that scrolls where the screen is narrow."""
+    data, alt = base64.b64encode(png).decode(), escape(alt)
     return (
         f'<div class="scroll" role="region" aria-label="{alt}" tabindex="0">'
         f'<img src="data:image/png;base64,{data}" alt="{alt}"></div>'

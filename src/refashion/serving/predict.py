@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from refashion.training.initial import Weights
+
 ADVICE = f"give a picture of {SIDE}x{SIDE} pixels, light on black as in the data set"
 
 
@@ -89,13 +91,25 @@ def of_workspace(variant: str | None) -> Model:
     UserError
         If there is no such variant, or its model is missing or altered.
     """
+    chosen, dataset, weights = trained_here(variant)
+    return _portable(f"{chosen}, trained here", dataset, weights)
+
+
+def trained_here(variant: str | None) -> "tuple[str, str, Weights]":
+    """Name, data set and weights of a model as `of_workspace` takes it.
+
+    Raises
+    ------
+    UserError
+        As `of_workspace`.
+    """
     from refashion.evaluation import model
 
     known = params.load(paths.PARAMS)
     chosen = variant or _best(list(known.variants))
     known.resolved(chosen)  # refuses other names
     weights = model.load(paths.weights(chosen), paths.record(chosen))
-    return _portable(f"{chosen}, trained here", known.data.dataset, weights)
+    return chosen, known.data.dataset, weights
 
 
 def _best(variants: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from refashion.data import prepared
 from refashion.data.prepared import Split
+from refashion.errors import UserError
 from refashion.params.studies import InitialisationParams
 from refashion.studies.arm import Arm, Progress
 from refashion.studies.history import Row
@@ -45,7 +46,17 @@ def run(
         in which a network diverges.
     list of Gradient
         Of every scheme, depth and layer.
+
+    Raises
+    ------
+    UserError
+        If there are fewer images.
     """
+    if p.images > len(split.labels):
+        raise UserError(
+            f"studies.initialisation.images: {p.images} is more than the {len(split.labels)} "
+            "training images; lower it"
+        )
     chosen = Split(images=split.images[: p.images], labels=split.labels[: p.images])
     arms, gradients = [], []
     with Progress(NAME, len(SCHEMES) * p.depths) as progress:

@@ -59,7 +59,7 @@ def observe(model: int, epoch: Epoch, weights: Weights) -> Row:
         "l0": norms.l0(weights),
         "l1": norms.l1(weights),
         "l2": epoch.weight_norm,
-        "infinity": norms.infinity(weights),
+        "linf": norms.linf(weights),
     }
 
 

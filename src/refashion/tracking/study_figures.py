@@ -45,8 +45,8 @@ def weight_decay(root: Path) -> Figure:
         _finish(axes)
     for arm, style in zip(arms, ("-", "--", ":", "-."), strict=False):
         history, penalty = arm.history, arm.record["params"]["weight_decay"]
-        for norm, colour in zip(("l1", "l2", "infinity"), COLOURS, strict=False):
-            name = {"infinity": "maximum"}.get(norm, norm.upper())
+        for norm, colour in zip(("l1", "l2", "linf"), COLOURS, strict=False):
+            name = {"linf": "maximum"}.get(norm, norm.upper())
             norms.plot(
                 history["epoch"], history[norm], style, color=colour, label=f"{name}, {penalty:g}"
             )

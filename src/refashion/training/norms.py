@@ -30,7 +30,7 @@ def l2(weights: Weights) -> float:
     return math.sqrt(squares)
 
 
-def infinity(weights: Weights) -> float:
+def linf(weights: Weights) -> float:
     """Largest magnitude."""
     return max(float(w.abs().max()) for w in _only_weights(weights))
 
