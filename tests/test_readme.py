@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from refashion import paths
 from refashion.cli import main
 
 
@@ -55,6 +56,34 @@ def test_commands_are_exercised(readme: str, root: Path) -> None:
         elif tool == "dvc":
             missing = [w for w in words if w not in tests and w != "FOLDER"]
             assert not missing, f"no test runs dvc {' '.join(words)}: {missing}"
+
+
+@pytest.mark.parametrize(
+    ("study", "arm", "metric", "form"),
+    [
+        ("weight_decay", "decay_0", "train_loss", ".1e"),
+        ("weight_decay", "decay_0", "test_loss", ".2f"),
+        ("weight_decay", "decay_0", "l2", ".3f"),
+        ("weight_decay", "decay_3", "train_loss", ".1e"),
+        ("weight_decay", "decay_3", "test_loss", ".2f"),
+        ("weight_decay", "decay_3", "l2", ".3f"),
+        ("house_prices", "linear", "validation_log_rmse", ".3f"),
+        ("house_prices", "linear", "train_log_rmse", ".3f"),
+        ("house_prices", "linear_sgd", "validation_log_rmse", ".3f"),
+        ("house_prices", "linear_sgd", "train_log_rmse", ".3f"),
+        ("house_prices", "mlp", "validation_log_rmse", ".3f"),
+        ("house_prices", "mlp", "train_log_rmse", ".3f"),
+        ("k_fold", "softmax", "validation_accuracy", ".4f"),
+        ("k_fold", "mlp", "validation_accuracy", ".4f"),
+        ("k_fold", "dropout", "validation_accuracy", ".4f"),
+    ],
+)
+def test_studies_show_what_came_out(
+    readme: str, study: str, arm: str, metric: str, form: str
+) -> None:
+    found = json.loads(paths.study_metrics(study).read_text())[arm]
+    text = f"{found[metric]:{form}} ± {found[f'{metric}_deviation']:{form}}"
+    assert text in readme
 
 
 def test_table_shows_what_was_measured(readme: str, root: Path) -> None:

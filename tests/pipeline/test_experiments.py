@@ -65,6 +65,38 @@ def test_a_list(workspace, experiment) -> None:
     assert json.loads(runs(workspace, "a-list")["mlp"]["hidden"]) == [512, 256]
 
 
+def test_a_study(workspace, experiment) -> None:
+    printed = experiment("a-study", "-S", "studies.weight_decay.weight_decays=[0,1,3]")
+    assert "train@softmax' didn't change" in printed
+    assert "house_prices' didn't change" in printed
+    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("weight_decay").experiment_id])
+    arms = {run.info.run_name: run.data for run in found}
+    assert set(arms) == {"decay_0", "decay_1", "decay_3"}
+    assert [n for n, arm in arms.items() if arm.tags.get("dvc_exp") == "a-study"] == ["decay_1"]
+    metrics = shown(workspace, "a-study")["metrics"]["reports/studies/weight_decay/metrics.json"]
+    assert metrics["data"]["decay_1"]["l2"] == arms["decay_1"].metrics["l2"]
+    workspace.run("dvc", "plots", "diff", "--out", "plots")
+    assert "Test loss by epoch" in (workspace.root / "plots/index.html").read_text()
+
+
+def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
+    """Its folds are runs below the one that sums them up."""
+    assert "k_fold" not in workspace.run("dvc", "repro", "--dry")
+    assert "up to date" in workspace.run("dvc", "repro", "stages/k_fold/dvc.yaml")
+    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("k_fold").experiment_id])
+    arms = {run.info.run_name: run for run in found}
+    folds = [f"{name}_fold_{i}" for name in workspace.models for i in (1, 2)]
+    assert set(arms) == {*workspace.models, *folds}
+    for name in workspace.models:
+        own = [arms[f"{name}_fold_{i}"] for i in (1, 2)]
+        parent = arms[name]
+        assert {r.data.tags["mlflow.parentRunId"] for r in own} == {parent.info.run_id}
+        accuracies = [run.data.metrics["validation_accuracy"] for run in own]
+        assert parent.data.metrics["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
+
+
 def test_a_new_variant_in_a_temporary_folder(workspace, experiment) -> None:
     wide = "+variants.wide={hidden: [512], lr: 0.1}"
     experiment("wide", "--temp", "-S", wide, "-S", "device=cpu")

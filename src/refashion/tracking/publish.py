@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from refashion.errors import UserError
 from refashion.tracking import contents
 from refashion.tracking.context import Context
-from refashion.tracking.results import Results
+from refashion.tracking.results import ArmResults, Results
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def _confirm(run: "Run", results: Results, context: Context, store: Store) -> Pu
             client.log_artifacts(run_id, pictures, "figures")
         client.log_batch(run_id, metrics=contents.evaluation_metrics(results, time.time()))
         client.set_tag(run_id, "evaluation", results.evaluation_digest)
-    if context.experiment:
+    # An arm that an experiment has not changed is not one of its results.
+    if context.experiment and not isinstance(results, ArmResults):
         _add_experiments(run_id, [context.experiment], store)
     return Publication(
         variant=results.variant,

@@ -19,7 +19,8 @@ def report() -> None:
     inside = sorted(path.removeprefix(ROOT) for path in opened if path.startswith(ROOT))
     if stage := os.environ.get("DVC_STAGE"):
         folder = Path(os.environ["AUDIT_LOG"])
-        (folder / f"{stage.replace('@', '-')}.{os.getpid()}.json").write_text(json.dumps(inside))
+        name = stage.rpartition(":")[2].replace("@", "-")  # without the folder of its dvc.yaml
+        (folder / f"{name}.{os.getpid()}.json").write_text(json.dumps(inside))
 
 
 if os.environ.get("DVC_STAGE"):
