@@ -13,7 +13,7 @@ import torch
 
 from refashion import selftest
 from refashion.portable import exact, functions, softmax, streams
-from refashion.training import device, digest, initial, portable
+from refashion.training import device, digest, initial, loop, portable
 from refashion.training.native import NativeEngine
 from refashion.training.portable import PortableEngine
 
@@ -26,15 +26,21 @@ def of_portable() -> tuple[str, bool]:
     And whether the weights are those that the self-test expects.
     """
     sha, golden = hashlib.sha256(), json.loads(selftest.GOLDEN.read_text())["traces"]
-    data, identical = selftest.examples(CPU), True
+    identical = True
     for name, settings in selftest.INSTANCES.items():
         trace = selftest.trace(settings, CPU)
         identical = identical and trace == golden[name]
         sha.update(json.dumps(trace).encode())
+        data = selftest.examples(CPU, settings.loss)
         begin = initial.weights(settings.widths, 1)
         fit = PortableEngine(settings, begin, CPU).fit(data)
         sha.update(f"{fit.loss.hex()} {fit.accuracy.hex()}".encode())
         sha.update(portable.outputs(begin, data.inputs).numpy().tobytes())
+    settings = selftest.INSTANCES["numbers"]
+    data = selftest.examples(CPU, settings.loss)
+    several = [replace(settings, seed=seed, weight_decay=seed / 10) for seed in range(3)]
+    for training in loop.train_together(several, [(data, data)] * 3, device="cpu"):
+        sha.update(digest.weights(training.weights).encode())
     x = streams.normal((10_007,), 1)
     target = torch.arange(1000) % 10
     loss, gradient = softmax.cross_entropy(x[:10_000].view(1000, 10) * 30, target)

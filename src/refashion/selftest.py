@@ -40,13 +40,33 @@ INSTANCES = {
     "mlp": replace(PLAIN, hidden=(256,), dropout=(0.0,)),
     "dropout": replace(PLAIN, hidden=(256, 256), dropout=(0.2, 0.5), lr=0.5),
     "momentum": replace(PLAIN, hidden=(100,), dropout=(0.0,), momentum=0.9, weight_decay=0.001),
+    "numbers": replace(
+        PLAIN,
+        hidden=(32,),
+        dropout=(0.0,),
+        lr=0.01,
+        weight_decay=0.01,
+        num_inputs=48,
+        num_outputs=1,
+        loss="squared",
+        optimizer="adam",
+    ),
 }
 Trace = list[list[str]]
 """Epoch, step and tensor of a state, then the first 16 digits of the tensor's digest."""
 
 
-def examples(device: torch.device) -> Examples:
-    """Pixels and labels from a stream of their own; bright pixels betray the label."""
+def examples(device: torch.device, loss: str = "cross_entropy") -> Examples:
+    """Examples for a loss, from a stream of their own.
+
+    Pixels and labels, where bright pixels betray the label; for squared errors features, and
+    numbers that are the square of one feature.
+    """
+    if loss == "squared":
+        key = streams.key(0, streams.Purpose.SELFTEST, 1)
+        features = streams.normal((NUM_EXAMPLES, INSTANCES["numbers"].num_inputs), key)
+        first = features[:, :1].to(device)
+        return Examples(inputs=features.to(device, torch.float32), targets=first * first)
     key = streams.key(0, streams.Purpose.SELFTEST)
     numbers = streams.bits(NUM_EXAMPLES * (NUM_INPUTS + 1), key, device=device)
     numbers = numbers.view(NUM_EXAMPLES, NUM_INPUTS + 1)
@@ -60,7 +80,7 @@ def examples(device: torch.device) -> Examples:
 def trace(settings: Settings, device: torch.device) -> Trace:
     """Train with `settings` and digest every tensor after every step."""
     engine = PortableEngine(settings, initial.weights(settings.widths, settings.seed), device)
-    data, states = examples(device), []
+    data, states = examples(device, settings.loss), []
     for epoch in range(1, settings.epochs + 1):
 
         def keep(step: int, epoch: int = epoch) -> None:
