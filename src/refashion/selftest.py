@@ -44,7 +44,7 @@ INSTANCES = {
         PLAIN,
         hidden=(32,),
         dropout=(0.0,),
-        lr=0.01,
+        lr=0.001,
         weight_decay=0.01,
         num_inputs=48,
         num_outputs=1,

@@ -85,6 +85,16 @@ def test_a_run_by_its_id(workspace, refashion, client) -> None:
     assert workspace.run("git", "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.parametrize("variant", ["house_prices/mlp", "k_fold/softmax_fold_2"])
+def test_an_arm_of_a_study(workspace, refashion, client, variant: str) -> None:
+    (run,) = [r for r in runs(client, variant) if r.data.tags["variant"] == variant]
+    (found,) = tail(refashion("reproduce", run.info.run_id, "--json"))
+    assert found["verdict"]["variant"] == variant
+    assert found["verdict"]["outcome"] == "identical"
+    assert found["run_key"] == run.data.tags["run_key"]
+    assert client.get_run(run.info.run_id).data.tags["reproduced"] == "identical"
+
+
 def test_an_experiment_with_its_changes(restored, refashion, client) -> None:
     """Code and a setting changed, nothing committed; then the workspace moves on."""
     initial = restored.root / "src/refashion/training/initial.py"
