@@ -176,6 +176,13 @@ def test_names_of_models_are_names_of_files(load: Any, name: str) -> None:
     assert "is no legal name; it must be letters, digits, _ and -, a letter or digit first" in line
 
 
+def test_a_penalty_that_stands_there_twice(load: Any) -> None:
+    key = "studies.weight_decay.weight_decays"
+    assert mistakes(load, {key: [0, 3, 3.0]}) == [
+        f"params.yaml: {key}: 3.0 stands there twice; remove one"
+    ]
+
+
 def test_names_of_models_that_differ_in_case_alone(load: Any) -> None:
     raw = {"hidden": [], "optimizer": "adam", "lr": 1.0, "epochs": 1}
     assert mistakes(load, {f"{HOUSES}.models": {"MLP": raw, "linear": raw, "mlp": raw}}) == [

@@ -278,7 +278,9 @@ def test_what_is_asked_for_changes_nothing_of_the_known(known: Table, write: Any
         assert np.array_equal(houses.features(known, asked)[0], alone)
 
 
-@pytest.mark.parametrize("values", [[5.0, 5.0, 5.0], [5.0, None, None], [0.5, None, 0.5]])
+@pytest.mark.parametrize(
+    "values", [[5.0, 5.0, 5.0], [5.0, None, None], [0.5, None, 0.5], [0.1, 0.1, 0.1]]
+)
 def test_a_constant_column_tells_nothing(values: list[Any]) -> None:
     (found,) = houses.features(table({"c": values}))
     assert np.array_equal(found, np.zeros((3, 1)))

@@ -87,10 +87,10 @@ def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
     client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
     found = client.search_runs([client.get_experiment_by_name("k_fold").experiment_id])
     arms = {run.info.run_name: run for run in found}
-    folds = [f"{name}_fold_{i}" for name in workspace.models for i in (1, 2)]
+    folds = [f"{name}.fold_{i}" for name in workspace.models for i in (1, 2)]
     assert set(arms) == {*workspace.models, *folds}
     for name in workspace.models:
-        own = [arms[f"{name}_fold_{i}"] for i in (1, 2)]
+        own = [arms[f"{name}.fold_{i}"] for i in (1, 2)]
         parent = arms[name]
         assert {r.data.tags["mlflow.parentRunId"] for r in own} == {parent.info.run_id}
         accuracies = [run.data.metrics["validation_accuracy"] for run in own]

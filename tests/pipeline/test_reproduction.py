@@ -85,7 +85,7 @@ def test_a_run_by_its_id(workspace, refashion, client) -> None:
     assert workspace.run("git", "worktree", "list").count("\n") == 1
 
 
-@pytest.mark.parametrize("variant", ["house_prices/mlp", "k_fold/softmax_fold_2"])
+@pytest.mark.parametrize("variant", ["house_prices/mlp", "k_fold/softmax.fold_2"])
 def test_an_arm_of_a_study(workspace, refashion, client, variant: str) -> None:
     (run,) = [r for r in runs(client, variant) if r.data.tags["variant"] == variant]
     (found,) = tail(refashion("reproduce", run.info.run_id, "--json"))

@@ -81,6 +81,8 @@ def _read(path: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict[str, tupl
             header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run the stage `download_houses`") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; it must be a readable file") from None
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: no table ({error}); fetch the official file again") from None
     if not rows or any(len(row) != len(header) for row in rows) or not wanted <= set(header):
@@ -106,8 +108,8 @@ def digest(table: Table) -> str:
     sha = sha256("\n".join(table.ids).encode())
     for name, column in {**table.columns, PRICE: table.prices}.items():
         sha.update(f"\n{name}\n".encode())
-        text = column.dtype != np.float64
-        sha.update("\n".join(column).encode() if text else column.astype("<f8").tobytes())
+        number = column.dtype == np.float64
+        sha.update(column.astype("<f8").tobytes() if number else repr(column.tolist()).encode())
     return sha.hexdigest()
 
 
@@ -129,9 +131,7 @@ def features(known: Table, *others: Table) -> list[np.ndarray]:
     for name, column in known.columns.items():
         if column.dtype == np.float64:
             present = column[~np.isnan(column)].tolist()
-            mean = math.fsum(present) / max(1, len(present))
-            squares = math.fsum((x - mean) ** 2 for x in present)
-            deviation = math.sqrt(squares / max(1, len(present) - 1)) or 1.0
+            mean, deviation = _mean_deviation(present)
             for part, table in zip(parts, tables, strict=True):
                 part.append((table.columns[name] - mean) / deviation)
         else:
@@ -139,3 +139,12 @@ def features(known: Table, *others: Table) -> list[np.ndarray]:
                 for part, table in zip(parts, tables, strict=True):
                     part.append((table.columns[name] == value).astype(np.float64))
     return [np.nan_to_num(np.stack(part, 1)).astype(np.float32) for part in parts]
+
+
+def _mean_deviation(numbers: list[float]) -> tuple[float, float]:
+    """Mean, and standard deviation with n - 1 in the denominator; 1 where nothing deviates."""
+    if not numbers or min(numbers) == max(numbers):
+        return (numbers[0] if numbers else 0.0), 1.0
+    mean = math.fsum(numbers) / len(numbers)
+    squares = math.fsum((x - mean) ** 2 for x in numbers)
+    return mean, math.sqrt(squares / (len(numbers) - 1))

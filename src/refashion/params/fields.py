@@ -30,6 +30,13 @@ def _distinct_files(named: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    twice = [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands there twice; remove one")
+    return values
+
+
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")]
 Folds = Annotated[int, Field(ge=2, le=100, description="an integer from 2 to 100")]
@@ -46,6 +53,7 @@ Widths = Annotated[
 Penalties = Annotated[
     tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...],
     BeforeValidator(_tuple),
+    AfterValidator(_distinct),
     Field(min_length=1, description="a list of numbers >= 0, at least one"),
 ]
 Dropouts = Annotated[

@@ -53,14 +53,14 @@ class Arm:
     """The arm that sums this one up with others."""
 
 
-class Progress:
-    """Context in which one line on a terminal tells how many trainings of a study are done."""
+class Trainer:
+    """Trains the models of a study; one line on a terminal tells how many are done."""
 
     def __init__(self, study: str, total: int) -> None:
         self.study, self.total, self.done = study, total, 0
         self.enabled = sys.stderr.isatty()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, *exception: object) -> None:

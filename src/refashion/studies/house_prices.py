@@ -14,9 +14,10 @@ from refashion import files
 from refashion.data import houses, splits
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
+from refashion.errors import UserError
 from refashion.params.studies import HouseModelParams, HousePricesParams
 from refashion.portable import exact, functions
-from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.arm import Arm, Trainer, last, over
 from refashion.studies.history import Row
 from refashion.training import portable
 from refashion.training.engine import Examples
@@ -61,9 +62,9 @@ def run(
     asked = houses.read_asked(folder / HOUSE_FILES["test"], known)
     data = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, seed))
     arms = []
-    with Progress(NAME, len(p.models) * p.folds + 1) as progress:
+    with Trainer(NAME, len(p.models) * p.folds + 1) as trainer:
         for name, model in p.models.items():
-            trainings, rows = _train(progress, p, model, data, seed, numerics, device)
+            trainings, rows = _train(trainer, p, name, data, seed, numerics, device)
             settings = _settings(p, model, data[0], seed, numerics).as_dict()
             arms.append(
                 Arm(
@@ -78,7 +79,7 @@ def run(
         best = min(arms, key=lambda arm: arm.metrics[ERROR]).name
         model = p.models[best]
         inputs, of_asked = map(torch.from_numpy, houses.features(known, asked))
-        (training,), _ = _train(progress, p, model, [[(inputs, known)]], seed, numerics, device)
+        (training,), _ = _train(trainer, p, best, [[(inputs, known)]], seed, numerics, device)
     prices = _prices(training.weights, of_asked, model)
     return arms, Submission(model=best, ids=asked.ids.tolist(), prices=prices.tolist())
 
@@ -103,15 +104,16 @@ def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
 
 
 def _train(
-    progress: Progress,
+    trainer: Trainer,
     p: HousePricesParams,
-    model: HouseModelParams,
+    name: str,
     folds: Sequence[Fold],
     seed: int,
     numerics: str,
     device: str,
 ) -> tuple[list[Training], list[list[Row]]]:
     """Train a model on every fold."""
+    model = p.models[name]
     settings = [_settings(p, model, fold, seed, numerics) for fold in folds]
     data = []
     for fold in folds:
@@ -121,12 +123,18 @@ def _train(
     names = ("train_log_rmse", ERROR)
 
     def observe(number: int, epoch: Epoch, weights: Weights) -> Row:
-        return {
-            name: log_rmse(_prices(weights, inputs, model), torch.from_numpy(table.prices))
-            for name, (inputs, table) in zip(names, folds[number], strict=False)
+        found = {
+            measure: log_rmse(_prices(weights, inputs, model), torch.from_numpy(table.prices))
+            for measure, (inputs, table) in zip(names, folds[number], strict=False)
         }
+        if not all(map(math.isfinite, found.values())):
+            raise UserError(
+                f"studies.house_prices.models.{name}: predicts prices beyond all bounds in epoch "
+                f"{epoch.epoch}; use a learning rate below {model.lr:g}"
+            )
+        return found
 
-    return progress.train(settings, data, device, observe)
+    return trainer.train(settings, data, device, observe)
 
 
 def log_rmse(predicted: Tensor, prices: Tensor) -> float:

@@ -10,7 +10,7 @@ from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.errors import UserError
 from refashion.params.studies import InitialisationParams
-from refashion.studies.arm import Arm, Progress
+from refashion.studies.arm import Arm, Trainer
 from refashion.studies.history import Row
 from refashion.training import device as devices
 from refashion.training import initial, loop, norms
@@ -59,13 +59,13 @@ def run(
         )
     chosen = Split(images=split.images[: p.images], labels=split.labels[: p.images])
     arms, gradients = [], []
-    with Progress(NAME, len(SCHEMES) * p.depths) as progress:
+    with Trainer(NAME, len(SCHEMES) * p.depths) as trainer:
         for scheme in SCHEMES:
             trainings, own = [], []
             for depth in range(1, p.depths + 1):
                 settings = _settings(p, scheme, depth, seed, numerics)
                 own += _gradients(settings, scheme, chosen, device)
-                trainings.append(_train(progress, settings, chosen, device))
+                trainings.append(_train(trainer, settings, chosen, device))
             arms.append(
                 Arm(
                     name=scheme,
@@ -81,11 +81,11 @@ def run(
     return arms, gradients
 
 
-def _train(progress: Progress, settings: Settings, split: Split, device: str) -> Training:
+def _train(trainer: Trainer, settings: Settings, split: Split, device: str) -> Training:
     """Train one network as far as its numbers stay within bounds."""
     nothing = Split(images=split.images[:0], labels=split.labels[:0])
     try:
-        (training,), _ = progress.train([settings], [(split, nothing)], device, lambda *_: {})
+        (training,), _ = trainer.train([settings], [(split, nothing)], device, lambda *_: {})
     except Diverged as end:
         return end.before
     return training

@@ -6,7 +6,7 @@ import numpy as np
 
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
-from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.arm import Arm, Trainer, last, over
 from refashion.studies.history import Row
 from refashion.training.initial import Weights
 from refashion.training.loop import Epoch
@@ -46,12 +46,12 @@ def run(
     folds = splits.folds(known.labels, k, seed)
     inputs = {"known": prepared.digest(known)}
     arms = []
-    with Progress(NAME, k * len(variants)) as progress:
+    with Trainer(NAME, k * len(variants)) as trainer:
         for name, settings in variants.items():
             trainings, rows = [], []
             for held_out in folds:
                 pair = _without(known, held_out), _only(known, held_out)
-                (training,), (own,) = progress.train([settings], [pair], device, observe)
+                (training,), (own,) = trainer.train([settings], [pair], device, observe)
                 trainings.append(training)
                 rows.append(own)
             params = {**settings.as_dict(), "folds": k, "folds_seed": seed}
@@ -67,7 +67,7 @@ def run(
             )
             arms += [
                 Arm(
-                    name=f"{name}_fold_{fold}",
+                    name=f"{name}.fold_{fold}",
                     params={**params, "fold": fold},
                     inputs=inputs,
                     trainings=[training],

@@ -8,7 +8,7 @@ from torch import Tensor
 from refashion.params.studies import WeightDecayParams
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
-from refashion.studies.arm import Arm, Progress, last, over
+from refashion.studies.arm import Arm, Trainer, last, over
 from refashion.studies.history import Row
 from refashion.training import norms
 from refashion.training.engine import Examples
@@ -34,13 +34,13 @@ def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm
     seeds = range(seed, seed + p.seeds)
     data = {s: draw(p, s) for s in seeds}
     arms = []
-    with Progress(NAME, len(seeds) * len(p.weight_decays)) as progress:
+    with Trainer(NAME, len(seeds) * len(p.weight_decays)) as trainer:
         for weight_decay in p.weight_decays:
             settings = [_settings(p, weight_decay, s, numerics) for s in seeds]
-            trainings, rows = progress.train(settings, list(data.values()), device, observe)
+            trainings, rows = trainer.train(settings, list(data.values()), device, observe)
             arms.append(
                 Arm(
-                    name=f"decay_{weight_decay:g}",
+                    name="decay_" + repr(weight_decay).removesuffix(".0"),
                     params={**settings[0].as_dict(), "seeds": len(seeds), **_shape(p)},
                     inputs={"train": _digest(data, 0), "test": _digest(data, 1)},
                     trainings=trainings,

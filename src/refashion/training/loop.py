@@ -142,9 +142,9 @@ def train_together(
     Parameters
     ----------
     settings
-        Of every model; the number of epochs is the same.
+        Of every model; the engine and the number of epochs are the same.
     data
-        Examples of every model to learn from and to watch.
+        Examples of every model to learn from and to watch, all or none of which are empty.
     device, title
         As for `train`.
     after_epoch
@@ -162,13 +162,13 @@ def train_together(
     watched = [on_device(validation, place) for _, validation in data]
     if not all(map(len, examples)):
         raise UserError("training set: it is empty; check data.limit and data.validation")
-    models = _start_all(settings, examples, place)
+    models = _start_all(settings, examples, watched, place)
     trainings = [_nothing_yet(models.contract, weights, place) for weights in models.weights()]
     for epoch in range(1, settings[0].epochs + 1):
         tick = time.perf_counter()
         fits = models.train_epoch(examples, epoch)
         seconds = (time.perf_counter() - tick) / len(settings)
-        validations = models.fit(watched) if len(watched[0]) else [NOTHING] * len(settings)
+        validations = models.fit(watched) if all(map(len, watched)) else [NOTHING] * len(settings)
         weights = models.weights()
         for i, training in enumerate(trainings):
             row = _row(epoch, fits[i], validations[i], weights[i])
@@ -214,9 +214,13 @@ def _one_more(
 
 
 def _start_all(
-    settings: Sequence[Settings], examples: Sequence[Examples], device: torch.device
+    settings: Sequence[Settings],
+    examples: Sequence[Examples],
+    watched: Sequence[Examples],
+    device: torch.device,
 ) -> Together:
-    if stackable(settings, examples):
+    assert len({s.numerics for s in settings}) == 1
+    if stackable(settings, examples, watched):
         devices.keep_freed_memory()
         return Stack(settings, [_initial(s) for s in settings], device)
     return Separately([start(s, device) for s in settings])

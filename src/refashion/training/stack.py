@@ -56,7 +56,7 @@ class Separately:
         return [engine.weights() for engine in self.engines]
 
 
-def stackable(settings: Sequence[Settings], examples: Sequence[Examples]) -> bool:
+def stackable(settings: Sequence[Settings], *parts: Sequence[Examples]) -> bool:
     """Whether a stack can train these models: they differ in seed and weight decay alone."""
     first = settings[0]
     return (
@@ -65,7 +65,7 @@ def stackable(settings: Sequence[Settings], examples: Sequence[Examples]) -> boo
         and first.loss == "squared"
         and not any(first.dropout)
         and all(replace(s, seed=0, weight_decay=0.0) == _plain(first) for s in settings)
-        and len({own.inputs.shape for own in examples}) == 1
+        and all(len({own.inputs.shape for own in part}) == 1 for part in parts)
     )
 
 
