@@ -42,7 +42,7 @@ class Group(click.Group):
             sys.exit(130)
 
 
-variant_option = click.option("--variant", help="This variant alone.")
+variant_option = click.option("--variant", help="This variant alone, or STUDY/ARM.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -329,7 +329,7 @@ def report(output: Path | None) -> None:
 
 
 @main.command()
-@variant_option
+@click.option("--variant", help="The workspace's model of this variant; by default the best one.")
 def explain(variant: str | None) -> None:
     """Explain softmax and cross-entropy in numbers, the last of them a model's.
 

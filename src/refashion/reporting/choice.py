@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def choose(
     texts: Iterable[str], experiment: str | None, tag: str | None, store: Store
 ) -> "list[Run]":
-    """Find all runs that are meant, each once.
+    """Find all runs of variants that are meant, each once.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def choose(
     Raises
     ------
     UserError
-        If one of these means no run.
+        If one of these means no run, or none of a variant.
     """
     asked = {text: runs.find(text, store) for text in texts}
     if experiment is not None:
@@ -45,7 +45,13 @@ def choose(
                 f"{name}: there is no such run at {store.uri}; see all runs with `make ui`, or "
                 "name another store in MLFLOW_TRACKING_URI"
             )
-    return list({run.info.run_id: run for found in asked.values() for run in found}.values())
+        if all(map(runs.of_a_study, found)):
+            raise UserError(
+                f"{name}: is of a study, whose arms are compared on a page of their own: "
+                "make report"
+            )
+    every = {run.info.run_id: run for found in asked.values() for run in found}
+    return [run for run in every.values() if not runs.of_a_study(run)]
 
 
 def _in_experiment(name: str, store: Store) -> "list[Run]":

@@ -167,13 +167,12 @@ def _predictions_at(revision: str) -> dict[str, Predictions]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         claim = reproduce.from_revision(commit, folder)
-        missing = [r.variant for r in claim.results if not r.has(paths.predictions(r.variant))]
+        known = [one for one in claim.results if one.answers]
+        missing = [one for one in known if not one.has(one.answers[0])]
         if missing:
             with worktree.checkout(claim.state) as root:
-                worktree.rerun(root, [f"evaluate@{variant}" for variant in missing])
-                for variant in missing:
-                    path = paths.predictions(variant).relative_to(paths.ROOT)
+                worktree.rerun(root, [one.stage for one in missing])
+                for one in missing:
+                    path = one.answers[0].relative_to(paths.ROOT)
                     shutil.copyfile(root / path, folder / path)
-        return {
-            r.variant: predictions.read(r.file(paths.predictions(r.variant))) for r in claim.results
-        }
+        return {one.variant: predictions.read(one.file(one.answers[0])) for one in known}

@@ -115,6 +115,11 @@ def with_tag(key: str, value: str, store: Store) -> "list[Run]":
     return [run for run in _all(store) if run.data.tags.get(key) == value]
 
 
+def of_a_study(run: "Run") -> bool:
+    """Whether a run holds an arm of a study."""
+    return "/" in run.data.tags["variant"]
+
+
 def _all(store: Store) -> "list[Run]":
     """Every run that was published whole, newest first."""
     ids = [e.experiment_id for e in store.client.search_experiments()]
@@ -149,9 +154,8 @@ def read(run: "Run", folder: Path, store: Store) -> Published:
     """
     folder.mkdir(parents=True, exist_ok=True)
     store.client.download_artifacts(run.info.run_id, "", str(folder))
-    variant = run.data.tags["variant"]
-    kind = PublishedArm if "/" in variant else Published
-    published = kind(root=folder, variant=variant, run=run)
+    kind = PublishedArm if of_a_study(run) else Published
+    published = kind(root=folder, variant=run.data.tags["variant"], run=run)
     for name in _altered(published):
         raise UserError(
             f"run {run.info.run_id}: its artifact {name} was altered after it was published; "
