@@ -19,7 +19,10 @@ class Dataset:
     """Display names of the ten classes, in the order of their labels."""
 
     torchvision: str | None = None
-    """Class of ``torchvision.datasets`` that pins the files; none: made from scikit-learn's."""
+    """Class of ``torchvision.datasets`` that knows mirrors; none: made from scikit-learn's."""
+
+    checksums: tuple[str, ...] = ()
+    """MD5 (hexadecimal) of the files, in the order of `FILES`, as torchvision pins them."""
 
     authors: tuple[str, ...] = ()
     """Folders (URLs) in which the authors keep the same files, besides torchvision's mirrors."""
@@ -40,14 +43,35 @@ DATASETS = {
             "Ankle boot",
         ),
         torchvision="FashionMNIST",
+        checksums=(
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
         authors=(
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
     ),
-    "mnist": Dataset(classes=DIGITS, torchvision="MNIST"),
+    "mnist": Dataset(
+        classes=DIGITS,
+        torchvision="MNIST",
+        checksums=(
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
     "kmnist": Dataset(
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         torchvision="KMNIST",
+        checksums=(
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
     ),
     "digits": Dataset(classes=DIGITS),
 }

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -51,8 +51,8 @@ class Official:
     checksums: dict[str, str]
     """Name of a file -> its MD5 or SHA-1 (hexadecimal)."""
 
-    mirrors: tuple[str, ...]
-    """Folders (URLs) with all the files."""
+    mirrors: Callable[[], Sequence[str]]
+    """Gives folders (URLs) with all the files, when no folder of this machine has them."""
 
 
 def fetch(dataset: str, folder: Path) -> None:
@@ -75,9 +75,7 @@ def fetch(dataset: str, folder: Path) -> None:
             for name, values in made.items():
                 idx.write(parts[name], values)
     else:
-        pinned = official(dataset)
-        mirrors = (*pinned.mirrors, *DATASETS[dataset].authors)
-        _collect(dataset, Official(checksums=pinned.checksums, mirrors=mirrors), folder)
+        _collect(dataset, official(dataset), folder)
 
 
 def fetch_houses(dataset: str, folder: Path) -> None:
@@ -104,16 +102,21 @@ def fetch_houses(dataset: str, folder: Path) -> None:
             for name, text in tables.items():
                 parts[name].write_text(text, encoding="utf-8", newline="\n")
     else:
-        pinned = Official(checksums=HOUSE_CHECKSUMS, mirrors=HOUSE_MIRRORS)
+        pinned = Official(checksums=HOUSE_CHECKSUMS, mirrors=lambda: HOUSE_MIRRORS)
         _collect("house_prices", pinned, folder)
 
 
 def official(dataset: str) -> Official:
-    """Names, checksums and mirrors of the files of `dataset`, as torchvision pins them."""
-    from torchvision import datasets  # 1.3 s on top of torch: for the stage `download` alone
+    """Names, checksums and mirrors of the files of `dataset`."""
+    known = DATASETS[dataset]
+    names = (name for pair in FILES.values() for name in pair)
 
-    pinned = getattr(datasets, str(DATASETS[dataset].torchvision))
-    return Official(checksums=dict(pinned.resources), mirrors=tuple(pinned.mirrors))
+    def mirrors() -> Sequence[str]:
+        from torchvision import datasets  # takes seconds: for a machine without the files alone
+
+        return (*getattr(datasets, str(known.torchvision)).mirrors, *known.authors)
+
+    return Official(checksums=dict(zip(names, known.checksums, strict=True)), mirrors=mirrors)
 
 
 def folders(dataset: str) -> list[Path]:
@@ -177,8 +180,12 @@ def _collect(dataset: str, pinned: Official, folder: Path) -> None:
 def _fill(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
     missing = dict(pinned.checksums)
     tried = [] if os.environ.get(VARIABLE) else [f"{VARIABLE}: is not set"]
-    sources: list[Path | str] = [*folders(dataset), *pinned.mirrors]
-    for source in sources:
+
+    def sources() -> Iterator[Path | str]:
+        yield from folders(dataset)
+        yield from pinned.mirrors()
+
+    for source in sources():
         try:
             if isinstance(source, Path) and not source.is_dir():
                 raise SourceError("there is no such folder")
