@@ -43,9 +43,8 @@ def run_study() -> None:
 
 
 def links(page: Path) -> set[str]:
-    found = re.findall(r'href="([^"#]+)"', page.read_text())
-    assert not any(target.startswith(("http", "data:", "/")) for target in found)
-    return set(found)
+    """Files that a page links to."""
+    return set(re.findall(r'<a href="([^"#]+)"', page.read_text()))
 
 
 @pytest.mark.usefixtures("workspace")

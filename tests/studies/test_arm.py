@@ -202,7 +202,8 @@ def test_record(folders: Path) -> None:
         if own.parent:
             determined["parent"] = "zebra"
         digests = "\n".join(digest.weights(training.weights) for training in own.trainings)
-        rows = json.dumps(own.history, sort_keys=True)
+        numbered = [{"epoch": float(i), **row} for i, row in enumerate(own.history, start=1)]
+        rows = json.dumps(numbered, sort_keys=True)
         compact = json.dumps(determined, sort_keys=True, separators=(",", ":"))
         assert found[own.name] == {
             **determined,

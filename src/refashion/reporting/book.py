@@ -1,9 +1,11 @@
 """All pages of a workspace, linked to each other."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from refashion import params, paths
+from refashion.errors import UserError
 from refashion.reporting import explained, page, side_by_side, studies
 from refashion.tracking import figures
 from refashion.tracking.results import Results
@@ -14,7 +16,8 @@ EXPLAINED = "explained"
 def write(path: Path) -> Iterator[Path]:
     """Write the variants' page to `path`, and those of studies and the explanation beside it.
 
-    A study that has not run in this workspace has no page.
+    A study that has not run in this workspace has no page, and nothing is explained where the
+    model or the test images are missing.
 
     Yields
     ------
@@ -26,27 +29,39 @@ def write(path: Path) -> Iterator[Path]:
     UserError
         If a result is missing, or nothing can be written there.
     """
-    ran = [name for name in studies.TITLES if paths.study_record(name).exists()]
-    beside = {
-        name: path.with_name(f"{path.stem}-{name}{path.suffix}") for name in (*ran, EXPLAINED)
-    }
-    titles = {**studies.TITLES, EXPLAINED: "Softmax and cross-entropy"}
-    links = {path.name: "Variants", **{file.name: titles[n] for n, file in beside.items()}}
+    titles = {name: studies.TITLES[name] for name in studies.TITLES if _has_run(name)}
+    if found := _explanation():
+        titles[EXPLAINED] = "Softmax and cross-entropy"
+    beside = {name: path.with_name(f"{path.stem}-{name}{path.suffix}") for name in titles}
+    others = {beside[name].name: title for name, title in titles.items()}
+    links = {path.name: "Variants", **others}
     variants = [Results(root=paths.ROOT, variant=v) for v in params.load().variants]
-    others = {target: text for target, text in links.items() if target != path.name}
     page.write(side_by_side.of(variants), path, others)
     yield path
-    for name in ran:
-        studies.write(paths.ROOT, name, beside[name], links)
-        yield beside[name]
-    found = explained.explain(None)
-    picture = page.picture(titles[EXPLAINED], figures.png(explained.picture(found)))
-    page.render(
-        beside[EXPLAINED],
-        title=titles[EXPLAINED],
-        links=links,
-        notes=explained.NOTES,
-        tables=explained.tables(found),
-        sections=[f"<section>{picture}</section>"],
-    )
-    yield beside[EXPLAINED]
+    for name, file in beside.items():
+        if name == EXPLAINED:
+            assert found is not None
+            picture = page.picture(titles[name], figures.png(explained.picture(found)))
+            page.render(
+                file,
+                title=titles[name],
+                links=links,
+                notes=explained.NOTES,
+                tables=explained.tables(found),
+                sections=[f"<section>{picture}</section>"],
+            )
+        else:
+            studies.write(paths.ROOT, name, file, links)
+        yield file
+
+
+def _has_run(study: str) -> bool:
+    return paths.study_record(study).exists()
+
+
+def _explanation() -> explained.Explained | None:
+    try:
+        return explained.explain(None)
+    except UserError as error:
+        print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
+        return None

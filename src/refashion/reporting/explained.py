@@ -83,8 +83,8 @@ def _gradient_error() -> float:
 
 
 def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[ClassInformation]:
-    terms = softmax.SoftmaxTerms.of(logits)
-    probabilities, logarithms = terms.probabilities(), terms.log_probabilities()
+    logarithms = softmax.log_softmax(logits)
+    probabilities = functions.exp(logarithms)  # not 0 where the softmax itself is
     predicted = logits.argmax(1)
     found = []
     for i, name in enumerate(classes):
@@ -102,7 +102,7 @@ def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cl
                 images=n,
                 entropy=_information(truth, truth),
                 cross_entropy=_information(truth, mean),
-                doubt=-sum(doubt),
+                doubt=0.0 - sum(doubt),
             )
         )
     return found
@@ -111,7 +111,7 @@ def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cl
 def _information(p: Tensor, q: Tensor) -> float:
     """``- sum p log q`` in nats; what never happens adds nothing."""
     happens = p > 0
-    return -sum((p[happens] * functions.log(q[happens])).tolist())
+    return 0.0 - sum((p[happens] * functions.log(q[happens])).tolist())
 
 
 def tables(found: Explained) -> Iterator[Table]:

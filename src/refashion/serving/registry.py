@@ -50,7 +50,7 @@ def one_run(text: str, store: Store) -> "Run":
     Raises
     ------
     UserError
-        If it means none, or several.
+        If it means none, several, or a run without a model.
     """
     found = runs.find(text, store)
     if not found:
@@ -61,6 +61,8 @@ def one_run(text: str, store: Store) -> "Run":
     if len(found) > 1:
         names = ", ".join(f"{run.data.tags['variant']} {run.info.run_id}" for run in found)
         raise UserError(f"{text}: means {len(found)} runs; give the id of one: {names}")
+    if runs.of_a_study(found[0]):
+        raise UserError(f"{text}: is of a study and has no model; choose a run of a variant")
     return found[0]
 
 

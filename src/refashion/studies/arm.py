@@ -149,7 +149,9 @@ def _record(study: str, arm: Arm) -> dict[str, Any]:
     }
     weights = [digest.weights(training.weights) for training in arm.trainings]
     outputs = {
-        "history": history.digest(arm.history),
+        "history": history.digest(
+            [{"epoch": float(i), **row} for i, row in enumerate(arm.history, start=1)]
+        ),
         "weights": hashlib.sha256("\n".join(weights).encode()).hexdigest(),
         **arm.outputs,
     }

@@ -9,5 +9,5 @@ Row = dict[str, float]
 
 
 def digest(rows: Sequence[Row]) -> str:
-    """SHA-256 (hexadecimal) of the rows of an arm."""
+    """SHA-256 (hexadecimal) of the rows of an arm, each with its epoch."""
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

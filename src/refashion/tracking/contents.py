@@ -36,7 +36,7 @@ def training_metrics(results: Results, now: float) -> "list[Metric]":
 
     log = results.log
     history = dict(results.history)
-    epochs = history.pop("epoch")  # a measure may end before the last
+    epochs = history.pop("epoch", [])  # a measure may end before the last
     moment, moments = times(results, now)[0], []
     for seconds in log["seconds_per_epoch"] if log else [0.0] * len(epochs):
         moment += seconds
@@ -46,7 +46,7 @@ def training_metrics(results: Results, now: float) -> "list[Metric]":
         for name, values in history.items()
         for value, moment, epoch in zip(values, moments, epochs, strict=False)
     ]
-    if log:
+    if log and epochs:
         speed = {
             "seconds_per_epoch": sum(log["seconds_per_epoch"]) / len(epochs),
             "images_per_second": log["images_per_second"],

@@ -135,7 +135,8 @@ class Results:
     @cached_property
     def history(self) -> dict[str, list[float]]:
         """Columns of numbers by epoch, to the first that is empty; without those that are."""
-        names = [name for name in self.rows[0] if name not in ("arm", "weights_sha256")]
+        every = self.rows[0] if self.rows else ()
+        names = [name for name in every if name not in ("arm", "weights_sha256")]
         columns = {
             name: [float(row[name]) for row in takewhile(itemgetter(name), self.rows)]
             for name in names
@@ -290,8 +291,9 @@ class ArmResults(Results):
     @property
     def history_digest(self) -> str:
         """SHA-256 of its rows, as the record has it."""
-        rows = [{k: float(v) for k, v in row.items() if v} for row in map(_measures, self.rows)]
-        return history.digest(rows)
+        return history.digest(
+            [{k: float(v) for k, v in row.items() if v and k != "arm"} for row in self.rows]
+        )
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -312,13 +314,7 @@ class ArmResults(Results):
         return super()._log().get(self.arm, {})
 
     def _own(self, arms: dict[str, Any]) -> Any:
-        if self.arm not in arms:
-            raise UserError(f"{self.study}: has no arm {self.arm!r}; there are {', '.join(arms)}")
         return arms[self.arm]
-
-
-def _measures(row: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in row.items() if name not in ("arm", "epoch")}
 
 
 def stage(study: str) -> str:

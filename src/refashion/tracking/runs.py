@@ -1,6 +1,7 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,7 +167,6 @@ def read(run: "Run", folder: Path, store: Store) -> Published:
 
 def _altered(published: Published) -> list[str]:
     """Artifacts that are not what the run's tags and its record promise."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     tags = published.tags
@@ -179,17 +179,22 @@ def _altered(published: Published) -> list[str]:
         intact = False
     if not intact or published.outputs_digest != tags["result"]:
         return ["record.json"]
-    weights = outputs["weights"]
-    if published.weights:
-        try:
-            weights = digest.weights(load_file(published.file(published.weights)))
-        except (SafetensorError, ValueError):
-            weights = "unreadable"
-    altered = {
-        "weights.safetensors": weights != outputs["weights"],
-        "history.csv": published.history_digest != outputs["history"],
-        ", ".join(path.name for path in published.evaluation_files): (
-            published.evaluation_digest != tags["evaluation"]
-        ),
+    of_evaluation = ", ".join(path.name for path in published.evaluation_files)
+    promised = {
+        "history.csv": (lambda: published.history_digest, outputs["history"]),
+        of_evaluation: (lambda: published.evaluation_digest, tags["evaluation"]),
     }
-    return [name for name, is_altered in altered.items() if is_altered]
+    if file := published.weights:
+        weights = published.file(file)
+        promised[weights.name] = (lambda: digest.weights(load_file(weights)), outputs["weights"])
+    return [name for name, (found, wanted) in promised.items() if _or_none(found) != wanted]
+
+
+def _or_none(digest: Callable[[], str]) -> str | None:
+    """A digest, or None of what cannot be read any more."""
+    from safetensors import SafetensorError
+
+    try:
+        return digest()
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from refashion import paths, studies
 from refashion.tracking import results
@@ -108,7 +109,8 @@ def initialisation(root: Path) -> Figure:
         label = LABELS.get(arm.arm, arm.arm)
         for axes, rows, x in ((by_depth, first, "depth"), (by_layer, deepest, "layer")):
             positive = [(int(row[x]), float(row["norm"])) for row in rows if float(row["norm"])]
-            axes.plot(*zip(*positive, strict=True), "o-", ms=3.5, color=colour, label=label)
+            if positive:
+                axes.plot(*zip(*positive, strict=True), "o-", ms=3.5, color=colour, label=label)
         last = [
             (depth, arm.history[f"loss_depth_{depth}"][-1])
             for depth in range(1, depths + 1)
@@ -123,6 +125,7 @@ def initialisation(root: Path) -> Figure:
     losses.set(xlabel="hidden layers", ylabel="training loss / nats", title="after the last epoch")
     by_depth.legend(frameon=False, fontsize=8)
     for axes in (by_depth, by_layer, losses):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(axes)
     return drawn
 
