@@ -91,6 +91,7 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 .PHONY: k-fold
 k-fold: $(READY) ## Validate every variant on folds of the training images (a minute or two)
 	dvc repro stages/k_fold/dvc.yaml
+	python stages track k_fold
 
 .PHONY: gate
 gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (BASELINE=REV)

@@ -105,12 +105,15 @@ def settings(model: HouseModelParams, num_inputs: int) -> Settings:
 
 
 def test_arms_are_the_models(found: Any, known: houses.Table) -> None:
-    arms, _ = found
+    arms, submission = found
     assert [arm.name for arm in arms] == ["linear", "mlp"]
     for arm, model in zip(arms, MODELS.values(), strict=True):
         expected = settings(model, 6).as_dict()
         assert arm.params == {**expected, "folds": 3, "log_price": model.log_price}
-        assert arm.inputs == {"train": houses.digest(known)}
+        assert arm.inputs["train"] == houses.digest(known)
+        assert ("test" in arm.inputs) == (arm.name == submission.model)
+        best = {"submission": submission.digest}
+        assert arm.outputs == (best if arm.name == submission.model else {})
         assert len(arm.trainings) == 3 and len(arm.history) == model.epochs
 
 

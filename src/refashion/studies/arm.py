@@ -26,7 +26,7 @@ Observe = Callable[[int, Epoch, Weights], Row]
 """From a model's number, an epoch and the weights after it to what the study wants to know."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Arm:
     """What the trainings of one kind came to."""
 

@@ -1,8 +1,10 @@
 """Prediction of house prices, validated on folds (book, section 4.10)."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,11 @@ class Submission:
     ids: list[str]
     prices: list[float]
     """Dollars."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of houses and prices."""
+        return sha256(json.dumps([self.ids, self.prices]).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the form that Kaggle takes."""
@@ -76,12 +83,17 @@ def run(
                     metrics={"folds": p.folds, **last(rows)},
                 )
             )
-        best = min(arms, key=lambda arm: arm.metrics[ERROR]).name
-        model = p.models[best]
+        best = min(arms, key=lambda arm: arm.metrics[ERROR])
         inputs, of_asked = map(torch.from_numpy, houses.features(known, asked))
-        (training,), _ = _train(trainer, p, best, [[(inputs, known)]], seed, numerics, device)
-    prices = _prices(training.weights, of_asked, model)
-    return arms, Submission(model=best, ids=asked.ids.tolist(), prices=prices.tolist())
+        (training,), _ = _train(trainer, p, best.name, [[(inputs, known)]], seed, numerics, device)
+    prices = _prices(training.weights, of_asked, p.models[best.name])
+    submission = Submission(model=best.name, ids=asked.ids.tolist(), prices=prices.tolist())
+    arms[arms.index(best)] = replace(
+        best,
+        inputs={**best.inputs, "test": houses.digest(asked)},
+        outputs={"submission": submission.digest},
+    )
+    return arms, submission
 
 
 Fold = Sequence[tuple[Tensor, Table]]

@@ -248,10 +248,10 @@ class ArmResults(Results):
 
     @property
     def training_files(self) -> tuple[Path, ...]:
-        """The study's record and history, and its gradients or its submission if it has any."""
-        more = (paths.gradients(self.study), paths.submission(self.study))
-        here = tuple(path for path in more if self.has(path))
-        return (paths.study_record(self.study), paths.study_history(self.study), *here)
+        """The study's record and history, and its gradients or submission if this arm has any."""
+        own = (paths.study_record(self.study), paths.study_history(self.study))
+        gradients = (paths.gradients(self.study),) if "gradients" in self.record["outputs"] else ()
+        return (*own, *gradients, *self.cached)
 
     @property
     def evaluation_files(self) -> tuple[Path, ...]:
@@ -265,8 +265,9 @@ class ArmResults(Results):
 
     @property
     def cached(self) -> tuple[Path, ...]:
-        """None that its digests need."""
-        return ()
+        """The submission, if this arm has it."""
+        has = "submission" in self.record["outputs"]
+        return (paths.submission(self.study),) if has else ()
 
     def at(self, root: Path) -> "ArmResults":
         """The same of another checkout."""

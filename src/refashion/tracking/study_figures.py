@@ -100,8 +100,9 @@ def initialisation(root: Path) -> Figure:
     with arms[0].file(paths.gradients("initialisation")).open(newline="") as file:
         gradients = list(csv.DictReader(file))
     depths = arms[0].record["params"]["depths"]
-    drawn = blank(12.5, 3.9, "initialisation: gradients at the start, and learning, by depth")
-    by_depth, by_layer, losses = drawn.subplots(1, 3)
+    middle = (depths + 1) // 2
+    drawn = blank(14.5, 3.7, "initialisation: gradients at the start, and what comes of them")
+    by_depth, by_layer, curves, losses = drawn.subplots(1, 4)
     for arm, colour in zip(arms, COLOURS, strict=False):
         own = [row for row in gradients if row["arm"] == arm.arm]
         first = [row for row in own if row["layer"] == "1"]
@@ -111,6 +112,8 @@ def initialisation(root: Path) -> Figure:
             positive = [(int(row[x]), float(row["norm"])) for row in rows if float(row["norm"])]
             if positive:
                 axes.plot(*zip(*positive, strict=True), "o-", ms=3.5, color=colour, label=label)
+        if curve := arm.history.get(f"loss_depth_{middle}"):
+            curves.plot(arm.history["epoch"][: len(curve)], curve, "o-", ms=3.5, color=colour)
         last = [
             (depth, arm.history[f"loss_depth_{depth}"][-1])
             for depth in range(1, depths + 1)
@@ -122,9 +125,12 @@ def initialisation(root: Path) -> Figure:
     by_layer.set_yscale("log")
     by_depth.set(xlabel="hidden layers", ylabel="gradient norm", title="of the first layer")
     by_layer.set(xlabel="layer", title=f"of every layer, {depths} hidden")
-    losses.set(xlabel="hidden layers", ylabel="training loss / nats", title="after the last epoch")
+    curves.set(xlabel="epoch", ylabel="training loss / nats", title=f"{middle} hidden layers")
+    losses.set(xlabel="hidden layers", title="loss in the last epoch")
+    for axes in (curves, losses):
+        axes.set_ylim(0, 3)
     by_depth.legend(frameon=False, fontsize=8)
-    for axes in (by_depth, by_layer, losses):
+    for axes in (by_depth, by_layer, curves, losses):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(axes)
     return drawn
