@@ -65,7 +65,7 @@ repro: $(READY) ## Run the whole pipeline, or what changed in it: the one comman
 		echo "See and compare the runs in MLflow: make ui"; \
 	elif [ -e logs/no-source.txt ] && [ -z "$$REFASHION_NO_DEMO" ]; then \
 		echo; \
-		echo "NOT THE REAL DATA: the image files are not in reach, so nothing was trained on them."; \
+		echo "NOT THE REAL DATA: the official files are not in reach, so nothing was trained on them."; \
 		echo "What follows is the demo, on the small images that ship with scikit-learn."; \
 		echo; \
 		$(MAKE) --no-print-directory demo || exit; \
