@@ -33,6 +33,7 @@ def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm
     """
     seeds = range(seed, seed + p.seeds)
     data = {s: draw(p, s) for s in seeds}
+    sizes = {"num_train": p.train, "num_test": p.test}
     arms = []
     with Trainer(NAME, len(seeds) * len(p.weight_decays)) as trainer:
         for weight_decay in p.weight_decays:
@@ -41,7 +42,7 @@ def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm
             arms.append(
                 Arm(
                     name="decay_" + repr(weight_decay).removesuffix(".0"),
-                    params={**settings[0].as_dict(), "seeds": len(seeds), **_shape(p)},
+                    params={**settings[0].as_dict(), "seeds": len(seeds), **sizes},
                     inputs={"train": _digest(data, 0), "test": _digest(data, 1)},
                     trainings=trainings,
                     history=over(rows),
@@ -96,10 +97,6 @@ def _settings(p: WeightDecayParams, weight_decay: float, seed: int, numerics: st
         initialisation="unit_normal",
         loss="squared",
     )
-
-
-def _shape(p: WeightDecayParams) -> dict[str, int]:
-    return {"num_train": p.train, "num_test": p.test}
 
 
 def _digest(data: dict[int, tuple[Examples, Examples]], part: int) -> str:

@@ -42,14 +42,14 @@ class SGD:
         self.decay = weight_decay * settings.lr
         if isinstance(self.decay, Tensor):
             self.decay = self.decay.to(torch.float32)
-        self.decays = bool(torch.as_tensor(weight_decay).any())
+        self.decaying = bool(torch.as_tensor(weight_decay).any())
         self.parameters = parameters
         self.velocities = [torch.zeros_like(p) for p in parameters] if self.momentum else []
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * gradient``, or the velocity that such steps add up to."""
         for i, (parameter, step) in enumerate(zip(self.parameters, gradients, strict=True)):
-            if self.decays and i % 2 == 0:
+            if self.decaying and i % 2 == 0:
                 step.add_(parameter * self.decay)
             if self.momentum:
                 step = self.velocities[i].mul_(self.momentum).add_(step)
@@ -73,7 +73,7 @@ class Adam:
         wide = [torch.ones_like(p, dtype=torch.float64) for p in parameters]
         decays = [weight_decay, 0.0] * (len(parameters) // 2)
         self.decay = _flat([one * decay for one, decay in zip(wide, decays, strict=True)])
-        self.decays = bool(self.decay.any())
+        self.decaying = bool(self.decay.any())
         self.mean = torch.zeros_like(self.decay)
         self.square = torch.zeros_like(self.decay)
         self.powers = (1.0, 1.0)
@@ -84,7 +84,7 @@ class Adam:
         # By products: the library's own power may be rounded otherwise elsewhere.
         self.powers = (self.powers[0] * one, self.powers[1] * two)
         gradient = _flat(gradients)
-        if self.decays:
+        if self.decaying:
             gradient.add_(_flat(self.parameters).mul_(self.decay))
         self.mean.mul_(one).add_(gradient * (1 - one))
         self.square.mul_(two).add_(gradient.mul_(gradient).mul_(1 - two))
