@@ -5,14 +5,13 @@ from collections.abc import Callable
 from itertools import count, pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from serving import Epoch, serve
 
 from refashion.data import prepared
 from refashion.training import device as devices
 from refashion.training import loop
-from refashion.training.engine import Examples, batches
+from refashion.training.engine import batches
 from refashion.training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -42,10 +41,7 @@ def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
 
 def engine(numerics: str, split: prepared.Split) -> Callable[[str], Epoch]:
     """One of the engines, on all images of a split."""
-    examples = Examples(
-        inputs=torch.from_numpy(np.asarray(split.images)),
-        targets=torch.from_numpy(split.labels.astype(np.int64)),
-    )
+    examples = loop.on_device(split, CPU)
 
     def contender(variant: str) -> Epoch:
         chosen = settings(variant, numerics)

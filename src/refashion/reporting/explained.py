@@ -14,7 +14,7 @@ from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.portable import exact, functions, softmax, streams
 from refashion.serving import predict
-from refashion.tracking.figures import TRAIN, VALIDATION, WRONG, blank
+from refashion.tracking.figures import TRAIN, VALIDATION, WRONG, blank, plain
 from refashion.training import portable
 
 NUM_RANDOM = 256
@@ -215,8 +215,6 @@ def picture(found: Explained) -> Figure:
     classes.invert_yaxis()
     classes.set(title=f"{found.variant}: images taken for a class", xlabel="nats")
     for axes in (losses, gradients, classes):
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         axes.legend(frameon=False, fontsize=8)
     return drawn

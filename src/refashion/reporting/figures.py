@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from refashion.tracking.figures import TRAIN, WRONG, blank
+from refashion.tracking.figures import TRAIN, WRONG, blank, plain
 
 
 def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
@@ -32,7 +32,5 @@ def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
     below.bar(low, images, width, align="edge", color=TRAIN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class", ylabel="images")
     for axes in (above, below):
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     return figure

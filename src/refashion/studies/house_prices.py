@@ -68,6 +68,7 @@ def run(
     known = houses.read_known(folder / HOUSE_FILES["train"])
     asked = houses.read_asked(folder / HOUSE_FILES["test"], known)
     data = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, seed))
+    inputs = {"train": houses.digest(known)}
     arms = []
     with Trainer(NAME, len(p.models) * p.folds + 1) as trainer:
         for name, model in p.models.items():
@@ -77,20 +78,20 @@ def run(
                 Arm(
                     name=name,
                     params={**settings, "folds": p.folds, "log_price": model.log_price},
-                    inputs={"train": houses.digest(known)},
+                    inputs=inputs,
                     trainings=trainings,
                     history=over(rows),
                     metrics={"folds": p.folds, **last(rows)},
                 )
             )
         best = min(arms, key=lambda arm: arm.metrics[ERROR])
-        inputs, of_asked = map(torch.from_numpy, houses.features(known, asked))
-        (training,), _ = _train(trainer, p, best.name, [[(inputs, known)]], seed, numerics, device)
+        whole, of_asked = map(torch.from_numpy, houses.features(known, asked))
+        (training,), _ = _train(trainer, p, best.name, [[(whole, known)]], seed, numerics, device)
     prices = _prices(training.weights, of_asked, p.models[best.name])
     submission = Submission(model=best.name, ids=asked.ids.tolist(), prices=prices.tolist())
     arms[arms.index(best)] = replace(
         best,
-        inputs={**best.inputs, "test": houses.digest(asked)},
+        inputs={**inputs, "test": houses.digest(asked)},
         outputs={"submission": submission.digest},
     )
     return arms, submission

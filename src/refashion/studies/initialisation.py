@@ -58,19 +58,20 @@ def run(
             "training images; lower it"
         )
     chosen = Split(images=split.images[: p.images], labels=split.labels[: p.images])
+    inputs = {"train": prepared.digest(chosen)}
     arms, gradients = [], []
     with Trainer(NAME, len(SCHEMES) * p.depths) as trainer:
         for scheme in SCHEMES:
             trainings, own = [], []
             for depth in range(1, p.depths + 1):
                 settings = _settings(p, scheme, depth, seed, numerics)
-                own += _gradients(settings, scheme, chosen, device)
+                own += _gradients(settings, chosen, device)
                 trainings.append(_train(trainer, settings, chosen, device))
             arms.append(
                 Arm(
                     name=scheme,
                     params={**settings.as_dict(), "depths": p.depths, "images": p.images},
-                    inputs={"train": prepared.digest(chosen)},
+                    inputs=inputs,
                     trainings=trainings,
                     history=_history(trainings),
                     metrics=_metrics(trainings, own),
@@ -91,13 +92,14 @@ def _train(trainer: Trainer, settings: Settings, split: Split, device: str) -> T
     return training
 
 
-def _gradients(settings: Settings, scheme: str, split: Split, device: str) -> list[Gradient]:
+def _gradients(settings: Settings, split: Split, device: str) -> list[Gradient]:
     """Norms of the gradients of all images before the first step."""
     place = devices.resolve(device)
     found = loop.start(settings, place).gradients(loop.on_device(split, place))
     weights = {name: g for name, g in found.items() if name.endswith("weight")}
+    arm, depth = settings.initialisation, len(settings.hidden)
     return [
-        Gradient(arm=scheme, depth=len(settings.hidden), layer=i, norm=norms.l2({name: gradient}))
+        Gradient(arm=arm, depth=depth, layer=i, norm=norms.l2({name: gradient}))
         for i, (name, gradient) in enumerate(weights.items(), start=1)
     ]
 

@@ -34,6 +34,7 @@ def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm
     seeds = range(seed, seed + p.seeds)
     data = {s: draw(p, s) for s in seeds}
     sizes = {"num_train": p.train, "num_test": p.test}
+    inputs = {"train": _digest(data, 0), "test": _digest(data, 1)}
     arms = []
     with Trainer(NAME, len(seeds) * len(p.weight_decays)) as trainer:
         for weight_decay in p.weight_decays:
@@ -43,7 +44,7 @@ def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm
                 Arm(
                     name="decay_" + repr(weight_decay).removesuffix(".0"),
                     params={**settings[0].as_dict(), "seeds": len(seeds), **sizes},
-                    inputs={"train": _digest(data, 0), "test": _digest(data, 1)},
+                    inputs=inputs,
                     trainings=trainings,
                     history=over(rows),
                     metrics={"seeds": len(seeds), **last(rows)},

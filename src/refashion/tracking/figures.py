@@ -51,9 +51,7 @@ def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figur
                 axes.plot(history["epoch"], values, color=colour, marker="o", ms=3.5, label=split)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         axes.legend(frameon=False)
     return figure
 
@@ -157,6 +155,13 @@ def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figu
     bar = figure.colorbar(picture, ax=axes, label="weight", fraction=0.04, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
     return figure
+
+
+def plain(axes: Axes) -> None:
+    """Leave a light grid behind the data, and no frame above and to the right of it."""
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _gallery(

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refashion import paths, studies
 from refashion.tracking import results
-from refashion.tracking.figures import TRAIN, VALIDATION, blank, png
+from refashion.tracking.figures import TRAIN, VALIDATION, blank, plain, png
 
 COLOURS = ("#1f5fa8", "#e0802b", "#3c8d40", "#c22f2f", "#7b52ab", "#4a4a4a", "#b8860b", "#2a9d9d")
 LABELS = {
@@ -43,7 +42,7 @@ def weight_decay(root: Path) -> Figure:
         axes.set(title=f"weight decay {penalty:g}", xlabel="epoch", ylabel="half squared error")
         axes.sharey(losses[0])
         axes.legend(frameon=False, fontsize=8)
-        _finish(axes)
+        plain(axes)
     for arm, style in zip(arms, ("-", "--", ":", "-."), strict=False):
         history, penalty = arm.history, arm.record["params"]["weight_decay"]
         for norm, colour in zip(("l1", "l2", "linf"), COLOURS, strict=False):
@@ -54,7 +53,7 @@ def weight_decay(root: Path) -> Figure:
     norms.set_yscale("log")
     norms.set(title="norms of the weights", xlabel="epoch")
     norms.legend(frameon=False, fontsize=8)
-    _finish(norms)
+    plain(norms)
     return drawn
 
 
@@ -89,8 +88,8 @@ def house_prices(root: Path) -> Figure:
         xlabel="after the last epoch, mean and standard deviation", ylim=(len(arms) - 0.4, -0.6)
     )
     curves.legend(frameon=False, fontsize=8)
-    _finish(curves)
-    _finish(ends)
+    plain(curves)
+    plain(ends)
     return drawn
 
 
@@ -132,7 +131,7 @@ def initialisation(root: Path) -> Figure:
     by_depth.legend(frameon=False, fontsize=8)
     for axes in (by_depth, by_layer, curves, losses):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish(axes)
+        plain(axes)
     return drawn
 
 
@@ -155,7 +154,7 @@ def k_fold(root: Path) -> Figure:
         )  # fmt: skip
     axes.set_yticks(range(len(parents)), [parent.arm for parent in parents])
     axes.set(xlabel="validation accuracy", ylim=(len(parents) - 0.5, -0.7))
-    _finish(axes)
+    plain(axes)
     return drawn
 
 
@@ -165,9 +164,3 @@ PICTURES: dict[str, Callable[[Path], Figure]] = {
     "initialisation": initialisation,
     studies.K_FOLD: k_fold,
 }
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
