@@ -2,72 +2,35 @@
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, replace
+import runpy
+from collections.abc import Iterator
+from dataclasses import astuple
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from refashion import files, paths
+from refashion import files
 from refashion import studies as names
 from refashion.data import made_up
-from refashion.data.prepared import Split
 from refashion.params.studies import (
-    HouseModelParams,
-    HousePricesParams,
     InitialisationParams,
-    WeightDecayParams,
 )
 from refashion.reporting import studies
-from refashion.studies import arm, house_prices, initialisation, k_fold, weight_decay
-from refashion.studies.arm import Arm
+from refashion.studies import house_prices, initialisation, k_fold, weight_decay
 from refashion.tracking import results, study_figures
-from refashion.training.settings import Settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LINKS = {"report.html": "Variants", "report-house_prices.html": "House prices & more"}
-DECAY = WeightDecayParams(
-    **{"weight_decays": (0.0, 3.0), "train": 6, "test": 8, "inputs": 10, "lr": 0.003},
-    **{"batch_size": 3, "epochs": 3, "seeds": 2},
-)
-HOUSES = HousePricesParams(
-    dataset="made_up",
-    folds=2,
-    batch_size=64,
-    models={
-        "linear": HouseModelParams(hidden=(), optimizer="sgd", lr=0.1, epochs=2),
-        "mlp": HouseModelParams(hidden=(4,), optimizer="adam", lr=0.1, epochs=3, log_price=True),
-    },
-)
-STARTS = InitialisationParams(depths=2, width=8, images=64, lr=0.1, batch_size=32, epochs=1)
-SOFTMAX = Settings(
-    **{"hidden": (), "dropout": (), "lr": 0.1, "seed": 0, "epochs": 1, "batch_size": 16},
-    **{"weight_decay": 0.0, "momentum": 0.0, "numerics": "portable"},
-)
-VARIANTS = {"softmax": SOFTMAX, "mlp": replace(SOFTMAX, hidden=(4,), dropout=(0.0,))}
-
-
-def images(n: int = 64) -> Split:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (n, 784), dtype=np.uint8)
-    return Split(images=pixels, labels=(np.arange(n) % 10).astype(np.uint8))
-
-
-def save(root: Path, study: str, arms: Sequence[Arm]) -> None:
-    """Leave a study's files in a checkout."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "STUDIES", root / "reports" / "studies")
-        patch.setattr(paths, "LOGS", root / "logs")
-        arm.save(study, arms)
+TINY = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "studies" / "tiny.py")))
 
 
 def start(root: Path, p: InitialisationParams) -> None:
     """Run the study of where weights start."""
-    arms, gradients = initialisation.run(p, images(), 0, "portable", "cpu")
-    save(root, "initialisation", arms)
+    arms, gradients = initialisation.run(p, TINY.images(), 0, "portable", "cpu")
+    TINY.save(root, "initialisation", arms)
     file = root / "reports" / "studies" / "initialisation" / "gradients.csv"
     files.write_csv(file, ["arm", "depth", "layer", "norm"], map(astuple, gradients))
 
@@ -87,10 +50,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     for name, text in made_up.tables().items():
         (root / name).write_text(text)
-    save(root, "weight_decay", weight_decay.run(DECAY, 0, "portable", "cpu"))
-    save(root, "house_prices", house_prices.run(HOUSES, root, 0, "portable", "cpu")[0])
-    save(root, "k_fold", k_fold.run(2, VARIANTS, [images(40), images(20)], 0, "cpu"))
-    start(root, STARTS)
+    TINY.save(root, "weight_decay", weight_decay.run(TINY.DECAY, 0, "portable", "cpu"))
+    TINY.save(root, "house_prices", house_prices.run(TINY.HOUSES, root, 0, "portable", "cpu")[0])
+    TINY.save(
+        root, "k_fold", k_fold.run(2, TINY.VARIANTS, [TINY.images(40), TINY.images(20)], 0, "cpu")
+    )
+    start(root, TINY.STARTS)
     return root
 
 
@@ -147,8 +112,8 @@ def test_table_holds_the_metrics(root: Path, tmp_path: Path, study: str) -> None
 
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
-    p = DECAY.model_copy(update={"seeds": 1})
-    save(tmp_path, "weight_decay", weight_decay.run(p, 0, "portable", "cpu"))
+    p = TINY.DECAY.model_copy(update={"seeds": 1})
+    TINY.save(tmp_path, "weight_decay", weight_decay.run(p, 0, "portable", "cpu"))
     studies.write(tmp_path, "weight_decay", tmp_path / "page.html", {})
     found = rows((tmp_path / "page.html").read_text())
     assert found["decay_3"][found["arm"].index("seeds")] == "1"
@@ -178,7 +143,7 @@ def test_pictures(root: Path, study: str) -> None:
 
 def test_networks_that_went_beyond_all_bounds(tmp_path: Path) -> None:
     """The deepest from N(0, 1) at once, others never: the table says so, and it is drawn."""
-    p = STARTS.model_copy(update={"depths": 6, "width": 32, "epochs": 2, "batch_size": 16})
+    p = TINY.STARTS.model_copy(update={"depths": 6, "width": 32, "epochs": 2, "batch_size": 16})
     start(tmp_path, p)
     ends = {one.arm: one.metrics["epochs"] for one in results.arms(tmp_path, "initialisation")}
     assert (ends["unit_normal"], ends["xavier"]) == (0, 2)

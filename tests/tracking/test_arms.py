@@ -1,69 +1,30 @@
 """Arms of studies are results: read from the study's files, published once, read back whole."""
 
 import json
+import runpy
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mlflow.entities import Run
 
 from refashion import files, paths, studies
 from refashion.data import made_up
-from refashion.data.prepared import Split
 from refashion.errors import UserError
-from refashion.params.studies import (
-    HouseModelParams,
-    HousePricesParams,
-    InitialisationParams,
-    WeightDecayParams,
-)
-from refashion.studies import arm, house_prices, initialisation, k_fold, weight_decay
+from refashion.studies import house_prices, initialisation, k_fold, weight_decay
 from refashion.studies.arm import Arm
 from refashion.tracking import publish, results, runs, store
 from refashion.tracking.context import Context
 from refashion.tracking.publish import Publication
 from refashion.tracking.results import ArmResults, Results
 from refashion.tracking.store import Store
-from refashion.training.settings import Settings
 
 CONTEXT = Context(commit=None, diff=b"", experiment=None, baseline=None, environment="torch==1\n")
-DECAY = WeightDecayParams(
-    **{"weight_decays": (0.0, 3.0), "train": 6, "test": 8, "inputs": 10, "lr": 0.003},
-    **{"batch_size": 3, "epochs": 3, "seeds": 2},
-)
-HOUSES = HousePricesParams(
-    dataset="made_up",
-    folds=2,
-    batch_size=64,
-    models={
-        "linear": HouseModelParams(hidden=(), optimizer="sgd", lr=0.1, epochs=2),
-        "mlp": HouseModelParams(hidden=(4,), optimizer="adam", lr=0.1, epochs=2, log_price=True),
-    },
-)
-STARTS = InitialisationParams(depths=2, width=8, images=64, lr=0.1, batch_size=32, epochs=1)
-SOFTMAX = Settings(
-    **{"hidden": (), "dropout": (), "lr": 0.1, "seed": 0, "epochs": 1, "batch_size": 16},
-    **{"weight_decay": 0.0, "momentum": 0.0, "numerics": "portable"},
-)
-VARIANTS = {"softmax": SOFTMAX, "mlp": replace(SOFTMAX, hidden=(4,), dropout=(0.0,))}
-
-
-def images(n: int = 64) -> Split:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (n, 784), dtype=np.uint8)
-    return Split(images=pixels, labels=(np.arange(n) % 10).astype(np.uint8))
-
-
-def save(root: Path, study: str, arms: Sequence[Arm]) -> None:
-    """Leave a study's files in a checkout."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "STUDIES", root / "reports" / "studies")
-        patch.setattr(paths, "LOGS", root / "logs")
-        arm.save(study, arms)
+TINY = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "studies" / "tiny.py")))
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +41,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, further: Path) -> dict[str
     folder = tmp_path_factory.mktemp("houses")
     for name, text in made_up.tables().items():
         (folder / name).write_text(text)
-    houses, submission = house_prices.run(HOUSES, folder, 0, "portable", "cpu")
-    starts, gradients = initialisation.run(STARTS, images(), 0, "portable", "cpu")
+    houses, submission = house_prices.run(TINY.HOUSES, folder, 0, "portable", "cpu")
+    starts, gradients = initialisation.run(TINY.STARTS, TINY.images(), 0, "portable", "cpu")
     found = {
-        "weight_decay": weight_decay.run(DECAY, 0, "portable", "cpu"),
+        "weight_decay": weight_decay.run(TINY.DECAY, 0, "portable", "cpu"),
         "house_prices": houses,
         "initialisation": starts,
-        "k_fold": k_fold.run(2, VARIANTS, [images(40), images(20)], 0, "cpu"),
+        "k_fold": k_fold.run(2, TINY.VARIANTS, [TINY.images(40), TINY.images(20)], 0, "cpu"),
     }
     torch.set_num_threads(threads)
     with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +69,7 @@ def saved(
         shutil.copyfile(path, root / path.name)
     shutil.copytree(further, root / "reports" / "studies")
     for study in studies.NAMES:
-        save(root, study, trained[study])
+        TINY.save(root, study, trained[study])
     return root
 
 
@@ -196,7 +157,7 @@ def test_a_log_of_another_training_is_not_its_own(
 ) -> None:
     root = shutil.copytree(saved, tmp_path / "checkout")
     first, second = trained["weight_decay"]
-    save(tmp_path, "weight_decay", [first, replace(second, trainings=first.trainings)])
+    TINY.save(tmp_path, "weight_decay", [first, replace(second, trainings=first.trainings)])
     shutil.copyfile(tmp_path / "logs/weight_decay.json", root / "logs/weight_decay.json")
     logs = [found.log for found in results.arms(root, "weight_decay")]
     assert logs[0] is not None and logs[1] is None
@@ -343,7 +304,7 @@ def test_another_result_of_the_same_key_is_a_divergence(
     before = tell(results.arms(saved, "weight_decay"))
     root = shutil.copytree(saved, empty / "checkout")
     other = replace(first, trainings=first.trainings[::-1])
-    save(root, "weight_decay", [other, second])
+    TINY.save(root, "weight_decay", [other, second])
     changed, same = tell(results.arms(root, "weight_decay"))
     assert (changed.outcome, changed.divergence_of) == ("divergence", before[0].run_id)
     assert (same.outcome, same.run_id) == ("already there", before[1].run_id)
@@ -355,7 +316,7 @@ def test_other_metrics_are_measured_anew(
     first, second = trained["weight_decay"]
     before = tell(results.arms(saved, "weight_decay"))
     root = shutil.copytree(saved, empty / "checkout")
-    save(root, "weight_decay", [replace(first, metrics={**first.metrics, "new": 0.5}), second])
+    TINY.save(root, "weight_decay", [replace(first, metrics={**first.metrics, "new": 0.5}), second])
     done = tell(results.arms(root, "weight_decay"))
     assert [one.outcome for one in done] == ["measured anew", "already there"]
     assert [one.run_id for one in done] == [one.run_id for one in before]
