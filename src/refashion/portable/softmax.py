@@ -1,14 +1,17 @@
 """Softmax and cross-entropy by LogSumExp (book, sections 3.4, 3.6 and 3.7)."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from refashion.portable import exact, functions
+from refashion.portable.multiply import EXACT_FLOAT64
 
 EXPONENTIAL_BITS = 40
 NEGLIGIBLE = -40.0  # exp(-40) is below the grid 2**-40 of the exponentials
+STEPS = 1024  # of the table of exponentials, from a whole number to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,19 @@ class SoftmaxTerms:
 
     @classmethod
     def of(cls, logits: Tensor) -> "SoftmaxTerms":
-        """The terms of logits, float64 [n, k]; no logit is too large."""
-        assert logits.shape[1] <= 2 ** (exact.EXACT_FLOAT64 - EXPONENTIAL_BITS)
+        """The terms of logits, float64 [n, k]; no logit is too large.
+
+        Raises
+        ------
+        ValueError
+            If there are so many classes that their sum could be inexact.
+        """
+        most = 2 ** (EXACT_FLOAT64 - EXPONENTIAL_BITS)
+        if logits.shape[1] > most:
+            raise ValueError(f"softmax of {logits.shape[1]} classes: at most {most} are exact")
+        logits = logits.contiguous()
         shifted = logits - logits.amax(1, keepdim=True)
-        exponentials = functions.exp_in_range(shifted.clamp(min=NEGLIGIBLE))
-        exponentials = exponentials.mul_(2.0**EXPONENTIAL_BITS).round_()
+        exponentials = _exponentials(shifted.clamp(min=NEGLIGIBLE))
         return cls(shifted, exponentials, exponentials.sum(1, keepdim=True))
 
     def probabilities(self) -> Tensor:
@@ -40,6 +51,27 @@ class SoftmaxTerms:
     def log_probabilities(self) -> Tensor:
         """Logarithms of the softmax, finite where the softmax itself underflows: [n, k]."""
         return self.shifted - log_total(self.totals)
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    """``exp(-i / 1024)`` for i from 0 to 40 * 1024."""
+    steps = torch.arange(int(-NEGLIGIBLE) * STEPS + 1, device=device)
+    return functions.exp_in_range(steps.to(torch.float64).mul_(-1 / STEPS))
+
+
+def _exponentials(x: Tensor) -> Tensor:
+    """``exp(x)`` in whole multiples of 2**-40, for x in [-40, 0] or NaN.
+
+    ``exp(x) = exp(-i / 1024) * exp(r)`` with ``|r| <= 2**-11``, whose series ends at the cube with
+    an error below 2**-48. The multiple of 1 / 1024 is exact, so that it may be fused.
+    """
+    i = (x * -STEPS).round_()
+    r = torch.add(x, i, alpha=1 / STEPS)
+    tail = (r * (1 / 6)).add_(0.5).mul_(r).mul_(r).add_(r)
+    i = i.to(torch.int64).clamp_(0, int(-NEGLIGIBLE) * STEPS)  # of NaN, any row will do
+    power = _table(x.device).index_select(0, i.view(-1)).view_as(x)
+    return tail.mul_(power).add_(power).mul_(2.0**EXPONENTIAL_BITS).round_()
 
 
 def log_total(totals: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ sequence that starts at the key, finished by a 64-bit mix. Only integer operatio
 those of torch wrap at 64 bits on every device.
 """
 
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -143,7 +144,10 @@ def bernoulli_rows(
     start, stop = rows
     words = -(-width // LANES)
     lanes = bits((stop - start) * words, key, first=start * words, device=device)
-    lanes = lanes.view(torch.int16).view(stop - start, words * LANES)[:, :width]
+    lanes = lanes.view(torch.int16).view(stop - start, words, LANES)
+    if sys.byteorder == "big":
+        lanes = lanes.flip(-1)  # the lowest bits first, as elsewhere
+    lanes = lanes.flatten(1)[:, :width]
     last_kept = round(keep_probability(dropout) * 2**15) - 2**14 - 1
     # Four fast operations in place of one comparison, which is slow: the sign tells.
     kept = (last_kept - lanes.bitwise_right_shift(1)).bitwise_right_shift_(15).add_(1)

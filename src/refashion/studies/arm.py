@@ -78,6 +78,8 @@ class Trainer:
 
         Raises
         ------
+        Diverged
+            If one of them does.
         UserError
             As `refashion.training.loop.train_together`.
         """
@@ -86,9 +88,8 @@ class Trainer:
         def after_epoch(model: int, epoch: Epoch, weights: Weights, seconds: float) -> None:
             rows[model].append(observe(model, epoch, weights))
 
-        trainings = loop.train_together(
-            settings, data, device=device, title=self.study, after_epoch=after_epoch
-        )
+        trainings = loop.train_together(settings, data, device=device, after_epoch=after_epoch)
+        loop.refuse_divergence(self.study, settings, trainings)
         self.done += len(settings)
         if self.enabled:
             text = f"\r{self.study}  training {self.done} of {self.total}"

@@ -12,7 +12,8 @@ def weights(tensors: Weights) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous().cpu()
-        assert tensor.dtype == torch.float32
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name}: weights must be float32, not {tensor.dtype}")
         digest.update(f"{name} {list(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()

@@ -49,5 +49,5 @@ def weights(widths: tuple[int, ...], seed: int, scheme: str = "small_normal") ->
             numbers = streams.normal(shape, streams.key(seed, Purpose.INITIAL, layer))
             numbers.mul_(SCHEMES[scheme](*shape))
         result[f"layers.{layer}.weight"] = numbers.to(torch.float32)
-        result[f"layers.{layer}.bias"] = torch.zeros(shape[1])
+        result[f"layers.{layer}.bias"] = torch.zeros(shape[1], dtype=torch.float32)
     return result

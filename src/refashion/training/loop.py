@@ -70,6 +70,8 @@ class Training:
     contract: str
     timings: dict[str, Any]
     """Volatile: seconds, memory, device and versions."""
+    diverged: bool = False
+    """Whether its numbers went beyond all bounds in the epoch after the last of the history."""
 
 
 class Diverged(UserError):
@@ -79,6 +81,19 @@ class Diverged(UserError):
         super().__init__(message)
         self.before = before
         """What it had come to before."""
+
+
+def refuse_divergence(
+    title: str, settings: Sequence[Settings], trainings: Sequence[Training]
+) -> None:
+    """Raise `Diverged` for the first training that did."""
+    for own, training in zip(settings, trainings, strict=True):
+        if training.diverged:
+            raise Diverged(
+                f"{title}: the training diverged in epoch {len(training.history) + 1} (numbers "
+                f"beyond all bounds); use a learning rate below {own.lr:g}",
+                training,
+            )
 
 
 def start(settings: Settings, device: torch.device) -> Engine:
@@ -114,19 +129,21 @@ def train(
 
     Raises
     ------
+    Diverged
+        If its numbers go beyond all bounds.
     UserError
-        If there is nothing to train on, no such device, or the training diverges.
+        If there is nothing to train on, or no such device.
     """
     n = len(train if isinstance(train, Examples) else train.labels)
     with Progress(title, settings.epochs, n) as progress:
-        (training,) = train_together(
+        trainings = train_together(
             [settings],
             [(train, validation)],
             device=device,
-            title=title,
             after_epoch=lambda _, row, __, seconds: progress.show(row, seconds),
         )
-    return training
+    refuse_divergence(title, [settings], trainings)
+    return trainings[0]
 
 
 def train_together(
@@ -134,10 +151,12 @@ def train_together(
     data: Sequence[tuple[Split | Examples, Split | Examples]],
     *,
     device: str = "auto",
-    title: str = "model",
     after_epoch: AfterEpoch | None = None,
 ) -> list[Training]:
     """Train models side by side; in one stack, where they differ in seed, decay and data alone.
+
+    A model whose numbers go beyond all bounds ends alone, with what it had come to before; the
+    others go on.
 
     Parameters
     ----------
@@ -145,15 +164,13 @@ def train_together(
         Of every model; the engine and the number of epochs are the same.
     data
         Examples of every model to learn from and to watch, all or none of which are empty.
-    device, title
+    device
         As for `train`.
     after_epoch
         Told of every epoch of every model.
 
     Raises
     ------
-    Diverged
-        As soon as one model does.
     UserError
         As for `train`.
     """
@@ -171,17 +188,23 @@ def train_together(
         validations = models.fit(watched) if all(map(len, watched)) else [NOTHING] * len(settings)
         weights = models.weights()
         for i, training in enumerate(trainings):
+            if training.diverged:
+                continue
+            if not (math.isfinite(fits[i].loss) and _finite(weights[i])):
+                trainings[i] = replace(training, diverged=True)
+                continue
             row = _row(epoch, fits[i], validations[i], weights[i])
-            if not math.isfinite(fits[i].loss + row.weight_norm):
-                raise Diverged(
-                    f"{title}: the training diverged in epoch {epoch} (numbers beyond all "
-                    f"bounds); use a learning rate below {settings[i].lr:g}",
-                    training,
-                )
             trainings[i] = _one_more(training, row, weights[i], seconds, len(examples[i]))
             if after_epoch:
                 after_epoch(i, row, weights[i], seconds)
+        if all(training.diverged for training in trainings):
+            break
     return trainings
+
+
+def _finite(weights: Weights) -> bool:
+    """Whether no weight and no bias is infinite or NaN."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
 
 def _nothing_yet(contract: str, weights: Weights, device: torch.device) -> Training:
@@ -205,9 +228,9 @@ def _one_more(
     every = [*before.timings["seconds_per_epoch"], seconds]
     timings = {
         **before.timings,
-        "seconds": sum(every),
+        "seconds": math.fsum(every),
         "seconds_per_epoch": every,
-        "images_per_second": images * len(every) / sum(every),
+        "images_per_second": images * len(every) / math.fsum(every),
         "peak_memory_mib": _peak_memory_mib(),
     }
     return replace(before, weights=weights, history=history, timings=timings)

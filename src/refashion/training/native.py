@@ -46,7 +46,10 @@ class NativeEngine:
         self.dropouts = [MaskedDropout(p) for p in settings.dropout]
         self.linears = []
         for inputs, outputs in pairwise(settings.widths):
-            self.linears.append(nn.utils.skip_init(nn.Linear, inputs, outputs, device=device))
+            linear = nn.utils.skip_init(
+                nn.Linear, inputs, outputs, device=device, dtype=torch.float32
+            )
+            self.linears.append(linear)
         blocks: list[nn.Module] = [nn.Flatten()]
         for layer, linear in enumerate(self.linears[:-1]):
             blocks += [linear, nn.ReLU()]
@@ -149,7 +152,7 @@ def _scaled(inputs: Tensor) -> Tensor:
 def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many likeliest classes are the true ones; NaN without classes."""
     if targets.is_floating_point():
-        return torch.tensor(torch.nan)
+        return torch.tensor(torch.nan, dtype=torch.float32)
     return (outputs.argmax(1) == targets).sum()
 
 

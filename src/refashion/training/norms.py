@@ -18,7 +18,7 @@ def l0(weights: Weights) -> int:
 def l1(weights: Weights) -> float:
     """Sum of the magnitudes, on a grid of 30 bits."""
     rows = (w.to(torch.float64).abs().reshape(1, -1) for w in _only_weights(weights))
-    return sum(float(exact.total(exact.quantise(row, 30), -1)[0]) for row in rows)
+    return math.fsum(float(exact.total(exact.quantise(row, 30), -1)[0]) for row in rows)
 
 
 def l2(weights: Weights) -> float:

@@ -16,9 +16,6 @@ EPSILON = 1e-8
 class Optimizer(Protocol):
     """Changes parameters in place."""
 
-    factor: float
-    """What `step` wants gradients multiplied by, where it costs nothing."""
-
     def __init__(
         self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
     ) -> None:
@@ -28,7 +25,7 @@ class Optimizer(Protocol):
         """
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """Take one step; the gradients, times `factor`, come in the order of the parameters."""
+        """Take one step; the gradients come in the order of the parameters."""
 
 
 class SGD:
@@ -37,23 +34,21 @@ class SGD:
     def __init__(
         self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
     ) -> None:
-        self.factor = settings.lr
+        self.lr = settings.lr
         self.momentum = settings.momentum
-        self.decay = weight_decay * settings.lr
-        if isinstance(self.decay, Tensor):
-            self.decay = self.decay.to(torch.float32)
-        self.decaying = bool(torch.as_tensor(weight_decay).any())
+        self.decay = torch.as_tensor(weight_decay, dtype=torch.float32, device=parameters[0].device)
+        self.decaying, self.spared = bool(self.decay.any()), _spared(self.decay)
         self.parameters = parameters
         self.velocities = [torch.zeros_like(p) for p in parameters] if self.momentum else []
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """``w -= lr * gradient``, or the velocity that such steps add up to."""
-        for i, (parameter, step) in enumerate(zip(self.parameters, gradients, strict=True)):
+        """``w -= lr * gradient``; with momentum, of the velocity that gradients add up to."""
+        for i, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             if self.decaying and i % 2 == 0:
-                step.add_(parameter * self.decay)
+                gradient.add_(_penalty(parameter, self.decay, self.spared))
             if self.momentum:
-                step = self.velocities[i].mul_(self.momentum).add_(step)
-            parameter.sub_(step)
+                gradient = self.velocities[i].mul_(self.momentum).add_(gradient)
+            parameter.sub_(gradient * self.lr)
 
 
 class Adam:
@@ -61,8 +56,6 @@ class Adam:
 
     Moments are float64 and all parameters lie in one vector: every operation is made once.
     """
-
-    factor = 1.0
 
     def __init__(
         self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
@@ -73,7 +66,7 @@ class Adam:
         wide = [torch.ones_like(p, dtype=torch.float64) for p in parameters]
         decays = [weight_decay, 0.0] * (len(parameters) // 2)
         self.decay = _flat([one * decay for one, decay in zip(wide, decays, strict=True)])
-        self.decaying = bool(self.decay.any())
+        self.decaying, self.spared = bool(self.decay.any()), _spared(self.decay)
         self.mean = torch.zeros_like(self.decay)
         self.square = torch.zeros_like(self.decay)
         self.powers = (1.0, 1.0)
@@ -85,13 +78,28 @@ class Adam:
         self.powers = (self.powers[0] * one, self.powers[1] * two)
         gradient = _flat(gradients)
         if self.decaying:
-            gradient.add_(_flat(self.parameters).mul_(self.decay))
+            gradient.add_(_penalty(_flat(self.parameters), self.decay, self.spared))
         self.mean.mul_(one).add_(gradient * (1 - one))
         self.square.mul_(two).add_(gradient.mul_(gradient).mul_(1 - two))
         root = functions.sqrt(self.square * (1 / (1 - self.powers[1]))).add_(EPSILON)
         step = (self.mean * (self.lr / (1 - self.powers[0]))).div_(root).to(torch.float32)
         for parameter, part in zip(self.parameters, step.split(self.sizes), strict=True):
             parameter.sub_(part.view_as(parameter))
+
+
+def _spared(decay: Tensor) -> Tensor | None:
+    """Which parameters have no penalty; nothing where all have one."""
+    spared = decay == 0
+    return spared if bool(spared.any()) else None
+
+
+def _penalty(parameters: Tensor, decay: Tensor, spared: Tensor | None) -> Tensor:
+    """``decay * parameters``; for the spared ones what, added, leaves every bit of a number.
+
+    For these zero times infinity would be NaN, and -0.0 + 0.0 is not -0.0.
+    """
+    penalty = parameters * decay
+    return penalty if spared is None else penalty.masked_fill_(spared, -0.0)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -4,22 +4,27 @@ Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout
 decay (4.5) and linear regression (3.1), on exact products (`refashion.portable.exact`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from refashion.errors import UserError
 from refashion.portable import exact, streams
+from refashion.portable.multiply import InexactError, require_exact_float64
 from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order
 from refashion.training.initial import Weights
 from refashion.training.losses import LOSSES, Loss
 from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.settings import Settings
 
-CONTRACT = "portable/1"
+CONTRACT = "portable/2"
 PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 digits
 FEATURE_BITS = 20  # of all that enters a product where the inputs are float32 themselves
 PIXEL_SCALE = 1 / 255
 FIT_ROWS = 2048  # examples of one forward pass without learning
+GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 
 
 class PortableEngine:
@@ -39,7 +44,6 @@ class PortableEngine:
         Then every tensor has a dimension more in front, biases are [models, 1, units], and
         `weight_decay` is that of each.
         """
-        _require_subnormals(device)
         self.settings = settings
         self.device = device
         layers = range(len(settings.widths) - 1)
@@ -54,39 +58,42 @@ class PortableEngine:
     ) -> Fit:
         """One pass of minibatch steps."""
         n = len(examples)
-        indices = order(self.settings, n, epoch, self.device)
-        loss = self._loss(examples.targets.index_select(0, indices))
-        inputs = on_grid(examples.inputs)
-        for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
-            batch = inputs.integers.index_select(0, indices[rows])
-            self.step(exact.Fixed(batch, inputs.scale, inputs.bits), loss, rows, epoch)
-            if after_step:
-                after_step(step)
-        return loss.fit()
+        with arithmetic(self.device):
+            indices = order(self.settings, n, epoch, self.device)
+            loss = self._loss(examples.targets.index_select(0, indices))
+            inputs = on_grid(examples.inputs)
+            for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
+                batch = inputs.integers.index_select(0, indices[rows])
+                self.step(exact.Fixed(batch, inputs.scale, inputs.bits), loss, rows, epoch)
+                if after_step:
+                    after_step(step)
+            return loss.fit()
 
+    @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
     def step(self, inputs: exact.Fixed, loss: Loss, rows: slice, epoch: int) -> None:
         """One step on one batch: the rows `rows` of what `loss` looks at."""
-        factor = self.optimizer.factor / (rows.stop - rows.start)
-        self.optimizer.step(self._gradients(inputs, loss, rows, epoch, factor))
+        self.optimizer.step(self._gradients(inputs, loss, rows, epoch))
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Outputs without dropout; every row's depend on that row alone."""
-        return _forward(inputs, _grids(self.w, _bits(inputs)), self.b)
+        with arithmetic(self.device):
+            return _forward(inputs, _grids(self.w, _bits(inputs)), self.b)
 
     def fit(self, examples: Examples) -> Fit:
         """Loss and accuracy without dropout."""
         loss = self._loss(examples.targets)
-        weights = _grids(self.w, _bits(examples.inputs))
-        for rows in batches(len(examples), FIT_ROWS):
-            loss.see(rows, _forward(examples.inputs[rows], weights, self.b))
-        return loss.fit()
+        with arithmetic(self.device):
+            weights = _grids(self.w, _bits(examples.inputs))
+            for rows in batches(len(examples), FIT_ROWS):
+                loss.see(rows, _forward(examples.inputs[rows], weights, self.b))
+            return loss.fit()
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss, without dropout."""
         rows = slice(0, len(examples))
         loss = self._loss(examples.targets)
-        inputs = on_grid(examples.inputs)
-        found = self._gradients(inputs, loss, rows, None, 1 / len(examples))
+        with arithmetic(self.device):
+            found = self._gradients(on_grid(examples.inputs), loss, rows, None)
         return {name: g.cpu() for name, g in zip(self.weights(), found, strict=True)}
 
     def weights(self) -> Weights:
@@ -101,36 +108,36 @@ class PortableEngine:
         return LOSSES[self.settings.loss](targets, self.settings.num_outputs)
 
     def _gradients(
-        self, x: exact.Fixed, loss: Loss, rows: slice, epoch: int | None, factor: float
+        self, x: exact.Fixed, loss: Loss, rows: slice, epoch: int | None
     ) -> list[Tensor]:
         """Forward and backward on one batch: the rows `rows` of what `loss` looks at.
 
-        Gradients of the sum of their losses, times `factor`: of a weight and a bias in turn,
-        layer by layer. Without an epoch nothing is dropped.
+        Gradients of their mean loss: of a weight and a bias in turn, layer by layer. Without an
+        epoch nothing is dropped.
         """
-        bits = _bits(x.integers)
+        bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
         inputs = [x]  # of every layer
         weights = _grids(self.w, bits)
-        active = []  # 1 for every hidden unit that passes a gradient on, else 0
+        activations = []  # of every hidden layer: where they are 0, no gradient passes
         scale = self._input_scales(x, epoch)
         for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
             hidden = exact.product(inputs[layer], w, scale[layer], torch.float32)
             hidden.add_(b).clamp_(min=0.0)
             if epoch is not None and self.settings.dropout[layer]:
                 hidden.mul_(mask(self.settings, rows, epoch, layer, self.device))
-            active.append(hidden.sign())
+            activations.append(hidden)
             inputs.append(exact.quantise(hidden, bits))
         outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
         error = loss.gradient(rows, loss.see(rows, outputs))
         found: list[Tensor] = []
         for layer in reversed(range(len(weights))):
             grid = exact.quantise(error, bits)
-            of_bias = exact.total(grid, -2).mul_(factor).to(torch.float32).view_as(self.b[layer])
-            of_weight = exact.product(inputs[layer].mT, grid, factor * scale[layer], torch.float32)
+            of_bias = exact.total(grid, -2, share, torch.float32).view_as(self.b[layer])
+            of_weight = exact.product(inputs[layer].mT, grid, share * scale[layer], torch.float32)
             found = [of_weight, of_bias, *found]
             if layer:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
-                error.mul_(active[layer - 1])
+                error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
         return found
 
     def _input_scales(self, x: exact.Fixed, epoch: int | None) -> list[float]:
@@ -143,11 +150,32 @@ class PortableEngine:
         return [first, *(1 / streams.keep_probability(p) if p else 1.0 for p in dropout)]
 
 
-def _require_subnormals(device: torch.device) -> None:
-    """Refuse to work where some library made the process flush small numbers to zero."""
+@contextmanager
+def arithmetic(device: torch.device) -> Iterator[None]:
+    """Context of everything that is computed portably: nothing flushes small numbers to zero.
+
+    Raises
+    ------
+    UserError
+        At the start if some thread flushes and cannot be told not to, at the end if one does by
+        then; or if the device's products are not exact.
+    """
+    try:
+        require_exact_float64(device)
+    except InexactError as error:
+        raise UserError(str(error)) from error
     torch.set_flush_denormal(False)
-    smallest = torch.full((2**18,), torch.finfo(torch.float32).tiny, device=device)
-    if (smallest * 0.5 == 0).any():
+    _require_subnormals(device)
+    yield
+    _require_subnormals(device)
+
+
+def _require_subnormals(device: torch.device) -> None:
+    """Refuse results of a process that some library makes flush small numbers to zero."""
+    numbers = GRAIN * torch.get_num_threads()
+    tiny = torch.finfo(torch.float32).tiny
+    smallest = torch.full((numbers,), tiny, dtype=torch.float32, device=device)
+    if float(smallest.mul_(0.5).amin()) == 0:
         raise UserError(
             "this process flushes subnormal numbers to zero, so its results would not be "
             "portable: find the library that switches this on (built with fast-math), or use "
@@ -205,5 +233,6 @@ def outputs(weights: Weights, inputs: Tensor) -> Tensor:
     layers = range(len(weights) // 2)
     w = [weights[f"layers.{i}.weight"].to(inputs.device) for i in layers]
     b = [weights[f"layers.{i}.bias"].to(inputs.device) for i in layers]
-    grids = _grids(w, _bits(inputs))
-    return torch.cat([_forward(rows, grids, b) for rows in inputs.split(FIT_ROWS)])
+    with arithmetic(inputs.device):
+        grids = _grids(w, _bits(inputs))
+        return torch.cat([_forward(rows, grids, b) for rows in inputs.split(FIT_ROWS)])
