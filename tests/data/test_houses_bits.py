@@ -44,6 +44,16 @@ def test_bits_are_the_known_ones() -> None:
     assert digest() == GOLDEN
 
 
+def test_the_digest_does_not_depend_on_what_python_can_print() -> None:
+    """Characters of any version of Unicode count as their escapes."""
+    text = ["café", "\u00ad", "\U0001fae9"]  # printable; never; since Unicode 16
+    nothing = np.full(3, np.nan)
+    table = Table(ids=np.array(["1", "2", "3"]), columns={"c": np.array(text)}, prices=nothing)
+    escaped = rb"['caf\xe9', '\xad', '\U0001fae9']"
+    content = b"1\n2\n3\nc\n" + escaped + b"\nSalePrice\n" + nothing.astype("<f8").tobytes()
+    assert houses.digest(table) == hashlib.sha256(content).hexdigest()
+
+
 @pytest.mark.parametrize("column", [[1e200, -1e200, 3.0], [1e-200, 2e-200]])
 def test_a_variance_beyond_the_floats_is_refused(column: list[float]) -> None:
     nothing = np.full(len(column), np.nan)

@@ -104,12 +104,16 @@ def _numbers(values: Sequence[str]) -> np.ndarray | None:
 
 
 def digest(table: Table) -> str:
-    """SHA-256 (hexadecimal) of all that a table holds."""
+    """SHA-256 (hexadecimal) of all that a table holds.
+
+    Text counts as ASCII with escapes: which characters ``repr`` escapes depends on the version of
+    Unicode that Python knows.
+    """
     sha = sha256("\n".join(table.ids).encode())
     for name, column in {**table.columns, PRICE: table.prices}.items():
         sha.update(f"\n{name}\n".encode())
         number = column.dtype == np.float64
-        sha.update(column.astype("<f8").tobytes() if number else repr(column.tolist()).encode())
+        sha.update(column.astype("<f8").tobytes() if number else ascii(column.tolist()).encode())
     return sha.hexdigest()
 
 
