@@ -40,6 +40,24 @@ def test_csv_reads_back(
     assert [(name, float(value)) for name, value in read] == rows
 
 
+def test_csv_has_the_same_bytes_in_every_version_of_python(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    texts = ["a,b", 'a"b', "a\nb", " a ", "", "#a", "é\x85\u2028", "a\tb", "\\"]
+    numbers = [0.1, 1e16, 1e-05, -0.0, 5e-324, 1, True, None]
+    files.write_csv(path, ["text", "number"], zip(texts, [*numbers, 2**70], strict=True))
+    assert path.read_text(encoding="utf-8") == (
+        'text,number\n"a,b",0.1\n"a""b",1e+16\n"a\nb",1e-05\n a ,-0.0\n,5e-324\n#a,1\n'
+        "é\x85\u2028,True\na\tb,\n\\,1180591620717411303424\n"
+    )
+
+
+@pytest.mark.parametrize("row", [["a\rb", 1], [1, "\r\n"]])
+def test_csv_refuses_carriage_returns(tmp_path: Path, row: list[object]) -> None:
+    with pytest.raises(ValueError, match="holds a carriage return"):
+        files.write_csv(tmp_path / "x.csv", ["a", "b"], [row])
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     files.write_csv(path, ["a"], [[1]])

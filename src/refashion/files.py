@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,20 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a header and rows; floats in the shortest form that reads back as the same number."""
+    """Write a header and rows; floats in the shortest form that reads back as the same number.
+
+    Raises
+    ------
+    ValueError
+        If a text holds a carriage return, which some versions of Python quote and others do not.
+    """
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        for row in chain([header], rows):
+            for cell in row:
+                if isinstance(cell, str) and "\r" in cell:
+                    raise ValueError(f"{path}: {cell!r} holds a carriage return; remove it")
+            writer.writerow(row)

@@ -3,10 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
+import pytest
 import torch
 
 from refashion.evaluation.metrics import evaluate
@@ -29,15 +27,24 @@ def test_bits_are_the_known_ones() -> None:
     assert digest() == GOLDEN
 
 
-def test_bits_do_not_depend_on_the_processors_abilities() -> None:
-    """The simplest kernels and one thread, in a process of their own, find the same."""
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
-    code = f"import runpy; print(runpy.run_path({__file__!r})['digest']())"
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip() == GOLDEN
+def test_a_model_that_is_always_sure_and_right_has_no_negative_zero() -> None:
+    labels = torch.arange(10)
+    found = evaluate(torch.eye(10, dtype=torch.float64) * 900, labels, "0123456789")
+    values = [value for value in found.metrics.values() if isinstance(value, float)]
+    assert "-0.0" not in map(str, values) and 0.0 in values
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_class_are_refused(label: int) -> None:
+    logits = torch.zeros(2, 10, dtype=torch.float64)
+    with pytest.raises(ValueError, match="must be classes 0 to 9"):
+        evaluate(logits, torch.tensor([0, label]), "0123456789")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes"), [(torch.float32, torch.int64), (torch.float64, torch.int32)]
+)
+def test_other_types_are_refused(outputs: torch.dtype, classes: torch.dtype) -> None:
+    logits, labels = torch.zeros(2, 10, dtype=outputs), torch.zeros(2, dtype=classes)
+    with pytest.raises(ValueError, match="must be float64 and int64"):
+        evaluate(logits, labels, "0123456789")

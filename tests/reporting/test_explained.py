@@ -2,6 +2,7 @@
 
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from refashion import paths
 from refashion.errors import UserError
+from refashion.portable import functions
 from refashion.portable import softmax as portable
 from refashion.reporting import explained
 from refashion.reporting.explained import ClassInformation, Explained
@@ -101,6 +103,14 @@ def test_a_sure_model_that_is_right_tells_all() -> None:
     sure = torch.eye(3, dtype=torch.float64)[labels] * 900
     (first, *_) = explained._by_class(sure, labels, "abc")
     assert (first.images, first.entropy, first.cross_entropy, first.doubt) == (5, 0, 0, 0)
+
+
+def test_sums_do_not_depend_on_their_order_or_the_version_of_python() -> None:
+    p = torch.arange(1, 20, dtype=torch.float64) / 190
+    q = p.flip(0)
+    expected = -float(sum(map(Fraction, (p * functions.log(q)).tolist())))
+    assert explained._information(p, q) == explained._information(q.flip(0), p.flip(0)) == expected
+    assert explained._information(q, p) == expected
 
 
 def test_a_model_that_knows_nothing() -> None:

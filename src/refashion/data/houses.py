@@ -104,12 +104,16 @@ def _numbers(values: Sequence[str]) -> np.ndarray | None:
 
 
 def digest(table: Table) -> str:
-    """SHA-256 (hexadecimal) of all that a table holds."""
+    """SHA-256 (hexadecimal) of all that a table holds.
+
+    Text counts as ASCII with escapes: which characters ``repr`` escapes depends on the version of
+    Unicode that Python knows.
+    """
     sha = sha256("\n".join(table.ids).encode())
     for name, column in {**table.columns, PRICE: table.prices}.items():
         sha.update(f"\n{name}\n".encode())
         number = column.dtype == np.float64
-        sha.update(column.astype("<f8").tobytes() if number else repr(column.tolist()).encode())
+        sha.update(column.astype("<f8").tobytes() if number else ascii(column.tolist()).encode())
     return sha.hexdigest()
 
 
@@ -125,6 +129,12 @@ def features(known: Table, *others: Table) -> list[np.ndarray]:
     -------
     list of numpy.ndarray
         float32 [n, features], first that of `known`.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of a column are too far apart or too close together for the square of their
+        standard deviation.
     """
     tables = (known, *others)
     parts: list[list[np.ndarray]] = [[] for _ in tables]
@@ -142,9 +152,18 @@ def features(known: Table, *others: Table) -> list[np.ndarray]:
 
 
 def _mean_deviation(numbers: list[float]) -> tuple[float, float]:
-    """Mean, and standard deviation with n - 1 in the denominator; 1 where nothing deviates."""
+    """Mean, and standard deviation with n - 1 in the denominator; 1 where nothing deviates.
+
+    A difference is multiplied by itself: ``** 2`` is ``pow`` of the C library, whose last bit
+    depends on whether the processor has fused multiply-add.
+    """
     if not numbers or min(numbers) == max(numbers):
         return (numbers[0] if numbers else 0.0), 1.0
     mean = math.fsum(numbers) / len(numbers)
-    squares = math.fsum((x - mean) ** 2 for x in numbers)
-    return mean, math.sqrt(squares / (len(numbers) - 1))
+    differences = [x - mean for x in numbers]
+    variance = math.fsum(d * d for d in differences) / (len(numbers) - 1)
+    if not 0 < variance < math.inf:
+        raise ValueError(
+            f"numbers from {min(numbers)} to {max(numbers)}: their variance is beyond float64"
+        )
+    return mean, math.sqrt(variance)

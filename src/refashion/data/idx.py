@@ -98,8 +98,14 @@ def write(path: Path, values: np.ndarray) -> None:
 
     The gzip stream stores its content and carries no time: what a compressor makes of the same
     content varies with the version of zlib.
+
+    Raises
+    ------
+    ValueError
+        For values of another type or shape.
     """
-    assert values.dtype == np.uint8 and values.ndim in (1, 3)
+    if values.dtype != np.uint8 or values.ndim not in (1, 3):
+        raise ValueError(f"{values.dtype} {values.shape}: must be uint8 labels or images")
     header = struct.pack(f">{values.ndim + 1}I", 2048 + values.ndim, *values.shape)
     content = header + values.tobytes()
     blocks = [content[i : i + STORED_BLOCK] for i in range(0, len(content), STORED_BLOCK)]

@@ -31,8 +31,12 @@ class Split:
     """Classes in 0 to 9: uint8 [n]."""
 
     def __post_init__(self) -> None:
-        """Hold both arrays to what this class promises."""
-        assert self.images.dtype == self.labels.dtype == np.uint8
+        """Hold both arrays to what this class promises; digests and files rest on their type."""
+        if not self.images.dtype == self.labels.dtype == np.uint8:
+            raise ValueError(
+                f"a split of {self.images.dtype} images and {self.labels.dtype} labels: both must "
+                "be uint8"
+            )
         assert self.images.shape == (self.labels.size, NUM_PIXELS), self.images.shape
         assert self.labels.ndim == 1
 
@@ -97,9 +101,10 @@ def _mean_std(images: np.ndarray) -> tuple[float, float]:
         counts += np.bincount(images[first : first + ROWS].ravel(), minlength=WHITE + 1)
     n = images.size
     total = sum(value * count for value, count in enumerate(counts.tolist()))
-    squares = sum(value**2 * count for value, count in enumerate(counts.tolist()))
-    variance = (n * squares - total**2) / (n * WHITE) ** 2
-    return total / (n * WHITE), math.sqrt(variance)
+    squares = sum(value * value * count for value, count in enumerate(counts.tolist()))
+    white = n * WHITE
+    variance = (n * squares - total * total) / (white * white)
+    return total / white, math.sqrt(variance)
 
 
 def _load(path: Path, *item: int) -> np.ndarray:

@@ -26,8 +26,14 @@ def wilson(correct: int, n: int, z: float = Z_95) -> tuple[float, float]:
     -------
     tuple of float
         Lower and upper bound, in [0, 1] (Wilson 1927, without continuity correction).
+
+    Raises
+    ------
+    ValueError
+        If the counts are not in these ranges.
     """
-    assert 0 <= correct <= n and n >= 1
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"{correct} successes of {n} trials: must be 0 to n of at least 1")
     z2 = z * z
     middle = correct + z2 / 2
     spread = z * math.sqrt(correct * (n - correct) / n + z2 / 4)

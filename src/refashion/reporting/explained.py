@@ -1,5 +1,6 @@
 """Softmax and cross-entropy, explained in numbers (book, sections 3.4 to 3.7 and 22.11)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cl
                 images=n,
                 entropy=_information(truth, truth),
                 cross_entropy=_information(truth, mean),
-                doubt=0.0 - sum(doubt),
+                doubt=0.0 - math.fsum(doubt),
             )
         )
     return found
@@ -111,7 +112,7 @@ def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cl
 def _information(p: Tensor, q: Tensor) -> float:
     """``- sum p log q`` in nats; what never happens adds nothing."""
     happens = p > 0
-    return 0.0 - sum((p[happens] * functions.log(q[happens])).tolist())
+    return 0.0 - math.fsum((p[happens] * functions.log(q[happens])).tolist())
 
 
 def tables(found: Explained) -> Iterator[Table]:

@@ -117,7 +117,7 @@ def last(rows: Sequence[Sequence[Row]]) -> Row:
 def spread(name: str, values: Sequence[float]) -> Row:
     """Mean and standard deviation (n - 1 in the denominator) as two metrics; one value: no second.
 
-    The standard library makes both from exact fractions, rounded once.
+    The standard library's deviation is made of exact fractions and rounded once.
     """
     found = {name: mean(values)}
     return found | ({f"{name}_deviation": stdev(values)} if len(values) > 1 else {})

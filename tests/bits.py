@@ -1,0 +1,51 @@
+"""One line of JSON: the bits of all canonical results that a process computes.
+
+Run by the tests of bits, each time in a process with other settings. Every ``test_*_bits.py`` has
+a function ``digest``; its result is named for the file.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import runpy
+from pathlib import Path
+
+import numpy as np
+import torch
+
+TESTS = Path(__file__).parent
+
+
+def canonical(without: str) -> dict[str, str]:
+    """Digest of the results of all modules but one, by the name of their tests."""
+    files = sorted(f for f in TESTS.glob("*/test_*_bits.py") if f.stem != without)
+    return {file.stem: runpy.run_path(str(file))["digest"]() for file in files}
+
+
+def controls() -> dict[str, str]:
+    """What the settings are about: arithmetic whose bits they may move."""
+    numbers = random.Random(0)
+    values = [numbers.gauss(0, 1) for _ in range(60_000)]
+    array = np.array(values)
+    return {
+        "pow": _sha256(np.array([x**2 for x in values])),
+        "exp": _sha256(np.exp(array)),
+        "sum": float(torch.from_numpy(array).to(torch.float32).sum()).hex(),
+        "default dtype": str(torch.tensor([0.5]).dtype),
+        "assertions": str(__debug__),
+        "order of a set": " ".join({"a", "b", "c", "d", "e", "f", "g", "h"}),
+    }
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--default-dtype", default="float32")
+    parser.add_argument("--without", default="")
+    arguments = parser.parse_args()
+    torch.set_default_dtype(getattr(torch, arguments.default_dtype))
+    print(json.dumps({"canonical": canonical(arguments.without), "controls": controls()}))

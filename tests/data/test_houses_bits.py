@@ -1,0 +1,63 @@
+"""The bits of houses: known, and the same whatever the processor can do."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from refashion.data import houses, made_up
+from refashion.data.catalogue import HOUSE_FILES
+from refashion.data.houses import Table
+
+GOLDEN = "85f84b8a904004c4bea95b3f87d63d3296b4cfc12a8f31c6c3a6f1a8293c2610"
+
+
+def digest() -> str:
+    """SHA-256 of made-up houses, of their features, and of what standardises many columns."""
+    known, asked = tables()
+    sha = hashlib.sha256()
+    for table in (known, asked):
+        sha.update(houses.digest(table).encode())
+    for features in houses.features(known, asked):
+        sha.update(features.astype("<f4").tobytes())
+    numbers = Random(0)
+    for n in range(30_000):
+        column = [numbers.random() * 10 ** (n % 7) for _ in range(2 + n % 3)]
+        mean, deviation = houses._mean_deviation(column)
+        sha.update(f"{mean.hex()} {deviation.hex()}\n".encode())
+    return sha.hexdigest()
+
+
+def tables() -> tuple[Table, Table]:
+    """The made-up tables, as they are read from their files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in made_up.tables().items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        known = houses.read_known(Path(folder) / HOUSE_FILES["train"])
+        return known, houses.read_asked(Path(folder) / HOUSE_FILES["test"], known)
+
+
+def test_bits_are_the_known_ones() -> None:
+    assert digest() == GOLDEN
+
+
+def test_the_digest_does_not_depend_on_what_python_can_print() -> None:
+    """Characters of any version of Unicode count as their escapes."""
+    text = ["café", "\u00ad", "\U0001fae9"]  # printable; never; since Unicode 16
+    nothing = np.full(3, np.nan)
+    table = Table(ids=np.array(["1", "2", "3"]), columns={"c": np.array(text)}, prices=nothing)
+    escaped = rb"['caf\xe9', '\xad', '\U0001fae9']"
+    content = b"1\n2\n3\nc\n" + escaped + b"\nSalePrice\n" + nothing.astype("<f8").tobytes()
+    assert houses.digest(table) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("column", [[1e200, -1e200, 3.0], [1e-200, 2e-200]])
+def test_a_variance_beyond_the_floats_is_refused(column: list[float]) -> None:
+    nothing = np.full(len(column), np.nan)
+    ids = np.array([str(i) for i in range(len(column))])
+    table = Table(ids=ids, columns={"c": np.array(column)}, prices=nothing)
+    with pytest.raises(ValueError, match="their variance is beyond float64"):
+        houses.features(table)
