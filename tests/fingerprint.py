@@ -1,18 +1,19 @@
 """One line of JSON on what this process computes: a hash for each engine, and the machine.
 
-Run by the tests of environments, each time in a process with other settings. Needs torch and numpy
-alone.
+Run by the tests of environments, each time in a process with other settings, and told which way
+products are to take (``auto``, ``int8`` or ``float64``). Needs torch and numpy alone.
 """
 
 import hashlib
 import json
 import platform
+import sys
 from dataclasses import replace
 
 import torch
 
 from refashion import selftest
-from refashion.portable import exact, functions, softmax, streams
+from refashion.portable import functions, multiply, softmax, streams
 from refashion.training import device, digest, initial, loop, portable
 from refashion.training.native import NativeEngine
 from refashion.training.portable import PortableEngine
@@ -28,16 +29,17 @@ def of_portable() -> tuple[str, bool]:
     sha, golden = hashlib.sha256(), json.loads(selftest.GOLDEN.read_text())["traces"]
     identical = True
     for name, settings in selftest.INSTANCES.items():
-        trace = selftest.trace(settings, CPU)
+        n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
+        trace = selftest.trace(settings, CPU, n)
         identical = identical and trace == golden[name]
         sha.update(json.dumps(trace).encode())
-        data = selftest.examples(CPU, settings.loss)
+        data = selftest.examples(CPU, settings, n)
         begin = initial.weights(settings.widths, 1)
         fit = PortableEngine(settings, begin, CPU).fit(data)
         sha.update(f"{fit.loss.hex()} {fit.accuracy.hex()}".encode())
         sha.update(portable.outputs(begin, data.inputs).numpy().tobytes())
     settings = selftest.INSTANCES["numbers"]
-    data = selftest.examples(CPU, settings.loss)
+    data = selftest.examples(CPU, settings)
     several = [replace(settings, seed=seed, weight_decay=seed / 10) for seed in range(3)]
     for training in loop.train_together(several, [(data, data)] * 3, device="cpu"):
         sha.update(digest.weights(training.weights).encode())
@@ -70,7 +72,8 @@ def of_native() -> str:
 
 if __name__ == "__main__":
     software = device.software()
-    found, identical = of_portable()
+    with multiply.products(sys.argv[1] if len(sys.argv) > 1 else "auto") as taken:
+        found, identical = of_portable()
     print(
         json.dumps(
             {
@@ -78,7 +81,7 @@ if __name__ == "__main__":
                 "selftest": "identical" if identical else "different",
                 "native": of_native(),
                 "contract": portable.CONTRACT,
-                "products": "int8" if exact.int8_wins(CPU) else "float64",
+                "products": taken,
                 "processor": device.describe(CPU),
                 "architecture": platform.machine(),
                 "cpu_capability": software["cpu_capability"],

@@ -8,7 +8,7 @@ seldom meets, and compares the weights after every step with those of the contra
 import argparse
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,50 +48,42 @@ NUMBERS = replace(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A training of the self-test."""
-
-    settings: Settings
-    num_examples: int = 640
-    """Two whole batches and a half one, by default."""
-
-
 def _one_layer(width: int, *, batch_size: int, epochs: int = 1) -> Settings:
     return replace(PLAIN, hidden=(width,), dropout=(0.0,), batch_size=batch_size, epochs=epochs)
 
 
 INSTANCES = {
-    "softmax": Instance(PLAIN),
-    "mlp": Instance(_one_layer(256, batch_size=256, epochs=2)),
-    "dropout": Instance(replace(PLAIN, hidden=(256, 256), dropout=(0.2, 0.5), lr=0.5)),
-    "momentum": Instance(
-        replace(_one_layer(100, batch_size=256, epochs=2), momentum=0.9, weight_decay=0.001)
+    "softmax": PLAIN,
+    "mlp": _one_layer(256, batch_size=256, epochs=2),
+    "dropout": replace(PLAIN, hidden=(256, 256), dropout=(0.2, 0.5), lr=0.5),
+    "momentum": replace(
+        _one_layer(100, batch_size=256, epochs=2), momentum=0.9, weight_decay=0.001
     ),
-    "numbers": Instance(NUMBERS),
-    "last_row": Instance(_one_layer(64, batch_size=256), 257),
-    "single_rows": Instance(_one_layer(64, batch_size=1), 3),
-    "narrow": Instance(_one_layer(8, batch_size=64), 150),
-    "wide": Instance(_one_layer(4096, batch_size=64), 65),
-    "long_sum": Instance(
-        replace(NUMBERS, hidden=(64,), num_inputs=72, batch_size=4097, epochs=1, optimizer="sgd"),
-        4097,  # in pieces of 4,096 terms
+    "numbers": NUMBERS,
+    "last_row": _one_layer(64, batch_size=256),
+    "single_rows": _one_layer(64, batch_size=1),
+    "narrow": _one_layer(8, batch_size=64),
+    "wide": _one_layer(4096, batch_size=64),
+    "long_sum": replace(
+        NUMBERS, hidden=(64,), num_inputs=72, batch_size=4097, epochs=1, optimizer="sgd"
     ),
 }
-"""Variants, then what they do not meet: a last batch of one row, batches of one row, narrow and wide
-layers, and a long sum whose last piece has one term."""
+"""Variants, then what they seldom meet: a last batch of one row, batches of one row, narrow and
+wide layers, and a sum of more terms than are exact at once, whose last piece has one."""
+
+NUM_EXAMPLES = {"last_row": 257, "single_rows": 3, "narrow": 150, "wide": 65, "long_sum": 4097}
+MOST_EXAMPLES = 640  # of all other instances: two whole batches and a half one
 
 Trace = list[list[str]]
 """Epoch, step and tensor of a state, then the first 16 digits of the tensor's digest."""
 
 
-def examples(instance: Instance, device: torch.device) -> Examples:
-    """Examples for a training, from a stream of their own.
+def examples(device: torch.device, settings: Settings = PLAIN, n: int = MOST_EXAMPLES) -> Examples:
+    """`n` examples for a training with `settings`, from a stream of their own.
 
     Pixels and labels, where bright pixels betray the label; for squared errors features, and
     numbers that are the square of one feature.
     """
-    n, settings = instance.num_examples, instance.settings
     if settings.loss == "squared":
         key = streams.key(0, streams.Purpose.SELFTEST, 1)
         features = streams.normal((n, settings.num_inputs), key)
@@ -106,11 +98,10 @@ def examples(instance: Instance, device: torch.device) -> Examples:
     return Examples(inputs=pixels.to(torch.uint8), targets=labels)
 
 
-def trace(instance: Instance, device: torch.device) -> Trace:
-    """Train an instance and digest every tensor after every step; then ask for one example."""
-    settings = instance.settings
+def trace(settings: Settings, device: torch.device, n: int = MOST_EXAMPLES) -> Trace:
+    """Train on `n` examples and digest every tensor after every step; then ask about one."""
     engine = PortableEngine(settings, initial.weights(settings.widths, settings.seed), device)
-    data, states = examples(instance, device), []
+    data, states = examples(device, settings, n), []
     for epoch in range(1, settings.epochs + 1):
 
         def keep(step: int, epoch: int = epoch) -> None:
@@ -124,6 +115,10 @@ def trace(instance: Instance, device: torch.device) -> Trace:
     for name, gradient in engine.gradients(one).items():
         states.append(["one", "example", name, digest.weights({name: gradient})[:16]])
     return states
+
+
+def _trace(name: str, device: torch.device) -> Trace:
+    return trace(INSTANCES[name], device, NUM_EXAMPLES.get(name, MOST_EXAMPLES))
 
 
 def difference(got: Trace, want: Trace) -> str | None:
@@ -140,8 +135,8 @@ def run(device: torch.device, way: str = "auto") -> bool:
     assert golden["contract"] == CONTRACT
     agree = True
     with multiply.products(way) as taken:
-        for name, instance in INSTANCES.items():
-            parted = difference(trace(instance, device), golden["traces"][name])
+        for name in INSTANCES:
+            parted = difference(_trace(name, device), golden["traces"][name])
             agree = agree and parted is None
             print(f"{name:<12} {'differs: ' + parted if parted else 'identical'}")
     software = devices.software()
@@ -181,7 +176,7 @@ def main() -> int:
 
 
 def _golden(device: torch.device) -> str:
-    traces = {name: trace(instance, device) for name, instance in INSTANCES.items()}
+    traces = {name: _trace(name, device) for name in INSTANCES}
     rows = {k: "[\n" + ",\n".join(json.dumps(r) for r in v) + "\n]" for k, v in traces.items()}
     body = ",\n".join(f'"{name}": {text}' for name, text in rows.items())
     return f'{{"contract": "{CONTRACT}", "traces": {{\n{body}\n}}}}'

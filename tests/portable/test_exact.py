@@ -1,12 +1,13 @@
 """Products and sums against Python's integers, both ways, at the edges of every bound."""
 
 import contextlib
-import functools
 import itertools
 import math
-import time
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,35 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from refashion.portable import exact
+from refashion.portable import exact, multiply
 from refashion.portable.exact import Fixed
 
 WAYS = ("float64", "int8")
-CPU = torch.device("cpu")
-
-
-@functools.cache
-def int8_is_exact() -> bool:
-    """Whether this processor's int8 product survives the extremes."""
-    for x, y in ((127, 127), (127, -128), (-128, -128)):
-        a, b = torch.full((40, 784), x), torch.full((784, 40), y)
-        want = a.to(torch.float64) @ b.to(torch.float64)
-        if not torch.equal(torch._int_mm(a.char(), b.char()).to(torch.float64), want):
-            return False
-    return True
 
 
 @contextlib.contextmanager
 def going(way: str) -> Iterator[None]:
     """Take one way, however small the product."""
-    if way == "int8" and not int8_is_exact():
-        pytest.skip("this processor's int8 product saturates")
-    with (
-        mock.patch.object(exact, "int8_wins", lambda device: way == "int8"),
-        mock.patch.object(exact, "WORTH_DIGITS", 0),
-        mock.patch.object(exact, "WORTH_TERMS", 0),
-    ):
+    with multiply.products(way) as taken:
         yield
+    assert not taken["int8" if way == "float64" else "float64"] or way == "int8"
 
 
 def whole(x: Fixed) -> np.ndarray:
@@ -260,8 +244,8 @@ def test_long_inner_dimensions_are_summed_in_pieces(pixels: bool, way: str) -> N
     b = exact.quantise(random_floats(50, 4), 8)
     with (
         going(way),
-        mock.patch.object(exact, "EXACT_FLOAT64", a.bits + b.bits + 3),  # pieces of 8
-        mock.patch.object(exact, "EXACT_INT8_TERMS", 5),
+        mock.patch.object(exact, "EXACT_FLOAT64", a.bits + b.bits + 3),  # pieces of 8 terms,
+        mock.patch.object(exact, "EXACT_INT8_TERMS", 5),  # and fewer
     ):
         assert same_bits(exact.product(a, b), oracle(a, b))
 
@@ -451,13 +435,50 @@ def test_a_mean_of_too_many_is_refused() -> None:
         exact.mean(torch.zeros(2**22 + 1, dtype=torch.float64))
 
 
-def test_grids_finer_than_the_numbers_are_a_defect() -> None:
-    with pytest.raises(AssertionError):
+def test_grids_finer_than_the_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"23 bits is too fine for torch\.float32: at most 22"):
         exact.quantise(torch.ones(1, 1, dtype=torch.float32), 23)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="51 bits"):
         exact.quantise(torch.ones(1, 1, dtype=torch.float64), 51)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="uint8"):
         exact.pixels(torch.ones(1, 1))
+
+
+def test_a_grid_that_changes_along_the_sum_is_refused() -> None:
+    x = random_floats(3, 3)
+    by_row = exact.quantise(x, 14, exact.magnitude(x, by_row=True))
+    plain = exact.quantise(x, 14)
+    assert exact.product(by_row, plain).shape == (3, 3)
+    with pytest.raises(ValueError, match="one grid"):
+        exact.product(plain, by_row)
+    with pytest.raises(ValueError, match="one grid"):
+        exact.product(by_row.mT, plain)
+
+
+def test_bounds_hold_without_asserts(tmp_path: Path) -> None:
+    script = """
+import torch
+from refashion.portable import exact, softmax
+from refashion.training import digest
+one = torch.ones(1, 1, dtype=torch.float64)
+long = exact.Fixed(one.expand(1, 2**13), 1.0, 26)
+for refused in (
+    lambda: exact.quantise(one, 51),
+    lambda: exact.pixels(one),
+    lambda: exact.product(long, long.mT),
+    lambda: exact.product(exact.Fixed(one, one.expand(1, 2), 2), exact.quantise(one, 2)),
+    lambda: exact.total(exact.Fixed(one.expand(1, 2**13), 1.0, 40), -1),
+    lambda: softmax.softmax(one.expand(1, 4097)),
+    lambda: digest.weights({"w": one}),
+):
+    try:
+        refused()
+    except ValueError:
+        continue
+    raise SystemExit("taken")
+"""
+    run = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -490,85 +511,3 @@ def test_magnitudes(dtype: torch.dtype) -> None:
     x[0, 0] = torch.nan
     assert math.isnan(exact.magnitude(x))
     assert exact.magnitude(x, by_row=True).isnan().tolist() == [[True], [False]]
-
-
-# --- the probe --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bool]]:
-    """The probe, asked anew; on a machine where float64 products are slow."""
-
-    def slow(*arguments: object) -> Tensor:  # by any clock
-        busy_until = time.process_time() + 0.01
-        while time.process_time() < busy_until:
-            pass
-        return torch.zeros(1)
-
-    def quick(*arguments: object) -> Tensor:
-        return torch.zeros(1)
-
-    monkeypatch.setattr(exact, "_float64", slow)
-    monkeypatch.setattr(exact, "_int8", quick)
-    exact.int8_wins.cache_clear()
-    yield lambda: exact.int8_wins(CPU)
-    exact.int8_wins.cache_clear()
-
-
-def true_product(a: Tensor, b: Tensor) -> Tensor:
-    return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.int32)
-
-
-def saturating(a: Tensor, b: Tensor) -> Tensor:
-    """What ``vpmaddubsw`` makes of it: sums of two products stop at 16 bits."""
-    unsigned = a.to(torch.int32) + 128
-    pairs = unsigned[:, :, None] * b.to(torch.int32)
-    pairs = (pairs[:, ::2] + pairs[:, 1::2]).clamp(-(2**15), 2**15 - 1)
-    return (pairs.sum(1) - 128 * b.to(torch.int32).sum(0)).to(torch.int32)
-
-
-def saturating_signed(a: Tensor, b: Tensor) -> Tensor:
-    """The same for signed numbers: only -128 * -128 twice is too much."""
-    pairs = a.to(torch.int32)[:, :, None] * b.to(torch.int32)
-    return (pairs[:, ::2] + pairs[:, 1::2]).clamp(-(2**15), 2**15 - 1).sum(1).to(torch.int32)
-
-
-def wrong_when_transposed(a: Tensor, b: Tensor) -> Tensor:
-    return true_product(a, b) + (0 if a.is_contiguous() else 1)
-
-
-def absent(a: Tensor, b: Tensor) -> Tensor:
-    raise NotImplementedError("not on this build")
-
-
-def test_the_probe_takes_an_exact_and_faster_product(
-    probe: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "_int_mm", true_product)
-    assert probe()
-
-
-@pytest.mark.parametrize("fake", [saturating, saturating_signed, wrong_when_transposed, absent])
-def test_the_probe_refuses_what_is_not_exact(
-    fake: Callable[[Tensor, Tensor], Tensor],
-    probe: Callable[[], bool],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch, "_int_mm", fake)
-    assert not probe()
-
-
-def test_the_probe_does_without_the_private_function(
-    probe: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(torch, "_int_mm")
-    assert not probe()
-
-
-def test_the_probe_refuses_what_is_not_faster(
-    probe: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "_int_mm", true_product)
-    monkeypatch.setattr(exact, "_int8", exact._float64)
-    monkeypatch.setattr(exact, "_float64", lambda *arguments: torch.zeros(1))
-    assert not probe()

@@ -61,7 +61,7 @@ def test_version_tells_what_it_is(world: Any) -> None:
     info = mlflow.models.get_model_info("models:/fashion_mnist-mlp@champion")
     about = {
         **{"dataset": "fashion_mnist", "variant": "mlp", "run_key": record["run_key"]},
-        **{"contract": "portable/1", "weights": record["outputs"]["weights"]},
+        **{"contract": "portable/2", "weights": record["outputs"]["weights"]},
         "evaluation": before.data.tags["evaluation"],
     }
     assert about.items() <= version.tags.items()

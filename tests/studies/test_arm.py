@@ -194,7 +194,7 @@ def test_record(folders: Path) -> None:
     for own in saved:
         determined = {
             "arm": own.name,
-            "contract": "portable/1",
+            "contract": "portable/2",
             "inputs": own.inputs,
             "params": own.params,
             "study": STUDY,

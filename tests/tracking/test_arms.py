@@ -222,7 +222,7 @@ def test_a_run_carries_its_arm(connected: Store, own: list[Results]) -> None:
         run = published(connected)[one.variant]
         tags, record = run.data.tags, one.record
         expected = {
-            **{"variant": one.variant, "numerics": "portable/1", "published": "complete"},
+            **{"variant": one.variant, "numerics": "portable/2", "published": "complete"},
             **{"run_key": record["run_key"], "mlflow.source.name": f"stages/{one.experiment}.py"},
             **{"dataset_digest": next(iter(record["inputs"].values())), "device": "cpu"},
         }

@@ -42,7 +42,7 @@ def test_history(numerics: str) -> None:
     assert last.weight_norm == pytest.approx(norm, rel=1e-4)
     assert last.validation_loss < math.log(10) * 1.1
     assert 0 <= last.validation_accuracy <= 1
-    assert training.contract == {"portable": "portable/1", "native": "native/cpu"}[numerics]
+    assert training.contract == {"portable": "portable/2", "native": "native/cpu"}[numerics]
 
 
 @pytest.mark.parametrize("numerics", ["portable", "native"])

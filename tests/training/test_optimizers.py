@@ -41,7 +41,7 @@ def walked(
     decay = settings.weight_decay if weight_decay is None else weight_decay
     optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
     for step in range(1, steps + 1):
-        optimizer.step([g * optimizer.factor for g in normal(shapes, step)])
+        optimizer.step(normal(shapes, step))
     return parameters
 
 
@@ -129,7 +129,9 @@ def test_momentum_goes_on_without_a_gradient() -> None:
     for _ in range(2):
         optimizer.step([torch.zeros_like(p) for p in parameters])
     for begin, own in zip(normal(), parameters, strict=True):
-        torch.testing.assert_close(begin - own, torch.full_like(own, 8.0 + 4.0 + 2.0))
+        torch.testing.assert_close(
+            begin - own, torch.full_like(own, SETTINGS.lr * (8.0 + 4.0 + 2.0))
+        )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -142,8 +144,7 @@ def test_a_stack_decays_every_model_by_its_own(name: str) -> None:
         parameters = [p[model].clone() for p in normal(stacked)]
         optimizer = OPTIMIZERS[name](settings, parameters, weight_decay)
         for step in range(1, 6):
-            gradients = [g[model].clone() for g in normal(stacked, step)]
-            optimizer.step([g * optimizer.factor for g in gradients])
+            optimizer.step([g[model].clone() for g in normal(stacked, step)])
         for own, stack in zip(parameters, together, strict=True):
             assert torch.equal(own, stack[model])
 

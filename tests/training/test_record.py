@@ -107,7 +107,7 @@ def test_record(training: loop.Training, tmp_path: Path) -> None:
         "optimizer": "sgd",
     }
     determined = {
-        "contract": "portable/1",
+        "contract": "portable/2",
         "inputs": INPUTS,
         "params": params,
         "variant": "v",

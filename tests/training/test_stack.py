@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refashion import selftest
-from refashion.portable import exact, streams
+from refashion.portable import multiply, streams
 from refashion.training import digest, initial, loop, stack
 from refashion.training.engine import Engine, Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Diverged, Training
 from refashion.training.native import NativeEngine
+from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.portable import PortableEngine
 from refashion.training.settings import Settings
 
@@ -135,25 +136,13 @@ def test_any_stack(kind: str, seeds: list[int], decays: list[float], n: int, siz
     assert_the_same(together(models, data), alone(models, data))
 
 
-def int8_is_exact() -> bool:
-    a = torch.full((40, 784), 127).char()
-    return bool((torch._int_mm(a, a.mT) == 784 * 127**2).all())
-
-
 @pytest.mark.parametrize("kind", ["linear", "hidden, adam"])
 def test_digits_alone_and_batches_in_a_stack(kind: str) -> None:
     """Alone a model may take the int8 way, which no stack has."""
-    if not int8_is_exact():
-        pytest.skip("this processor's int8 product saturates")
     models = siblings(KINDS[kind])
     data = [pair(i, KINDS[kind]) for i in range(4)]
     found = together(models, data)
-    with (
-        mock.patch.object(exact, "int8_wins", lambda device: True),
-        mock.patch.object(exact, "WORTH_DIGITS", 0),
-        mock.patch.object(exact, "WORTH_TERMS", 0),
-        mock.patch.object(exact, "_float64", side_effect=AssertionError),
-    ):
+    with multiply.products("int8"):
         assert_the_same(found, alone(models, data))
 
 
@@ -268,16 +257,37 @@ def test_divergence_at_once_leaves_the_start() -> None:
     assert digest.weights(before.weights) == digest.weights(start)
 
 
-def test_one_model_of_a_stack_that_diverges() -> None:
-    """Its neighbours go with it, but what it leaves is its own."""
-    models = [replace(LINEAR, lr=0.02, epochs=60, weight_decay=decay) for decay in (0.0, 1e9)]
-    data = [pair(0), pair(1)]
+@pytest.mark.parametrize("kind", ["linear", "hidden", "hidden, adam"])
+def test_a_model_of_a_stack_that_diverges_ends_alone(kind: str) -> None:
+    base = replace(KINDS[kind], lr=0.02, epochs=60)
+    models = [replace(base, weight_decay=decay) for decay in (0.0, 1e9, 0.3)]
+    if base.optimizer == "adam":
+        models = [replace(base, seed=seed) for seed in range(3)]
+    data = [pair(0, base), pair(1, base, 1e30 if base.optimizer == "adam" else 1.0), pair(2, base)]
+    found = together(models, data)
+    assert [training.diverged for training in found] == [False, True, False]
+    assert len(found[1].history) < 60
+    for i in (0, 2):
+        assert exactly(found[i]) == exactly(loop.train(models[i], *data[i], device="cpu"))
     with pytest.raises(Diverged) as caught:
-        together(models, data)
-    with pytest.raises(Diverged) as caught_alone:
         loop.train(models[1], *data[1], device="cpu")
-    assert exactly(caught.value.before) == exactly(caught_alone.value.before)
-    assert len(loop.train(models[0], *data[0], device="cpu").history) == 60
+    assert exactly(caught.value.before) == exactly(found[1])
+
+
+def test_all_models_diverge() -> None:
+    models = [replace(LINEAR, lr=1e38, epochs=5, seed=seed) for seed in range(2)]
+    found = together(models, [pair(0), pair(1)])
+    assert all(training.diverged and not training.history for training in found)
+
+
+def test_a_neighbour_without_weight_decay_is_left_alone() -> None:
+    """Zero times an infinite weight is no number, and adding zero takes a zero's sign."""
+    parameters = [torch.tensor([[[torch.inf]], [[-0.0]], [[1.0]]]), torch.zeros(3, 1, 1)]
+    decay = torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64)[:, None, None]
+    gradients = [torch.tensor([[[1.0]], [[-0.0]], [[0.0]]]), torch.zeros(3, 1, 1)]
+    OPTIMIZERS["sgd"](replace(LINEAR, lr=1.0), parameters, decay).step(gradients)
+    assert parameters[0].flatten().tolist() == [torch.inf, 0.0, 0.5]
+    assert not parameters[0][1].signbit()
 
 
 # --- both engines -----------------------------------------------------------------------------
