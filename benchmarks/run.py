@@ -73,7 +73,7 @@ class Contender:
         self.process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.about: dict[str, Any] = json.loads(self._line())
+        self.about: dict[str, Any] = self._answer()
 
     def __enter__(self) -> Self:
         return self
@@ -87,14 +87,15 @@ class Contender:
         assert self.process.stdin
         self.process.stdin.write(f"{variant}\n")
         self.process.stdin.flush()
-        return float(self._line())
+        seconds, _ = self._answer()
+        return seconds
 
-    def _line(self) -> str:
+    def _answer(self) -> Any:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
             raise ChildProcessError(f"contender {self.name} ended: its own message is above")
-        return line
+        return json.loads(line)
 
 
 def book_python() -> Path:
@@ -139,10 +140,8 @@ def contenders(stack: ExitStack, console: Console) -> dict[str, Contender]:
 
     found = {n: start(n, (*script, n, FOLDER / str(IMAGES)), paths.ROOT) for n in ENGINES}
     try:
-        # The package reads ../data.
-        folder = FOLDER / "book"
-        folder.mkdir(exist_ok=True)
-        found["book"] = start("book", (book_python(), HERE / "book.py"), folder)
+        command = (book_python(), HERE / "book.py", FOLDER / str(IMAGES))
+        found["book"] = start("book", command, paths.ROOT)
         assert found["book"].about["torch"] == found["native"].about["torch"]
     except NoBookError as error:
         line = f"The book's own loop is left out: no package d2l {D2L} ({error})"
@@ -212,7 +211,7 @@ def summary(about: dict[str, Any], samples: Samples, memory: dict[str, Any]) -> 
         "versions": {
             **{name: engine[name] for name in ("python", "torch")},
             **{name: version(name) for name in ("numpy", "torchvision")},
-            "d2l": about["book"]["d2l"] if "book" in about else None,
+            "d2l": D2L if "book" in about else None,
         },
         "images": IMAGES,
         "epochs": EPOCHS,
