@@ -112,7 +112,7 @@ lint: $(READY) ## Check style and types
 	mypy
 
 .PHONY: bench
-bench: $(READY) ## Measure the speed against the book's loop and the machine's limits
+bench: $(READY) ## Measure the speed against peers and the machine's limits
 	python benchmarks/run.py
 
 .PHONY: report

@@ -6,53 +6,50 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import torch
-from serving import Epoch, serve
+from networks import BATCH_SIZE, NETWORKS
+from serving import Model, serve
 
 from refashion.data import prepared
+from refashion.portable import exact
 from refashion.training import device as devices
 from refashion.training import loop
 from refashion.training.engine import batches
 from refashion.training.settings import Settings
 
 CPU = torch.device("cpu")
-NETWORKS: dict[str, tuple[tuple[int, ...], tuple[float, ...], float]] = {
-    "softmax": ((), (), 0.1),
-    "mlp": ((256,), (0.0,), 0.1),
-    "dropout": ((256, 256), (0.2, 0.5), 0.5),
-}
-"""The book's settings of each variant: hidden layers, dropout after them, learning rate."""
 
 
 def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
     """What the book trains, whatever ``params.yaml`` says today."""
-    hidden, dropout, lr = NETWORKS[variant]
+    network = NETWORKS[variant]
     return Settings(
-        hidden=hidden,
-        dropout=dropout,
-        lr=lr,
+        **network._asdict(),
         seed=0,
         epochs=epochs,
-        batch_size=256,
+        batch_size=BATCH_SIZE,
         weight_decay=0.0,
         momentum=0.0,
         numerics=numerics,
     )
 
 
-def engine(numerics: str, split: prepared.Split) -> Callable[[str], Epoch]:
+def engine(numerics: str, split: prepared.Split) -> Callable[[str], Model]:
     """One of the engines, on all images of a split."""
     examples = loop.on_device(split, CPU)
 
-    def contender(variant: str) -> Epoch:
+    def contender(variant: str) -> Model:
         chosen = settings(variant, numerics)
         trained = loop.start(chosen, CPU)
         epochs = count(1)
-        return lambda: trained.train_epoch(examples, next(epochs))
+        return Model(
+            lambda: trained.train_epoch(examples, next(epochs)),
+            lambda: trained.weights().values(),
+        )
 
     return contender
 
 
-def products(n: int) -> Callable[[str], Epoch]:
+def products(n: int) -> Callable[[str], Model]:
     """The float32 matrix products without which no epoch on `n` images can be, and nothing else.
 
     Per batch and layer: the outputs, the gradient of the weights and, but for the first layer,
@@ -60,7 +57,7 @@ def products(n: int) -> Callable[[str], Epoch]:
     results lie ready, in the caches where they fit.
     """
 
-    def contender(variant: str) -> Epoch:
+    def contender(variant: str) -> Model:
         chosen = settings(variant, "native")
         size = chosen.batch_size
         layers = []
@@ -79,7 +76,7 @@ def products(n: int) -> Callable[[str], Epoch]:
                     if layer:
                         torch.mm(g[:rows], w, out=x_gradient[:rows])
 
-        return epoch
+        return Model(epoch, tuple)
 
     return contender
 
@@ -88,7 +85,9 @@ def main(name: str, folder: str) -> None:
     """Serve the contender `name` on the split in `folder`."""
     split = prepared.load(Path(folder))
     contender = products(len(split.labels)) if name == "products" else engine(name, split)
-    serve({"cpu": devices.describe(CPU), **devices.software()}, contender)
+    way = "int8" if exact.int8_wins(CPU) else "float64"  # the portable engine's
+    about = {"cpu": devices.describe(CPU), "products": way}
+    serve({**about, **devices.software()}, contender)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
-"""How fast the engines are: against the book's own loop and against the machine's limit.
+"""How fast the engines are: against peers and against the machine's limit.
 
 One run, on the CPU, with all contenders side by side, each in a process of its own:
 
 portable, native
     The engines of this project, on the 60,000 training images as uint8 in memory.
+portable avx2, native avx2
+    The same on processors without int8 dot products: oneDNN is told to use AVX2 at most.
+plain
+    The loop of a careful PyTorch user, with all images in memory: see ``plain.py``.
 book
-    The real package `d2l` (the last version with the loop that the book prints) in an environment
-    of its own, without its pins, so that torch is the same: see ``book.py``.
+    The real package `d2l` (the last version with the loop that the book prints): see ``book.py``.
+carbon
+    Package `alia-carbon`, which promises bit-exact training too: see ``plain.py``. It trains on
+    the first 20 batches alone, whose time is scaled to that of an epoch.
 products
     The raw float32 matrix products of an epoch, the physical limit: see ``contenders.py``.
 
 They take turns, epoch by epoch, so that whatever else the machine does strikes them all alike.
-The first round is a warm-up and is not counted. Then come single trainings, to see their memory
-beside that of ``import torch`` and how time and memory grow with the number of images.
+The first round is a warm-up and is not counted. Then some of them train in processes with other
+settings, to see how many different weights that makes. Last come single trainings, to see their
+memory beside that of ``import torch`` and how time and memory grow with the number of images.
 
 Prints tables and writes every sample to ``benchmarks/results/bench-<cpu>.json``.
 """
@@ -25,13 +32,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from peers import MissingPackageError, Package, output, python
 from rich.console import Console
 from rich.table import Table
 
@@ -40,40 +48,91 @@ from refashion import files, paths
 # Neither this process nor its imports may be large: on Linux, the peak memory of a new process
 # starts at the present memory of the process that starts it.
 HERE = Path(__file__).resolve().parent
-BUILD = paths.ROOT / "build"
-FOLDER = BUILD / "bench"
-ENVIRONMENT = BUILD / "bench-venv"
-D2L = "0.17.6"
-EPOCHS = 11
+FOLDER = paths.ROOT / "build" / "bench"
+ROUNDS = 11
 VARIANTS = ("softmax", "mlp", "dropout")
 ENGINES = ("portable", "native")
 IMAGES = 60_000
+FEW_IMAGES = 5_120  # 20 batches
 SIZES = (6_000, 60_000, 600_000)
+
+
+class Entry(NamedTuple):
+    """How a contender is started."""
+
+    command: tuple[str, ...]
+    """Script and its arguments; the folder of a split follows."""
+
+    environment: Mapping[str, str] = {}
+    package: Package | None = None
+    """To be installed for it alone."""
+
+    images: int = IMAGES
+    """To train on; the time is scaled to that of all."""
+
+
+NO_INT8 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+D2L = Package("d2l", "0.17.6", "d2l.torch", ("ipython", "matplotlib-inline"))
+CARBON = Package("alia-carbon", "0.2.1", "carbon")
+CONTENDERS = {
+    "portable": Entry(("contenders.py", "portable")),
+    "native": Entry(("contenders.py", "native")),
+    "portable avx2": Entry(("contenders.py", "portable"), NO_INT8),
+    "native avx2": Entry(("contenders.py", "native"), NO_INT8),
+    "plain": Entry(("plain.py", "plain")),
+    "book": Entry(("book.py",), package=D2L),
+    "carbon": Entry(("plain.py", "carbon"), package=CARBON, images=FEW_IMAGES),
+    "products": Entry(("contenders.py", "products")),
+}
 RATIOS = (
+    ("portable", "native"),
+    ("portable avx2", "native avx2"),
+    ("portable", "plain"),
     ("book", "portable"),
     ("book", "native"),
-    ("portable", "native"),
+    ("carbon", "portable"),
     ("portable", "products"),
     ("native", "products"),
 )
 
+HASHED = ("portable", "plain", "carbon")
+HASHED_VARIANT = "mlp"
+SETTINGS = (
+    "OMP_NUM_THREADS=1",
+    "OMP_NUM_THREADS=2",
+    "ATEN_CPU_CAPABILITY=default",
+    "ATEN_CPU_CAPABILITY=avx2",
+    "MKL_CBWR=COMPATIBLE",
+)
+"""What may differ between two machines, or two users of one."""
+
 Samples = dict[str, dict[str, list[float]]]
 """Seconds per epoch, by variant and contender."""
 
+Hashes = dict[str, dict[str, str]]
+"""Of the weights, by contender and setting."""
 
-class NoBookError(Exception):
-    """The book's loop cannot run here."""
+Tell = Callable[[str], None]
+"""Prints a line about how far it is."""
 
 
 class Contender:
     """A process that trains one epoch whenever it is asked to (``serving.py``)."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
+    def __init__(
+        self, name: str, interpreter: Path, images: int, setting: Mapping[str, str] = {}
+    ) -> None:
+        (script, *arguments), environment, *_ = CONTENDERS[name]
         self.name = name
+        self.scale = IMAGES / images
         self.process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            (interpreter, HERE / script, *arguments, FOLDER / str(images)),
+            env={**os.environ, **environment, **setting},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        self.about: dict[str, Any] = json.loads(self._line())
+        self.about: dict[str, Any] = self._answer()
 
     def __enter__(self) -> Self:
         return self
@@ -82,92 +141,65 @@ class Contender:
         self.process.terminate()
         self.process.wait()
 
-    def epoch(self, variant: str) -> float:
-        """Seconds of one epoch."""
+    def epoch(self, variant: str) -> tuple[float, str]:
+        """Seconds of one epoch of all images and the hash of the weights after it."""
         assert self.process.stdin
         self.process.stdin.write(f"{variant}\n")
         self.process.stdin.flush()
-        return float(self._line())
+        seconds, sha256 = self._answer()
+        return seconds * self.scale, sha256
 
-    def _line(self) -> str:
+    def _answer(self) -> Any:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
             raise ChildProcessError(f"contender {self.name} ended: its own message is above")
-        return line
+        return json.loads(line)
 
 
-def book_python() -> Path:
-    """The interpreter of an environment with `d2l` and, beyond that, what is installed here.
-
-    Raises
-    ------
-    NoBookError
-        If the package cannot be had.
-    """
-    search = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    uv = shutil.which("uv", path=search)
-    if not uv:
-        raise NoBookError("uv, which installs it, is missing")
-    python = ENVIRONMENT / "bin" / "python"
-    install = (uv, "pip", "install", "--quiet", "--python", python)
-    site = (python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
-    try:
-        output(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, ENVIRONMENT)
-        output(*install, "--no-deps", f"d2l=={D2L}")
-        output(*install, "ipython", "matplotlib-inline")  # of all it imports, what is not here
-        own = Path(output(*site).strip())
-        here = next(p for p in sys.path if Path(p).name == "site-packages")
-        files.write_text(own / "refashion-bench.pth", f"{here}\n")
-        output(python, "-c", "from d2l import torch")
-    except subprocess.CalledProcessError as error:
-        raise NoBookError(" ".join(error.stderr.split())) from error
-    return python
-
-
-def output(*command: str | Path) -> str:
-    """What a command prints; its messages are kept for the error."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def contenders(stack: ExitStack, console: Console) -> dict[str, Contender]:
-    """Start all contenders; the book's may be missing, and then it is said why."""
-    script = (sys.executable, HERE / "contenders.py")
-
-    def start(name: str, command: Sequence[str | Path], folder: Path) -> Contender:
-        return stack.enter_context(Contender(name, command, folder))
-
-    found = {n: start(n, (*script, n, FOLDER / str(IMAGES)), paths.ROOT) for n in ENGINES}
-    try:
-        # The package reads ../data.
-        folder = FOLDER / "book"
-        folder.mkdir(exist_ok=True)
-        found["book"] = start("book", (book_python(), HERE / "book.py"), folder)
-        assert found["book"].about["torch"] == found["native"].about["torch"]
-    except NoBookError as error:
-        line = f"The book's own loop is left out: no package d2l {D2L} ({error})"
-        console.print(line, soft_wrap=True, highlight=False)
-    found["products"] = start("products", (*script, "products", FOLDER / str(IMAGES)), paths.ROOT)
+def interpreters(tell: Tell) -> dict[str, Path]:
+    """What runs each contender; one whose package is missing is left out, and it is said why."""
+    found = {}
+    for name, entry in CONTENDERS.items():
+        try:
+            found[name] = python(entry.package) if entry.package else Path(sys.executable)
+        except MissingPackageError as error:
+            assert entry.package
+            tell(f"{name} is left out: no {entry.package.name} {entry.package.version} ({error})")
     return found
 
 
-def measure(contenders: dict[str, Contender], tell: Callable[[str], None]) -> Samples:
-    """Let the contenders take turns, in a round that is not counted and EPOCHS that are."""
+def measure(contenders: Mapping[str, Contender], rounds: int, tell: Tell) -> Samples:
+    """Let the contenders take turns, in a round that is not counted and `rounds` that are."""
     samples: Samples = {v: {name: [] for name in contenders} for v in VARIANTS}
-    for number in range(EPOCHS + 1):
-        title = f"round {number} of {EPOCHS}" if number else "warm-up"
+    tell(f"{'seconds of an epoch':<24}{'  '.join(f'{name:>5}' for name in contenders)}")
+    for number in range(rounds + 1):
+        title = f"round {number} of {rounds}" if number else "warm-up"
         for variant in VARIANTS:
             shown = []
             for name, contender in contenders.items():
-                seconds = contender.epoch(variant)
-                shown.append(f"{name} {seconds:.3f}")
+                seconds, _ = contender.epoch(variant)
+                shown.append(f"{seconds:{max(len(name), 5)}.3f}")
                 if number:
                     samples[variant][name].append(seconds)
-            tell(f"{title:<14} {variant:<8} {'  '.join(shown)}")
+            tell(f"{title:<14}  {variant:<8}{'  '.join(shown)}")
     return samples
 
 
-def trainings(sizes: Sequence[int], tell: Callable[[str], None]) -> dict[str, Any]:
+def hashes(interpreters: Mapping[str, Path], tell: Tell) -> Hashes:
+    """What weights the same short training gives in processes with other settings."""
+    found: Hashes = {name: {} for name in HASHED if name in interpreters}
+    for name, by_setting in found.items():
+        for setting in SETTINGS:
+            environment = dict([setting.split("=")])
+            with Contender(name, interpreters[name], FEW_IMAGES, environment) as contender:
+                _, by_setting[setting] = contender.epoch(HASHED_VARIANT)
+        different = len(set(by_setting.values()))
+        tell(f"{name}: hashes of the weights in {len(SETTINGS)} settings: {different}")
+    return found
+
+
+def trainings(sizes: Sequence[int], tell: Tell) -> dict[str, Any]:
     """Time and peak memory of single trainings, and of importing torch alone."""
     script = (sys.executable, HERE / "memory.py")
     base = json.loads(output(*script))["peak_mib"]
@@ -193,7 +225,9 @@ def mib(images: int) -> float:
     return images * 28 * 28 / 2**20
 
 
-def summary(about: dict[str, Any], samples: Samples, memory: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    about: dict[str, Any], samples: Samples, hashes: Hashes, memory: dict[str, Any]
+) -> dict[str, Any]:
     """All that is written to the file of results."""
     engine = about["portable"]
     by_variant = {}
@@ -209,14 +243,26 @@ def summary(about: dict[str, Any], samples: Samples, memory: dict[str, Any]) -> 
         "cores": os.cpu_count(),
         "threads": engine["threads"],
         "cpu_capability": engine["cpu_capability"],
+        "products": {n: about[n]["products"] for n in about if n.startswith("portable")},
         "versions": {
             **{name: engine[name] for name in ("python", "torch")},
             **{name: version(name) for name in ("numpy", "torchvision")},
-            "d2l": about["book"]["d2l"] if "book" in about else None,
+            **{
+                entry.package.name: entry.package.version if name in about else None
+                for name, entry in CONTENDERS.items()
+                if entry.package
+            },
         },
         "images": IMAGES,
-        "epochs": EPOCHS,
+        "scaled_from_images": {n: e.images for n, e in CONTENDERS.items() if e.images < IMAGES},
+        "epochs": len(samples[VARIANTS[0]]["portable"]),
         "seconds_per_epoch": by_variant,
+        "hashes": {
+            "variant": HASHED_VARIANT,
+            "images": FEW_IMAGES,
+            "by_contender": hashes,
+            "different": {name: len(set(found.values())) for name, found in hashes.items()},
+        },
         "memory": memory,
     }
 
@@ -228,25 +274,37 @@ def ratios(medians: dict[str, float]) -> dict[str, float]:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print what was found."""
-    names = (*ENGINES, "book", "products")
+    by_variant = result["seconds_per_epoch"].values()
+    first, *_ = by_variant
     table = Table(
         title="Seconds per epoch",
-        caption=f"median, fastest to slowest of {result['epochs']}; the rest are ratios of medians",
+        caption=f"median (fastest to slowest of {result['epochs']}); below, ratios of medians; "
+        f"products of pixels: {', '.join(f'{n} {way}' for n, way in result['products'].items())}",
     )
-    table.add_column("variant")
-    for name in (*names, *(f"{a} /\n{b}" for a, b in RATIOS)):
+    table.add_column("contender")
+    for variant in result["seconds_per_epoch"]:
+        table.add_column(variant, justify="right")
+    for name in first["samples"]:
+        taken = [found["samples"][name] for found in by_variant]
+        table.add_row(name, *(f"{median(t):.3f} ({min(t):.3f}-{max(t):.3f})" for t in taken))
+    table.add_section()
+    for ratio in first["ratios"]:
+        cells = (f"{found['ratios'][ratio]:.2f}" for found in by_variant)
+        table.add_row(ratio.replace("/", " / "), *cells)
+    console.print(table)
+
+    found = result["hashes"]
+    table = Table(
+        title=f"Weights of the {found['variant']} after an epoch of {found['images']:,} images",
+        caption="first digits of their SHA-256; last row: how many different ones",
+    )
+    table.add_column("setting")
+    for name in found["by_contender"]:
         table.add_column(name, justify="right")
-    for variant, found in result["seconds_per_epoch"].items():
-        cells = []
-        for name in names:
-            samples = found["samples"].get(name)
-            cells.append(
-                f"{median(samples):.3f}\n{min(samples):.3f}-{max(samples):.3f}" if samples else "-"
-            )
-        for a, b in RATIOS:
-            ratio = found["ratios"].get(f"{a}/{b}")
-            cells.append(f"{ratio:.2f}" if ratio else "-")
-        table.add_row(variant, *cells, end_section=True)
+    for setting in SETTINGS:
+        table.add_row(setting, *(row[setting][:12] for row in found["by_contender"].values()))
+    table.add_section()
+    table.add_row("different", *map(str, found["different"].values()))
     console.print(table)
 
     memory = result["memory"]
@@ -277,8 +335,12 @@ def show(result: dict[str, Any], console: Console) -> None:
 def main() -> int:
     """Measure, print and write; return the exit code."""
     parser = argparse.ArgumentParser(description="Measure the speed of the engines.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="that are counted [%(default)s]")
     parser.add_argument("--skip-large", action="store_true", help="leave out 600,000 images")
+    parser.add_argument("--output", type=Path, help="JSON [benchmarks/results/bench-<cpu>.json]")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
     sizes = SIZES[:-1] if arguments.skip_large else SIZES
 
     console = Console()
@@ -287,25 +349,32 @@ def main() -> int:
     began = time.monotonic()
 
     def tell(line: str) -> None:
-        console.print(f"{time.monotonic() - began:4.0f} s  {line}", highlight=False)
+        console.print(f"{time.monotonic() - began:4.0f} s  {line}", soft_wrap=True, highlight=False)
 
     tell("laying out the images")
-    layout = (sys.executable, str(HERE / "images.py"), str(FOLDER), *map(str, sizes))
+    layouts = map(str, (FEW_IMAGES, *sizes))
+    layout = (sys.executable, str(HERE / "images.py"), str(FOLDER), *layouts)
     if code := subprocess.run(layout).returncode:
         return code
+    by_name = interpreters(tell)
     with ExitStack() as stack:
-        found = contenders(stack, console)
-        about = {name: contender.about for name, contender in found.items()}
-        samples = measure(found, tell)
+        contenders = {
+            name: stack.enter_context(Contender(name, interpreter, CONTENDERS[name].images))
+            for name, interpreter in by_name.items()
+        }
+        about = {name: contender.about for name, contender in contenders.items()}
+        assert len({software["torch"] for software in about.values()}) == 1
+        samples = measure(contenders, arguments.rounds, tell)
+    found = hashes(by_name, tell)
     memory = trainings(sizes, tell)
     shutil.rmtree(FOLDER / str(SIZES[-1]), ignore_errors=True)
 
-    result = summary(about, samples, memory)
+    result = summary(about, samples, found, memory)
     show(result, console)
     slug = re.sub(r"[^a-z0-9]+", "-", result["cpu"].lower()).strip("-")
-    path = HERE / "results" / f"bench-{slug}.json"
+    path = arguments.output or HERE / "results" / f"bench-{slug}.json"
     files.write_json(path, result)
-    tell(f"written to {path.relative_to(paths.ROOT)}")
+    tell(f"written to {os.path.relpath(path)}")
     return 0
 
 
