@@ -10,7 +10,7 @@ from networks import BATCH_SIZE, NETWORKS
 from serving import Model, serve
 
 from refashion.data import prepared
-from refashion.portable import exact
+from refashion.portable.multiply import int8_is_faster
 from refashion.training import device as devices
 from refashion.training import loop
 from refashion.training.engine import batches
@@ -85,7 +85,7 @@ def main(name: str, folder: str) -> None:
     """Serve the contender `name` on the split in `folder`."""
     split = prepared.load(Path(folder))
     contender = products(len(split.labels)) if name == "products" else engine(name, split)
-    way = "int8" if exact.int8_wins(CPU) else "float64"  # the portable engine's
+    way = "int8" if int8_is_faster(CPU) else "float64"  # the portable engine's
     about = {"cpu": devices.describe(CPU), "products": way}
     serve({**about, **devices.software()}, contender)
 
