@@ -1,6 +1,7 @@
 """The self-test: it passes here, it fails when anything moves, and it needs next to nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from refashion import selftest
-from refashion.training import initial
+from refashion.portable import multiply
+from refashion.training import initial, portable
 from refashion.training.initial import Weights
 
 CPU = torch.device("cpu")
@@ -21,6 +23,11 @@ PLACES = [
     for layer in range(len(settings.hidden) + 1)
     for kind in ("weight", "bias")
 ]
+
+
+def trace(name: str) -> selftest.Trace:
+    n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
+    return selftest.trace(selftest.INSTANCES[name], CPU, n)
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def nudge(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         weights = begin(widths, seed)
         flat = weights[name].view(-1)
         index = flat.abs().argmax()
-        size = flat[index].abs().clamp(min=0.01)
+        size = flat[index].abs().clamp(min=0.0625)  # a step may halve a weight's precision
         flat[index] += torch.nextafter(size, torch.tensor(torch.inf)) - size
         return weights
 
@@ -58,12 +65,32 @@ def test_this_machine_keeps_the_promise(
     assert lines[-1].startswith("portable/2 on ") and torch.__version__ in lines[-1]
 
 
+def test_both_ways_can_be_forced(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ("last_row", "single_rows", "narrow", "long_sum")
+    monkeypatch.setattr(selftest, "INSTANCES", {k: selftest.INSTANCES[k] for k in kept})
+    assert run("--products", "float64") == 0
+    assert "products: 0 int8, " in capsys.readouterr().out
+    monkeypatch.setattr(multiply, "_ways", {})
+    assert run("--products", "int8") == 0
+    taken = re.search(r"products: (\d+) int8, (\d+) float64", capsys.readouterr().out)
+    assert taken and int(taken[2]) > 0  # what has a single row or term
+    with monkeypatch.context() as patch:
+        patch.setattr(multiply, "_ways", {})
+        patch.setattr(multiply, "_int8_is_exact", lambda a, b: False)
+        assert run("--products", "int8") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "products: 0 int8, " in lines[-2]
+    assert lines[-1].startswith("No int8 product is exact here")
+
+
 @pytest.mark.parametrize(("variant", "name"), PLACES)
 def test_one_weight_moved_by_one_ulp_fails_the_gate(
     variant: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nudge(monkeypatch, name)
-    found = selftest.difference(selftest.own_trace(variant, CPU), GOLDEN["traces"][variant])
+    found = selftest.difference(trace(variant), GOLDEN["traces"][variant])
     assert found is not None and found.startswith("epoch 1, step 1, layers.")
 
 
@@ -74,7 +101,7 @@ def test_a_mismatch_is_told_with_its_first_place(
     assert run() == 1
     lines = capsys.readouterr().out.splitlines()
     want = GOLDEN["traces"]["softmax"][0][3]
-    assert lines[0].startswith("softmax   differs: epoch 1, step 1, layers.0.weight: ")
+    assert lines[0].startswith("softmax      differs: epoch 1, step 1, layers.0.weight: ")
     assert lines[0].endswith(f", not {want}")
 
 
@@ -116,8 +143,22 @@ def test_golden_covers_every_step_of_every_variant() -> None:
     assert set(GOLDEN["traces"]) == set(selftest.INSTANCES)
     for variant, settings in selftest.INSTANCES.items():
         tensors = 2 * (len(settings.hidden) + 1)
-        steps = -(-selftest.NUM_EXAMPLES // settings.batch_size)
-        assert len(GOLDEN["traces"][variant]) == settings.epochs * (steps * tensors + 1)
+        n = selftest.NUM_EXAMPLES.get(variant, selftest.MOST_EXAMPLES)
+        steps = -(-n // settings.batch_size)
+        rows = settings.epochs * (steps * tensors + 1) + 1 + tensors
+        assert len(GOLDEN["traces"][variant]) == rows
+
+
+def test_the_shapes_that_go_wrong_are_there() -> None:
+    last_rows = {
+        selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES) % settings.batch_size
+        for name, settings in selftest.INSTANCES.items()
+    }
+    assert 1 in last_rows
+    assert {s.hidden[0] for s in selftest.INSTANCES.values() if s.hidden} >= {8, 64, 4096}
+    assert any(s.batch_size == 1 for s in selftest.INSTANCES.values())
+    pieces = 2 ** (multiply.EXACT_FLOAT64 - 2 * portable.FEATURE_BITS)
+    assert selftest.NUM_EXAMPLES["long_sum"] == pieces + 1
 
 
 def test_examples_can_be_learnt() -> None:
@@ -154,4 +195,4 @@ def test_torch_and_numpy_are_all_it_needs(root: Path) -> None:
         text=True,
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.startswith("softmax   identical\nportable/2 on ")
+    assert found.stdout.startswith("softmax      identical\nportable/2 on ")
