@@ -102,7 +102,7 @@ test: $(READY) ## Run the tests
 	python -m pytest
 
 .PHONY: test-emulated
-test-emulated: $(READY) ## Run the self-test on emulated processors (minutes; needs qemu-user)
+test-emulated: $(READY) ## Run the self-test on emulated x86-64 and ARM64 (minutes; needs Debian's qemu-user)
 	python -m pytest -m emulated
 
 .PHONY: lint

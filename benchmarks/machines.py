@@ -3,7 +3,8 @@
 Runs ``tests/fingerprint.py`` under the settings of ``tests/test_environments.py``, then with other
 interpreters and on emulated processors where they are named:
 
-    python benchmarks/machines.py --python /path/to/other/bin/python --emulate Haswell SandyBridge
+    python benchmarks/machines.py --python OTHER/bin/python --emulate Haswell SandyBridge
+    --emulate-arm64 cortex-a72 max,sve-max-vq=2
 """
 
 import argparse
@@ -28,7 +29,7 @@ def fingerprint(setting: str, command: list[str], environment: dict[str, str]) -
     ).stdout
     found = {"setting": setting, **json.loads(output)}
     print(
-        f"{setting:<24} torch {found['torch']:<14} {found['selftest']:<10} {found['portable'][:16]}"
+        f"{setting:<26} torch {found['torch']:<14} {found['selftest']:<10} {found['portable'][:16]}"
     )
     return found
 
@@ -38,6 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", nargs="*", default=[], help="interpreters with another torch")
     parser.add_argument("--emulate", nargs="*", default=[], help="processors for qemu-x86_64 -cpu")
+    parser.add_argument(
+        "--emulate-arm64", nargs="*", default=[], help="processors for qemu-aarch64 -cpu"
+    )
     arguments = parser.parse_args()
     matrix = runpy.run_path(str(TESTS / "test_environments.py"))["SETTINGS"]
     here = [sys.executable]
@@ -47,6 +51,13 @@ def main() -> None:
         fingerprint(f"emulated {cpu}", ["qemu-x86_64", "-cpu", cpu, *here], {})
         for cpu in arguments.emulate
     ]
+    if arguments.emulate_arm64:
+        build = [str(TESTS / "emulated" / "arm64.sh")]
+        arm64 = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        found += [
+            fingerprint(f"emulated {cpu}", [arm64], {"QEMU_CPU": cpu})
+            for cpu in arguments.emulate_arm64
+        ]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
     hashes = {row["portable"] for row in found}
