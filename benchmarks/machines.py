@@ -1,7 +1,7 @@
 """Record which machines, settings and versions give which hash: ``results/machines.json``.
 
 Runs ``tests/fingerprint.py`` under the settings of ``tests/test_environments.py``, then with other
-interpreters and on emulated processors where they are named:
+interpreters and on emulated processors where they are named, once for each way of a product:
 
     python benchmarks/machines.py --python OTHER/bin/python --emulate Haswell SandyBridge
     --emulate-arm64 cortex-a72 max,sve-max-vq=2
@@ -21,21 +21,33 @@ TESTS = ROOT / "tests"
 RESULTS = ROOT / "benchmarks" / "results" / "machines.json"
 
 
-def fingerprint(setting: str, command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """What one process computes, and where it ran."""
+WAYS = ("int8", "float64")
+OTHERS = ("as it is", "one thread", "no vector units", "MKL compatible", "no FMA in glibc")
+"""Settings that other interpreters are tried under."""
+
+
+def fingerprint(
+    setting: str, command: list[str], environment: dict[str, str], way: str
+) -> dict[str, Any]:
+    """What one process computes when its products go one way, and where it ran."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
     output = subprocess.run(
-        [*command, str(TESTS / "fingerprint.py")], env=environment, capture_output=True, check=True
+        [*command, str(TESTS / "fingerprint.py"), way],
+        env=environment,
+        capture_output=True,
+        check=True,
     ).stdout
-    found = {"setting": setting, **json.loads(output)}
+    found = {"setting": setting, "way": way, **json.loads(output)}
     print(
-        f"{setting:<26} torch {found['torch']:<14} {found['selftest']:<10} {found['portable'][:16]}"
+        f"{setting:<26} torch {found['torch']:<14} {way:<8} {found['selftest']:<10} "
+        f"{found['portable'][:16]}",
+        flush=True,
     )
     return found
 
 
-def main() -> None:
-    """Run everything and write the table."""
+def main() -> int:
+    """Run everything and write the table; the exit code is 1 if there is more than one hash."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", nargs="*", default=[], help="interpreters with another torch")
     parser.add_argument("--emulate", nargs="*", default=[], help="processors for qemu-x86_64 -cpu")
@@ -45,24 +57,23 @@ def main() -> None:
     arguments = parser.parse_args()
     matrix = runpy.run_path(str(TESTS / "test_environments.py"))["SETTINGS"]
     here = [sys.executable]
-    found = [fingerprint(name, here, environment) for name, environment in matrix.items()]
-    found += [fingerprint("another torch", [python], {}) for python in arguments.python]
-    found += [
-        fingerprint(f"emulated {cpu}", ["qemu-x86_64", "-cpu", cpu, *here], {})
-        for cpu in arguments.emulate
+    processes = [(name, here, environment) for name, environment in matrix.items()]
+    processes += [(name, [python], matrix[name]) for python in arguments.python for name in OTHERS]
+    processes += [
+        (f"emulated {cpu}", ["qemu-x86_64", "-cpu", cpu, *here], {}) for cpu in arguments.emulate
     ]
     if arguments.emulate_arm64:
         build = [str(TESTS / "emulated" / "arm64.sh")]
         arm64 = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        found += [
-            fingerprint(f"emulated {cpu}", [arm64], {"QEMU_CPU": cpu})
-            for cpu in arguments.emulate_arm64
+        processes += [
+            (f"emulated {cpu}", [arm64], {"QEMU_CPU": cpu}) for cpu in arguments.emulate_arm64
         ]
+    found = [fingerprint(*process, way) for process in processes for way in WAYS]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
-    hashes = {row["portable"] for row in found}
-    sys.exit(len(hashes) > 1 or any(row["selftest"] != "identical" for row in found))
+    one_hash = len({row["portable"] for row in found}) == 1
+    return 0 if one_hash and all(row["selftest"] == "identical" for row in found) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2"},
     "MKL compatible": {"MKL_CBWR": "COMPATIBLE"},
     "oneDNN AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "no FMA in glibc": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA4"},
     "other hash seed": {"PYTHONHASHSEED": "12345"},
 }
 SWITCHES = {name for environment in SETTINGS.values() for name in environment}
