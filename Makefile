@@ -1,4 +1,4 @@
-# `make` lists what there is. Every target first sees to the environment in .venv.
+# `make` lists what there is. Every target but gpu and clean first sees to the environment in .venv.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
@@ -114,6 +114,14 @@ lint: $(READY) ## Check style and types
 .PHONY: bench
 bench: $(READY) ## Measure the speed against peers and the machine's limits
 	python benchmarks/run.py
+
+# Where a GPU is, torch and numpy often are too, and little else can be installed.
+.PHONY: gpu
+gpu: ## Check and measure a GPU, with the torch and numpy of PYTHON alone (minutes)
+	@$(PYTHON) -c 'import numpy, torch' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no torch or no numpy: install them or name one that does, as in 'make gpu PYTHON=python3.12'" >&2; \
+		exit 2; }
+	@PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
 
 .PHONY: report
 report: $(READY) ## Write this workspace's results as a page with pictures to build/report.html

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 
+import limits
 import torch
 from networks import BATCH_SIZE, NETWORKS
 from serving import Model, serve
@@ -13,7 +14,6 @@ from refashion.data import prepared
 from refashion.portable.multiply import int8_is_faster
 from refashion.training import device as devices
 from refashion.training import loop
-from refashion.training.engine import batches
 from refashion.training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -50,35 +50,8 @@ def engine(numerics: str, split: prepared.Split) -> Callable[[str], Model]:
 
 
 def products(n: int) -> Callable[[str], Model]:
-    """The float32 matrix products without which no epoch on `n` images can be, and nothing else.
-
-    Per batch and layer: the outputs, the gradient of the weights and, but for the first layer,
-    that of the inputs. Their layout is that of ``nn.Linear``, the fastest one; all operands and
-    results lie ready, in the caches where they fit.
-    """
-
-    def contender(variant: str) -> Model:
-        chosen = settings(variant, "native")
-        size = chosen.batch_size
-        layers = []
-        for inputs, outputs in pairwise(chosen.widths):
-            operands = [
-                torch.randn(s) for s in ((size, inputs), (outputs, inputs), (size, outputs))
-            ]
-            layers.append((*operands, *[torch.empty_like(o) for o in operands]))
-        sizes = [rows.stop - rows.start for rows in batches(n, size)]
-
-        def epoch() -> None:
-            for rows in sizes:
-                for layer, (x, w, g, x_gradient, w_gradient, y) in enumerate(layers):
-                    torch.mm(x[:rows], w.mT, out=y[:rows])
-                    torch.mm(g[:rows].mT, x[:rows], out=w_gradient)
-                    if layer:
-                        torch.mm(g[:rows], w, out=x_gradient[:rows])
-
-        return Model(epoch, tuple)
-
-    return contender
+    """The raw float32 products of an epoch on `n` images: see ``limits.py``."""
+    return lambda variant: Model(limits.products(variant, n, CPU), tuple)
 
 
 def main(name: str, folder: str) -> None:

@@ -14,7 +14,7 @@ carbon
     Package `alia-carbon`, which promises bit-exact training too: see ``plain.py``. It trains on
     the first 20 batches alone, whose time is scaled to that of an epoch.
 products
-    The raw float32 matrix products of an epoch, the physical limit: see ``contenders.py``.
+    The raw float32 matrix products of an epoch, the physical limit: see ``limits.py``.
 
 They take turns, epoch by epoch, so that whatever else the machine does strikes them all alike.
 The first round is a warm-up and is not counted. Then some of them train in processes with other

@@ -1,0 +1,639 @@
+"""Does a GPU give the CPU's bits, and how fast? ``make gpu``.
+
+Needs torch and numpy alone, and some minutes:
+
+self_test
+    The self-test with int8 products, with float64 products, and with the faster of both.
+variants
+    Weights of the book's networks after an epoch, on the CPU and on the device.
+large
+    Layers, products, streams and functions of sizes for which a GPU has other kernels.
+epochs
+    Seconds per epoch of both engines, of the book's loop (``dataloader.py``) and of the raw
+    float32 matrix products of an epoch (``limits.py``).
+trainings
+    Seconds of whole trainings, digests and all.
+stacks
+    Many small models at once: seconds, and whether each has the bits that it has alone.
+
+Prints tables and writes everything to ``benchmarks/results/gpu-<device>.json``. The exit code is 0
+if all bits are equal, 1 if not or if a part failed, 2 without such a device.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import limits
+import numpy as np
+import torch
+from contenders import settings
+from dataloader import BookLoop, Images
+from networks import BATCH_SIZE, NETWORKS
+from torch import Tensor
+
+from refashion import files, selftest
+from refashion.data import idx
+from refashion.data.catalogue import FILES
+from refashion.errors import UserError
+from refashion.portable import exact, functions, multiply, softmax, streams
+from refashion.training import device as devices
+from refashion.training import digest, loop
+from refashion.training.engine import Examples
+from refashion.training.portable import CONTRACT
+from refashion.training.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+IMAGE_FOLDERS = (ROOT / "data" / "raw", ROOT.parent / "shared" / "data" / "fashion-mnist")
+CPU = torch.device("cpu")
+ENGINES = ("portable", "native")
+IMAGES = 60_000
+BOOK_SECONDS = 10.0
+CHECKED = 3  # models of a stack that are trained alone too
+
+SMALL = Settings(
+    hidden=(64,),
+    dropout=(0.0,),
+    lr=0.1,
+    seed=0,
+    epochs=5,
+    batch_size=32,
+    weight_decay=0.01,
+    momentum=0.0,
+    numerics="portable",
+    num_inputs=100,
+    num_outputs=1,
+    initialisation="he",
+    loss="squared",
+)
+"""One model of a stack."""
+
+
+class Product(NamedTuple):
+    """Operands of an exact product."""
+
+    left: tuple[int, ...]
+    """Shape, as it lies in memory."""
+
+    right: tuple[int, ...]
+    bits: int = 14
+    pixels: bool = False
+    """Whether the left ones are raw pixels."""
+
+    transposed: bool = False
+    """Whether the left ones are, as for the gradient of weights."""
+
+    def __str__(self) -> str:
+        kind = "pixels" if self.pixels else f"{self.bits} bits"
+        turned = ".mT" if self.transposed else ""
+        return f"{kind} {list(self.left)}{turned} @ {list(self.right)}"
+
+
+class Sizes(NamedTuple):
+    """How much is done."""
+
+    instances: tuple[str, ...]
+    """Of the self-test."""
+
+    layers: tuple[tuple[int, ...], ...]
+    """Hidden widths of large networks."""
+
+    steps: int
+    """That these are trained for."""
+
+    products: tuple[Product, ...]
+    numbers: int
+    """Of each stream and function."""
+
+    rounds: int
+    """Epochs whose time is taken, after one to warm up."""
+
+    epochs: int
+    """Of a whole training."""
+
+    stacks: tuple[int, ...]
+    """Models at once."""
+
+    examples: int
+    """Of each of them."""
+
+
+FULL = Sizes(
+    instances=tuple(selftest.INSTANCES),
+    layers=((1024,), (4096,), (1024, 4096)),
+    steps=8,
+    products=(
+        Product((256, 784), (784, 4096), pixels=True),
+        Product((60_000, 784), (784, 256), pixels=True),
+        Product((60_000, 784), (60_000, 256), pixels=True, transposed=True),
+        Product((256, 4096), (4096, 4096)),
+        Product((4096, 256), (4096, 4096), transposed=True),
+        Product((70_000, 64), (70_000, 64), transposed=True),
+        Product((512, 10_000), (10_000, 512), bits=20),
+        Product((16, 256, 1024), (16, 1024, 256), bits=20),
+    ),
+    numbers=1_000_000,
+    rounds=5,
+    epochs=10,
+    stacks=(1, 16, 64, 256),
+    examples=640,
+)
+QUICK = Sizes(
+    instances=("softmax", "narrow"),
+    layers=((48,),),
+    steps=1,
+    products=(
+        Product((32, 784), (784, 16), pixels=True),
+        Product((64, 32), (64, 16), transposed=True),
+        Product((8, 5000), (5000, 8), bits=20),
+        Product((2, 8, 64), (2, 64, 8), bits=20),
+    ),
+    numbers=10_000,
+    rounds=1,
+    epochs=2,
+    stacks=(1, 4),
+    examples=64,
+)
+
+
+def images(n: int) -> tuple[Examples, str]:
+    """`n` images with labels, and where they come from: official ones where they lie, or made."""
+    for folder in IMAGE_FOLDERS:
+        paths = [folder / name for name in FILES["train"]]
+        if all(path.exists() for path in paths):
+            pixels, labels = idx.read_images(paths[0]), idx.read_labels(paths[1])
+            inputs, targets = torch.tensor(pixels[:n]), torch.tensor(labels[:n].astype(np.int64))
+            return Examples(inputs=inputs, targets=targets), "official"
+    return selftest.examples(CPU, n=n), "made"
+
+
+def first(examples: Examples, n: int) -> Examples:
+    """The first `n` examples."""
+    return Examples(inputs=examples.inputs[:n], targets=examples.targets[:n])
+
+
+def uniform(shape: Sequence[int], seed: int) -> Tensor:
+    """Numbers from -1 to 1, float32."""
+    key = streams.key(seed, streams.Purpose.SELFTEST, 2)
+    words = streams.bits(int(np.prod(shape)), key)
+    return words.bitwise_right_shift_(40).to(torch.float32).mul_(2.0**-23).view(tuple(shape))
+
+
+def sha256(*tensors: Tensor) -> str:
+    """Digest of the tensors' shapes and bytes."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def multiplied(operands: Product, device: torch.device) -> str:
+    """Digest of an exact product."""
+    if operands.pixels:
+        key = streams.key(0, streams.Purpose.SELFTEST)
+        words = streams.bits(int(np.prod(operands.left)), key)
+        left = exact.pixels(words.to(torch.uint8).view(operands.left).to(device))
+    else:
+        left = exact.quantise(uniform(operands.left, 0).to(device), operands.bits)
+    right = exact.quantise(uniform(operands.right, 1).to(device), operands.bits)
+    return sha256(exact.product(left.mT if operands.transposed else left, right))
+
+
+def elementwise(n: int) -> dict[str, Callable[[torch.device], str]]:
+    """Digests of `n` numbers of each stream and function, by name."""
+    key = streams.key(0, streams.Purpose.SELFTEST)
+    numbers = uniform((n,), 0).to(torch.float64)
+    logits = uniform((n // 10, 10), 1).to(torch.float64) * 30
+    labels = torch.arange(n // 10) % 10
+    positive = functions.exp(numbers * 700)
+    return {
+        "permutation": lambda d: sha256(streams.permutation(n, key, device=d)),
+        "bernoulli_rows": lambda d: sha256(
+            streams.bernoulli_rows((7, 7 + n // 1000), 1000, 0.5, key, device=d)
+        ),
+        "normal": lambda d: sha256(streams.normal((n,), key, device=d)),
+        "exp": lambda d: sha256(functions.exp((numbers * 720).to(d))),
+        "log": lambda d: sha256(functions.log(positive.to(d))),
+        "sqrt": lambda d: sha256(functions.sqrt(positive.to(d))),
+        "cross_entropy": lambda d: sha256(
+            *softmax.cross_entropy(logits.to(d), labels.to(d), reduction="none"),
+            *softmax.cross_entropy(logits.to(d), labels.to(d)),
+        ),
+    }
+
+
+class Bench:
+    """All parts, on one device.
+
+    Parameters
+    ----------
+    device
+        To be held against the CPU.
+    sizes
+        How much is done.
+    examples
+        Images with labels.
+    """
+
+    def __init__(self, device: torch.device, sizes: Sizes, examples: Examples) -> None:
+        self.device, self.sizes, self.examples = device, sizes, examples
+        self.began = time.monotonic()
+        self.unequal: list[str] = []
+
+    def tell(self, line: str) -> None:
+        """Print what has just been found."""
+        print(f"{time.monotonic() - self.began:4.0f} s  {line}", flush=True)
+
+    def seconds(self, work: Callable[[], object]) -> tuple[float, Any]:
+        """The time that some work takes until the device has done it, and its result."""
+        self._wait()
+        tick = time.perf_counter()
+        result = work()
+        self._wait()
+        return time.perf_counter() - tick, result
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def compare(
+        self, what: str, work: Callable[[torch.device], str], ways: Iterable[str] = ("auto",)
+    ) -> dict[str, Any]:
+        """Digests of the CPU and of the device, which multiplies in each of some ways."""
+        digests, int8 = {"cpu": work(CPU)}, 0
+        for way in ways:
+            with multiply.products(way) as taken:
+                digests[way] = work(self.device)
+            int8 = max(int8, taken["int8"])
+        equal = len(set(digests.values())) == 1
+        self._note(what, equal)
+        return {"what": what, "digests": digests, "int8_products": int8, "equal": equal}
+
+    def _note(self, what: str, equal: bool) -> None:
+        if not equal:
+            self.unequal.append(what)
+        self.tell(f"{what}: {verdict(equal)}")
+
+    # --- the parts ----------------------------------------------------------------------------
+
+    def self_test(self) -> list[dict[str, Any]]:
+        """Every instance of the self-test, with products in each way."""
+        golden, rows = json.loads(selftest.GOLDEN.read_text())["traces"], []
+        for way in selftest.WAYS:
+            with multiply.products(way) as taken:
+                seconds, differences = self.seconds(lambda: self._differences(golden))
+            self._note(f"self-test, {way} products", not differences)
+            for name, parted in differences.items():
+                self.tell(f"{name} differs: {parted}")
+            rows.append(
+                {
+                    "way": way,
+                    "instances": len(self.sizes.instances),
+                    "differences": differences,
+                    "int8_products": taken["int8"],
+                    "float64_products": taken["float64"],
+                    "seconds": seconds,
+                }
+            )
+        return rows
+
+    def _differences(self, golden: dict[str, selftest.Trace]) -> dict[str, str]:
+        """Where instances part from the contract; nothing of those that do not."""
+        found = {}
+        for name in self.sizes.instances:
+            n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
+            trace = selftest.trace(selftest.INSTANCES[name], self.device, n)
+            if parted := selftest.difference(trace, golden[name]):
+                found[name] = parted
+        return found
+
+    def variants(self) -> list[dict[str, Any]]:
+        """Weights of the book's networks after an epoch of all images."""
+        return [
+            self._compare_training(variant, settings(variant, "portable"), self.examples)
+            for variant in NETWORKS
+        ]
+
+    def large(self) -> list[dict[str, Any]]:
+        """Wide layers, and large products, streams and functions."""
+        few = first(self.examples, self.sizes.steps * BATCH_SIZE)
+        rows = []
+        for hidden in self.sizes.layers:
+            wide = replace(
+                settings("dropout", "portable"), hidden=hidden, dropout=(0.5,) * len(hidden)
+            )
+            title = f"hidden {list(hidden)}, {self.sizes.steps} steps"
+            rows.append(self._compare_training(title, wide, few))
+        for operands in self.sizes.products:
+            work = partial(multiplied, operands)
+            rows.append(self.compare(str(operands), work, ("int8", "float64")))
+        for name, work in elementwise(self.sizes.numbers).items():
+            rows.append(self.compare(f"{name}, {self.sizes.numbers:,} numbers", work))
+        return rows
+
+    def _compare_training(self, title: str, chosen: Settings, examples: Examples) -> dict[str, Any]:
+        def work(device: torch.device) -> str:
+            model = loop.start(chosen, device)
+            model.train_epoch(examples.to(device), 1)
+            return digest.weights(model.weights())
+
+        return self.compare(title, work, selftest.WAYS)
+
+    def epochs(self) -> dict[str, dict[str, Any]]:
+        """Seconds per epoch, by variant and contender."""
+        found: dict[str, dict[str, Any]] = {}
+        examples = self.examples.to(self.device)
+        single = Images(self.examples.inputs, self.examples.targets)
+        n = len(examples)
+        for variant in NETWORKS:
+            found[variant] = rows = {}
+            for numerics in ENGINES:
+                model = loop.start(settings(variant, numerics), self.device)
+                work = partial(model.train_epoch, examples)
+                rows[numerics] = self._measure(f"{variant}, {numerics}", work)
+            torch.use_deterministic_algorithms(False)  # what the native engine switches on
+            raw = limits.products(variant, n, self.device)
+            rows["products"] = self._measure(f"{variant}, products", lambda _, raw=raw: raw())
+            book = BookLoop(variant, single, self.device, BOOK_SECONDS)
+            rows["book"] = self._measure(
+                f"{variant}, book", lambda _, b=book: b.train_epoch(), lambda b=book: b.share
+            )
+        return found
+
+    def _measure(
+        self,
+        what: str,
+        train_epoch: Callable[[int], object],
+        share: Callable[[], float] = lambda: 1.0,
+    ) -> dict[str, Any]:
+        """Times of epochs after the first; scaled, where an epoch had a share of its batches."""
+        samples, shares = [], []
+        for epoch in range(1, self.sizes.rounds + 2):
+            seconds, _ = self.seconds(partial(train_epoch, epoch))
+            shares.append(share())
+            samples.append(seconds / shares[-1])
+        row = {"samples": samples[1:], "median": median(samples[1:]), "share": min(shares[1:])}
+        scaled = f" (scaled from {row['share']:.0%} of it)" if row["share"] < 1 else ""
+        self.tell(f"{what}: {row['median']:.4f} s an epoch{scaled}")
+        return row
+
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """Whole trainings, as the pipeline has them but for validation."""
+        found: dict[str, dict[str, Any]] = {}
+        for variant in NETWORKS:
+            found[variant] = {}
+            for numerics in ENGINES:
+                chosen = settings(variant, numerics, self.sizes.epochs)
+                nothing = first(self.examples, 0)
+                work = partial(loop.train, chosen, self.examples, nothing, device=self.device.type)
+                seconds, training = self.seconds(work)
+                found[variant][numerics] = {
+                    "seconds": seconds,
+                    "train_accuracy": training.history[-1].train_accuracy,
+                    "weights_sha256": training.history[-1].weights_sha256,
+                }
+                self.tell(f"{variant}, {numerics}: {seconds:.2f} s for {self.sizes.epochs} epochs")
+            torch.use_deterministic_algorithms(False)
+        return found
+
+    def stacks(self) -> list[dict[str, Any]]:
+        """Models in one stack, against one model and against themselves alone."""
+        most = max(self.sizes.stacks)
+        inputs = uniform((most, self.sizes.examples, SMALL.num_inputs), 0)
+        targets = (2 * inputs[..., :1] - inputs[..., -1:] + 1).to(torch.float64)
+        data = [Examples(inputs=x, targets=y) for x, y in zip(inputs, targets, strict=True)]
+        models = [replace(SMALL, seed=seed) for seed in range(most)]
+        rows: list[dict[str, Any]] = []
+        for count in self.sizes.stacks:
+            own = [examples.to(self.device) for examples in data[:count]]
+            train_together([replace(s, epochs=1) for s in models[:count]], own, self.device)
+            seconds, trainings = self.seconds(
+                partial(train_together, models[:count], own, self.device)
+            )
+            checked = sorted({round(i * (count - 1) / (CHECKED - 1)) for i in range(CHECKED)})
+            alone = [
+                _digests(train_together([models[i]], [data[i]], device))
+                for device in (CPU, self.device)
+                for i in checked
+            ]
+            together = _digests(trainings)
+            equal = alone == [[together[i]] for i in checked] * 2
+            in_steps = math.fsum(training.timings["seconds"] for training in trainings)
+            one = rows[0] if rows else {"seconds": seconds, "seconds_in_steps": in_steps}
+            self._note(f"stack of {count}, {seconds:.2f} s, models {checked} alone", equal)
+            rows.append(
+                {
+                    "models": count,
+                    "seconds": seconds,
+                    "seconds_in_steps": in_steps,
+                    "ratio": seconds / one["seconds"],
+                    "ratio_in_steps": in_steps / one["seconds_in_steps"],
+                    "checked": checked,
+                    "equal": equal,
+                }
+            )
+        return rows
+
+
+def train_together(
+    chosen: Sequence[Settings], data: Sequence[Examples], device: torch.device
+) -> list[loop.Training]:
+    """Train models side by side, each on examples of its own, without validation."""
+    pairs = [(own, first(own, 0)) for own in data]
+    return loop.train_together(chosen, pairs, device=device.type)
+
+
+def _digests(trainings: Iterable[loop.Training]) -> list[str]:
+    return [digest.weights(training.weights) for training in trainings]
+
+
+PARTS = ("self_test", "variants", "large", "epochs", "trainings", "stacks")
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on."""
+    software = devices.software()
+    found = {
+        "contract": CONTRACT,
+        "device": devices.describe(device),
+        "cpu": devices.describe(CPU),
+        "cores": os.cpu_count(),
+        "versions": {
+            "cuda": torch.version.cuda,
+            "numpy": np.__version__,
+            **{name: software[name] for name in ("python", "torch")},
+        },
+        **{name: software[name] for name in ("cpu_capability", "threads")},
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["capability"] = f"{properties.major}.{properties.minor}"
+        found["multiprocessors"] = properties.multi_processor_count
+        found["memory_gib"] = round(properties.total_memory / 2**30, 1)
+    return found
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Do all parts; one that fails is told of and does not keep the others from being done."""
+    found: dict[str, Any] = {"failures": {}}
+    for part in PARTS:
+        bench.tell(f"--- {part} ---")
+        try:
+            found[part] = getattr(bench, part)()
+        except Exception as error:
+            traceback.print_exc()
+            found["failures"][part] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            bench.tell(f"{part} FAILED: {found['failures'][part]}")
+    return found | {"unequal": bench.unequal}
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns, the first of which is aligned to the left."""
+    cells = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(f"\n{title}")
+    for row in cells:
+        name, *numbers = (
+            cell.ljust(w) if not i else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(["", name, *numbers]))
+
+
+def verdict(equal: bool) -> str:
+    """How a comparison came out."""
+    return "equal" if equal else "DIFFERENT"
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the tables of all parts that did not fail."""
+    if rows := result.get("self_test"):
+        table(
+            "Self-test",
+            ("products", "bits", "int8", "float64", "seconds"),
+            [
+                (
+                    row["way"],
+                    verdict(not row["differences"]),
+                    str(row["int8_products"]),
+                    str(row["float64_products"]),
+                    f"{row['seconds']:.1f}",
+                )
+                for row in rows
+            ],
+        )
+    for part, title in (("variants", "Weights after an epoch"), ("large", "Large sizes")):
+        if rows := result.get(part):
+            table(
+                f"{title}: the CPU's bits and the device's",
+                ("what", "bits", "int8 products", "CPU's digest"),
+                [
+                    (
+                        row["what"],
+                        verdict(row["equal"]),
+                        str(row["int8_products"]),
+                        row["digests"]["cpu"][:12],
+                    )
+                    for row in rows
+                ],
+            )
+    if found := result.get("epochs"):
+        contenders = next(iter(found.values()))
+        table(
+            f"Seconds per epoch of {result['images']['number']:,} images, medians",
+            ("contender", *found),
+            [
+                (name, *(f"{by_name[name]['median']:.4f}" for by_name in found.values()))
+                for name in contenders
+            ],
+        )
+        least = min(by_name["book"]["share"] for by_name in found.values())
+        if least < 1:
+            print(f"  The book's are scaled from {least:.0%} of an epoch or more.")
+    if found := result.get("trainings"):
+        table(
+            f"Seconds of {result['epochs_of_a_training']} epochs",
+            ("engine", *found),
+            [
+                (name, *(f"{by_name[name]['seconds']:.2f}" for by_name in found.values()))
+                for name in ENGINES
+            ],
+        )
+    if rows := result.get("stacks"):
+        table(
+            "Stacks of small models",
+            ("models", "bits", "seconds", "times one", "in steps", "times one"),
+            [
+                (
+                    str(row["models"]),
+                    verdict(row["equal"]),
+                    f"{row['seconds']:.3f}",
+                    f"{row['ratio']:.2f}",
+                    f"{row['seconds_in_steps']:.3f}",
+                    f"{row['ratio_in_steps']:.2f}",
+                )
+                for row in rows
+            ],
+        )
+
+
+def main() -> int:
+    """Measure, write and print; return the exit code."""
+    parser = argparse.ArgumentParser(description="Check and measure a GPU.")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--images", type=int, default=IMAGES, help="of an epoch [%(default)s]")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try this script")
+    parser.add_argument("--output", type=Path, help="JSON [benchmarks/results/gpu-<device>.json]")
+    arguments = parser.parse_args()
+    if arguments.images < 1:
+        parser.error("--images must be at least 1")
+    try:
+        device = devices.resolve(arguments.device)
+        examples, source = images(arguments.images)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    # Read once, at the first product on a GPU: too late for the native engine to set it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # of 4 workers
+    sizes = QUICK if arguments.quick else FULL
+    bench = Bench(device, sizes, examples)
+    result = about(device) | {
+        "images": {"source": source, "number": len(examples)},
+        "quick": arguments.quick,
+        "epochs_of_a_training": sizes.epochs,
+    }
+    bench.tell(f"{result['device']}, torch {torch.__version__}, {len(examples):,} {source} images")
+    result |= measure(bench)
+    result["seconds"] = round(time.monotonic() - bench.began, 1)
+    show(result)
+    slug = re.sub(r"[^a-z0-9]+", "-", result["device"].lower()).strip("-")
+    path = arguments.output or RESULTS / f"gpu-{slug}.json"
+    files.write_json(path, result)
+    print(f"\nwritten to {os.path.relpath(path)}")
+    for what in (*result["unequal"], *result["failures"]):
+        print(f"not as promised: {what}")
+    return 1 if result["unequal"] or result["failures"] else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)
