@@ -608,8 +608,6 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # Read once, at the first product on a GPU: too late for the native engine to set it.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # of 4 workers
     sizes = QUICK if arguments.quick else FULL
     bench = Bench(device, sizes, examples)

@@ -1,6 +1,7 @@
 """Where the arithmetic runs."""
 
 import ctypes
+import os
 import platform
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def resolve(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is not available on this machine; use auto or cpu")
+    if name == "cuda":  # cuBLAS reads it at its first call, whichever engine makes that
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device(name)
 
 

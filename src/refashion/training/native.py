@@ -3,7 +3,6 @@
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
 
-import os
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +36,6 @@ class NativeEngine:
     """See `refashion.training.engine.Engine`."""
 
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.contract = f"native/{device.type}"

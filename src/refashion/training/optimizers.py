@@ -25,7 +25,7 @@ class Optimizer(Protocol):
         """
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """Take one step; the gradients come in the order of the parameters."""
+        """Take one step; the gradients, used up, come in the order of the parameters."""
 
 
 class SGD:
@@ -47,8 +47,8 @@ class SGD:
             if self.decaying and i % 2 == 0:
                 gradient.add_(_penalty(parameter, self.decay, self.spared))
             if self.momentum:
-                gradient = self.velocities[i].mul_(self.momentum).add_(gradient)
-            parameter.sub_(gradient * self.lr)
+                gradient = self.velocities[i].mul_(self.momentum).add_(gradient).clone()
+            parameter.sub_(gradient.mul_(self.lr))
 
 
 class Adam:

@@ -23,7 +23,7 @@ CONTRACT = "portable/2"
 PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 digits
 FEATURE_BITS = 20  # of all that enters a product where the inputs are float32 themselves
 PIXEL_SCALE = 1 / 255
-FIT_ROWS = 2048  # examples of one forward pass without learning
+FIT_ROWS = 1024  # examples of one forward pass without learning
 GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 
 
