@@ -294,7 +294,7 @@ class Bench:
     def self_test(self) -> list[dict[str, Any]]:
         """Every instance of the self-test, with products in each way."""
         golden, rows = json.loads(selftest.GOLDEN.read_text())["traces"], []
-        for way in selftest.WAYS:
+        for way in multiply.WAYS:
             with multiply.products(way) as taken:
                 seconds, differences = self.seconds(lambda: self._differences(golden))
             self._note(f"self-test, {way} products", not differences)
@@ -352,7 +352,7 @@ class Bench:
             model.train_epoch(examples.to(device), 1)
             return digest.weights(model.weights())
 
-        return self.compare(title, work, selftest.WAYS)
+        return self.compare(title, work, multiply.WAYS)
 
     def epochs(self) -> dict[str, dict[str, Any]]:
         """Seconds per epoch, by variant and contender."""

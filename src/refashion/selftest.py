@@ -22,7 +22,6 @@ from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import NUM_CLASSES, NUM_INPUTS, Settings
 
 GOLDEN = Path(__file__).with_name("golden.json")
-WAYS = ("auto", "int8", "float64")
 
 PLAIN = Settings(
     hidden=(),
@@ -157,7 +156,7 @@ def main() -> int:
     parser.add_argument(
         "--products",
         default="auto",
-        choices=WAYS,
+        choices=multiply.WAYS,
         help="how matrices are multiplied: int8 wherever that is exact, float64, or the faster one",
     )
     parser.add_argument(

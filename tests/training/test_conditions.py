@@ -18,6 +18,7 @@ from refashion.training import digest, initial, loop, portable
 from refashion.training.engine import Examples
 from refashion.training.portable import PortableEngine
 from refashion.training.settings import Settings
+from refashion.training.stack import Stack
 
 CPU = torch.device("cpu")
 SET_FLUSHING = torch.set_flush_denormal
@@ -88,12 +89,17 @@ def test_flushing_that_is_switched_on_later_is_switched_off(flushing_at_the_end:
     assert digest.weights(got.weights()) == digest.weights(want.weights())
 
 
-@pytest.mark.parametrize("way", ["train_epoch", "fit", "gradients", "outputs", "serving"])
+@pytest.mark.parametrize(
+    "way", ["train_epoch", "fit", "gradients", "outputs", "serving", "a stack", "a stack's fit"]
+)
 def test_results_of_a_process_that_flushes_are_refused(
     way: str, monkeypatch: pytest.MonkeyPatch, flushing_at_the_end: None
 ) -> None:
     """A library that keeps the switch on, or turns it on while results are made."""
     data, trained = selftest.examples(CPU, SMALL, 100), engine()
+    start = initial.weights(selftest.NUMBERS.widths, 0)
+    models = Stack([selftest.NUMBERS] * 2, [start] * 2, CPU)
+    numbers = [selftest.examples(CPU, selftest.NUMBERS, 100)] * 2
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {
         "train_epoch": lambda: trained.train_epoch(data, 1),
@@ -101,6 +107,8 @@ def test_results_of_a_process_that_flushes_are_refused(
         "gradients": lambda: trained.gradients(data),
         "outputs": lambda: trained.outputs(data.inputs),
         "serving": lambda: portable.outputs(trained.weights(), data.inputs),
+        "a stack": lambda: models.train_epoch(numbers, 1),
+        "a stack's fit": lambda: models.fit(numbers),
     }
     calls[way]()
     SET_FLUSHING(True)

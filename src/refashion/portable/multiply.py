@@ -28,6 +28,7 @@ from torch import Tensor
 from refashion.portable import fixed, streams
 from refashion.portable.fixed import NARROW, PIXEL_MIDDLE, Fixed, num_digits
 
+WAYS = ("auto", "int8", "float64")
 EXACT_FLOAT32 = 24  # bits
 EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
 EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
@@ -65,7 +66,14 @@ def products(way: str) -> Iterator[Counter[str]]:
     ------
     Counter
         How many products have gone each way.
+
+    Raises
+    ------
+    ValueError
+        If there is no such way.
     """
+    if way not in WAYS:
+        raise ValueError(f"way {way!r}: must be one of {', '.join(WAYS)}")
     taken: Counter[str] = Counter()
     tokens = _products.set(way), _taken.set(taken)
     try:

@@ -15,7 +15,7 @@ from refashion.portable import exact
 from refashion.training.engine import Engine, Examples, Fit, batches, order
 from refashion.training.initial import Weights
 from refashion.training.losses import SquaredError
-from refashion.training.portable import PortableEngine, on_grid
+from refashion.training.portable import PortableEngine, arithmetic, on_grid
 from refashion.training.settings import Settings
 
 
@@ -96,16 +96,17 @@ class Stack:
     def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
         """One pass of minibatch steps, every model in an order of its own."""
         inputs, targets = _stacked(examples)
-        grid = on_grid(inputs)
         models, n, width = inputs.shape
-        flat = grid.integers.view(-1, width)
-        orders = torch.stack([order(s, n, epoch, self.device) for s in self.settings])
-        loss = SquaredError(targets[self.models, orders], targets.shape[-1])
-        for rows in batches(n, self.settings[0].batch_size):
-            chosen = (orders[:, rows] + self.models * n).flatten()
-            batch = flat.index_select(0, chosen).view(models, -1, width)
-            self.engine.step(exact.Fixed(batch, grid.scale, grid.bits), loss, rows, epoch)
-        return _fits(loss)
+        with arithmetic(self.device):
+            grid = on_grid(inputs)
+            flat = grid.integers.view(-1, width)
+            orders = torch.stack([order(s, n, epoch, self.device) for s in self.settings])
+            loss = SquaredError(targets[self.models, orders], targets.shape[-1])
+            for rows in batches(n, self.settings[0].batch_size):
+                chosen = (orders[:, rows] + self.models * n).flatten()
+                batch = flat.index_select(0, chosen).view(models, -1, width)
+                self.engine.step(exact.Fixed(batch, grid.scale, grid.bits), loss, rows, epoch)
+            return _fits(loss)
 
     def fit(self, examples: Sequence[Examples]) -> list[Fit]:
         """Loss of every model."""
