@@ -63,8 +63,10 @@ Bits = dict[str, dict[str, str]]
 def bits(setting: tuple[dict[str, str], list[str]]) -> Bits:
     """What the script prints in a process of its own."""
     environment, arguments = setting
-    clean = {name: value for name, value in os.environ.items() if name not in SWITCHES}
-    clean |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Served models leave their own code on Python's path.
+    dropped = {*SWITCHES, "PYTHONPATH"}
+    clean = {name: value for name, value in os.environ.items() if name not in dropped}
+    clean["OMP_WAIT_POLICY"] = "PASSIVE"
     found = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
         env=clean | {"PYTHONHASHSEED": "0"} | environment,
