@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from refashion import files
+from refashion.base import files
 from refashion.data import idx, prepared, sources
 from refashion.data.catalogue import FILES
 from refashion.training import loop

@@ -45,10 +45,11 @@ from dataloader import BookLoop, Images
 from networks import BATCH_SIZE, NETWORKS
 from torch import Tensor
 
-from refashion import files, selftest
+from refashion import selftest
+from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.data import idx
 from refashion.data.catalogue import FILES
-from refashion.errors import UserError
 from refashion.portable import exact, functions, multiply, softmax, streams
 from refashion.training import device as devices
 from refashion.training import digest, loop

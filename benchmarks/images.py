@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from refashion.base.errors import UserError
+from refashion.base.files import replacing
 from refashion.data import idx, prepared, sources
 from refashion.data.catalogue import FILES
-from refashion.errors import UserError
-from refashion.files import replacing
 
 
 def main(folder: Path, sizes: list[int]) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from refashion import files, paths
+from refashion.base import files, paths
 
 FOLDER = paths.ROOT / "build" / "bench-peers"
 

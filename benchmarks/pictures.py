@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from refashion import paths, studies
+from refashion import studies
+from refashion.base import paths
 from refashion.reporting import explained
 from refashion.tracking import figures, study_figures
 

@@ -43,7 +43,7 @@ from peers import MissingPackageError, Package, output, python
 from rich.console import Console
 from rich.table import Table
 
-from refashion import files, paths
+from refashion.base import files, paths
 
 # Neither this process nor its imports may be large: on Linux, the peak memory of a new process
 # starts at the present memory of the process that starts it.

@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 def run(name: str, *arguments: str) -> None:
     """Run ``main`` of ``stages/NAME.py`` and refuse its result if its code changed meanwhile."""
-    from refashion import errors, paths
+    from refashion.base import errors, paths
 
     started = time.time()
     names = sorted(p.stem for p in STAGES.glob("*.py") if not p.stem.startswith("_"))
@@ -41,7 +41,7 @@ def main() -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        from refashion.errors import UserError
+        from refashion.base.errors import UserError
 
         if not arguments:
             raise UserError("name a stage: python stages NAME [VARIANT]")

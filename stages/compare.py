@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
 from refashion.evaluation import comparison, leftovers, predictions
 
 

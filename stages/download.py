@@ -1,6 +1,6 @@
 """Fetch the official files of the data set: python stages download."""
 
-from refashion import params, paths
+from refashion.base import params, paths
 from refashion.data import sources
 
 

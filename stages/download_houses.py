@@ -1,8 +1,8 @@
 """Fetch the tables of house prices: python stages download_houses."""
 
-from refashion import params, paths
+from refashion.base import params, paths
+from refashion.base.params.studies import HousePricesParams
 from refashion.data import sources
-from refashion.params.studies import HousePricesParams
 
 
 def main() -> None:

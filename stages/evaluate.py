@@ -5,7 +5,7 @@ from dataclasses import astuple
 import numpy as np
 import torch
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.evaluation import metrics, model, predictions

@@ -1,7 +1,7 @@
 """Predict house prices: python stages house_prices."""
 
-from refashion import params, paths
-from refashion.params.studies import HousePricesParams
+from refashion.base import params, paths
+from refashion.base.params.studies import HousePricesParams
 from refashion.studies import arm, house_prices
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import astuple
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
+from refashion.base.params.studies import InitialisationParams
 from refashion.data import prepared
-from refashion.params.studies import InitialisationParams
 from refashion.studies import arm, initialisation
 
 

@@ -1,8 +1,8 @@
 """Validate every variant on folds: python stages k_fold."""
 
-from refashion import params, paths
+from refashion.base import params, paths
+from refashion.base.params.studies import KFoldParams
 from refashion.data import prepared
-from refashion.params.studies import KFoldParams
 from refashion.studies import arm, k_fold
 from refashion.training.settings import Settings
 

@@ -1,6 +1,6 @@
 """Split the images into training, validation and test sets: python stages preprocess."""
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
 from refashion.data import catalogue, prepared, splits
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from refashion import params, paths
+from refashion.base import params, paths
 from refashion.tracking import context, publish, results, store
 
 

@@ -1,6 +1,6 @@
 """Train one variant: ``python stages train VARIANT``."""
 
-from refashion import params, paths
+from refashion.base import params, paths
 from refashion.data import prepared
 from refashion.training import loop, record
 from refashion.training.settings import Settings

@@ -1,7 +1,7 @@
 """Study weight decay: python stages weight_decay."""
 
-from refashion import params
-from refashion.params.studies import WeightDecayParams
+from refashion.base import params
+from refashion.base.params.studies import WeightDecayParams
 from refashion.studies import arm, weight_decay
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from refashion import params, paths
-from refashion.params.studies import HouseModelParams, StudiesParams
+from refashion.base import params, paths
+from refashion.base.params.studies import HouseModelParams, StudiesParams
 
 PACKAGE = paths.ROOT / "src" / "refashion"
 STAGES = paths.ROOT / "stages"

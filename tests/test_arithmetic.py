@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 
 PACKAGE = paths.ROOT / "src" / "refashion"
 PLACES = [

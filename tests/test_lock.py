@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from refashion import paths
+from refashion.base import paths
 
 LOCK = (paths.ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 from refashion.cli import main
 
 

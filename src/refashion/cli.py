@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 
 if TYPE_CHECKING:
     from refashion.reproduction.diverge import Side
@@ -321,7 +321,7 @@ def report(output: Path | None) -> None:
     Example: refashion report
              refashion report --output results.html
     """
-    from refashion import paths
+    from refashion.base import paths
     from refashion.reporting import book
 
     for path in book.write(output or paths.ROOT / "build" / "report.html"):

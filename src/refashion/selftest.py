@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable import multiply, streams
 from refashion.training import device as devices
 from refashion.training import digest, initial

@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from refashion import params
+from refashion.base import params
 from refashion.data import sources
 from refashion.data.catalogue import DATASETS, FILES
 

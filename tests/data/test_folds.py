@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from refashion.base.errors import UserError
 from refashion.data import splits
-from refashion.errors import UserError
 
 LABELS = npst.arrays(np.uint8, st.integers(1, 200), elements=st.integers(0, 9))
 SEEDS = st.integers(0, 2**63 - 1)

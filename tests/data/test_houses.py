@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refashion import paths
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.data import houses, made_up, sources
 from refashion.data.catalogue import HOUSE_CHECKSUMS, HOUSE_FILES
 from refashion.data.houses import Table
-from refashion.errors import UserError
 
 TRAIN, TEST = HOUSE_FILES["train"], HOUSE_FILES["test"]
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from refashion.base.errors import UserError
 from refashion.data import idx
-from refashion.errors import UserError
 
 Pack = Callable[..., bytes]
 

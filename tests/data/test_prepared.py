@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refashion.base.errors import UserError
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.data.prepared import Split
-from refashion.errors import UserError
 
 
 def some(n: int, seed: int = 0) -> Split:

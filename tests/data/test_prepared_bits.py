@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refashion import files
+from refashion.base import files
 from refashion.data import idx, prepared, splits
 from refashion.data.prepared import Split
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refashion import paths
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.data import idx, sources
 from refashion.data.catalogue import FILES
-from refashion.errors import UserError
 
 Files = dict[str, bytes]
 TRAIN_IMAGES, TRAIN_LABELS = FILES["train"]

@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from refashion.base.errors import UserError
 from refashion.data import splits
 from refashion.data.catalogue import FILES
-from refashion.errors import UserError
 
 LABELS = npst.arrays(np.uint8, st.integers(2, 300), elements=st.integers(0, 9))
 SHARES = st.floats(0, 1, exclude_max=True)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.evaluation import comparison
 from refashion.evaluation.predictions import Predictions
 

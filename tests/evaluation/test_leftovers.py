@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 from refashion.evaluation import leftovers
 
 

@@ -7,7 +7,7 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.evaluation.metrics import Evaluation, evaluate
 
 CLASSES = [f"class {i}" for i in range(10)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.evaluation import model
 from refashion.training import digest
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import Page, expect, sync_playwright
 
-from refashion import paths
+from refashion.base import paths
 
 CHROMIUM = shutil.which("chromium")
 TRAINING = "workflowType=machine_learning"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
 from refashion.tracking import contents, publish, store
 from refashion.tracking.context import Context
 from refashion.tracking.results import Results

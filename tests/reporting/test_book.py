@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from refashion import params, paths
-from refashion.errors import UserError
-from refashion.params.studies import WeightDecayParams
+from refashion.base import params, paths
+from refashion.base.errors import UserError
+from refashion.base.params.studies import WeightDecayParams
 from refashion.reporting import book
 from refashion.studies import arm, weight_decay
 from refashion.tracking import study_figures

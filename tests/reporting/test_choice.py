@@ -2,7 +2,7 @@
 
 import pytest
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.reporting.choice import choose
 from refashion.tracking import store
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-from refashion import cli, paths
+from refashion import cli
+from refashion.base import paths
 
 
 def refashion(*arguments: str) -> Result:

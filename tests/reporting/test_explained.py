@@ -12,8 +12,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.portable import functions
 from refashion.portable import softmax as portable
 from refashion.reporting import explained

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.reporting import page, side_by_side
 from refashion.tracking.results import Results
 

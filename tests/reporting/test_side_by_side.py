@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.reporting import side_by_side
 from refashion.reporting.side_by_side import Comparison
 from refashion.tracking import runs, store

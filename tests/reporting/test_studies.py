@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from refashion import files
 from refashion import studies as names
-from refashion.data import made_up
-from refashion.params.studies import (
+from refashion.base import files
+from refashion.base.params.studies import (
     InitialisationParams,
 )
+from refashion.data import made_up
 from refashion.reporting import studies
 from refashion.studies import house_prices, initialisation, k_fold, weight_decay
 from refashion.tracking import results, study_figures

@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
-from refashion import files, paths, studies
-from refashion.params import Threshold
-from refashion.params.studies import WeightDecayParams
+from refashion import studies
+from refashion.base import files, paths
+from refashion.base.params import Threshold
+from refashion.base.params.studies import WeightDecayParams
 from refashion.reproduction import gate, verdict, verify
 from refashion.studies import arm, weight_decay
 from refashion.tracking import results

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from refashion import files, paths, selftest
+from refashion import selftest
+from refashion.base import files, paths
 from refashion.reproduction import verdict
 from refashion.tracking.runs import SideBySide
 from refashion.training import digest, loop, record

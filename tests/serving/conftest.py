@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from refashion import paths, selftest
+from refashion import selftest
+from refashion.base import paths
 from refashion.data import prepared
 from refashion.serving import registry
 from refashion.tracking import publish, store

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from refashion import cli, files, paths
-from refashion.errors import UserError
+from refashion import cli
+from refashion.base import files, paths
+from refashion.base.errors import UserError
 from refashion.evaluation import model
 from refashion.serving import classify, predict
 

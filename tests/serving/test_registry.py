@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from refashion import cli, paths
+from refashion import cli
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
-from refashion.errors import UserError
 from refashion.evaluation import model
 from refashion.portable.softmax import softmax
 from refashion.serving import classify, registry
@@ -159,7 +160,7 @@ def test_code_that_is_taken_along_is_enough(world: Any, tmp_path: Path) -> None:
     answer, modules, needs_dvc = json.loads(done.stdout)
     assert bytes.fromhex(answer) == expected(world, "mlp").tobytes()
     assert {Path(file).is_relative_to(folder / "code") for file in modules.values()} == {True}
-    assert not needs_dvc and "refashion.params" not in modules
+    assert not needs_dvc and "refashion.base.params" not in modules
 
 
 @pytest.mark.parametrize("artifact", ["weights.safetensors", "record.json"])

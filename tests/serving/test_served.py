@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 from refashion.evaluation import model
 from refashion.serving import classify
 

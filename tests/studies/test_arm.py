@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refashion import paths
+from refashion.base import paths
 from refashion.portable import streams
 from refashion.studies import arm, history
 from refashion.studies.arm import Arm, Trainer

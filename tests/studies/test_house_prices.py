@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from refashion.base.errors import UserError
+from refashion.base.params.studies import HouseModelParams, HousePricesParams
 from refashion.data import houses, made_up, splits
 from refashion.data.catalogue import HOUSE_FILES
-from refashion.errors import UserError
-from refashion.params.studies import HouseModelParams, HousePricesParams
 from refashion.studies import house_prices
 from refashion.studies.arm import Arm
 from refashion.studies.house_prices import Submission

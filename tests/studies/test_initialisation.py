@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from refashion.base.errors import UserError
+from refashion.base.params.studies import InitialisationParams
 from refashion.data import prepared
 from refashion.data.prepared import Split
-from refashion.errors import UserError
-from refashion.params.studies import InitialisationParams
 from refashion.studies import initialisation
 from refashion.studies.arm import Arm
 from refashion.studies.initialisation import Gradient

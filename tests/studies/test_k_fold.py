@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from refashion.base.errors import UserError
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
-from refashion.errors import UserError
 from refashion.studies import k_fold
 from refashion.studies.arm import Arm
 from refashion.training import digest, loop

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from refashion.errors import UserError
-from refashion.params.studies import WeightDecayParams
+from refashion.base.errors import UserError
+from refashion.base.params.studies import WeightDecayParams
 from refashion.studies import weight_decay
 from refashion.studies.arm import Arm
 from refashion.training import digest, loop

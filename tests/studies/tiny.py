@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refashion import paths
-from refashion.data.prepared import Split
-from refashion.params.studies import (
+from refashion.base import paths
+from refashion.base.params.studies import (
     HouseModelParams,
     HousePricesParams,
     InitialisationParams,
     WeightDecayParams,
 )
+from refashion.data.prepared import Split
 from refashion.studies import arm
 from refashion.studies.arm import Arm
 from refashion.training.settings import Settings

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 from refashion.tracking import store
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from refashion import files, params, paths
+from refashion.base import files, params, paths
 from refashion.data import catalogue, prepared
 from refashion.evaluation import predictions
 from refashion.tracking.results import Results

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from refashion import params
+from refashion.base import params
 from refashion.tracking import context, publish, store
 from refashion.tracking.results import Results
 

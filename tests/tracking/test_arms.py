@@ -12,9 +12,10 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from refashion import files, paths, studies
+from refashion import studies
+from refashion.base import files, paths
+from refashion.base.errors import UserError
 from refashion.data import made_up
-from refashion.errors import UserError
 from refashion.studies import house_prices, initialisation, k_fold, weight_decay
 from refashion.studies.arm import Arm
 from refashion.tracking import publish, results, runs, store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.tracking import context
 
 

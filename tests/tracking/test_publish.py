@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from refashion import files
-from refashion.errors import UserError
+from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
 from refashion.tracking.results import Results

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from refashion import files, paths
-from refashion.errors import UserError
+from refashion.base import files, paths
+from refashion.base.errors import UserError
 from refashion.tracking.results import Results
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from refashion import files, paths, selftest
-from refashion.errors import UserError
+from refashion import selftest
+from refashion.base import files, paths
+from refashion.base.errors import UserError
 from refashion.tracking import publish, runs, store
 from refashion.tracking.context import Context
 from refashion.tracking.results import Results

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.tracking import store
 
 

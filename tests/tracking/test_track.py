@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from refashion import paths
+from refashion.base import paths
 
 
 @pytest.fixture

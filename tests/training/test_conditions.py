@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refashion import selftest
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable import exact, fixed, multiply, streams
 from refashion.training import digest, initial, loop, portable
 from refashion.training.engine import Examples

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.training import device
 
 

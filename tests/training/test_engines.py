@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from refashion import selftest
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable import exact, multiply, streams
 from refashion.portable.exact import Fixed
 from refashion.training import initial, loop, portable

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refashion import selftest
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.training import digest, loop
 from refashion.training.settings import Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 
 ID, PRICE = "Id", "SalePrice"
 MISSING = ("NA", "")

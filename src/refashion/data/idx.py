@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 
 SIDE = 28
 NUM_CLASSES = 10

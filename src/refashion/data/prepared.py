@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from refashion.base.errors import UserError
+from refashion.base.files import replacing
 from refashion.data.idx import NUM_CLASSES, SIDE
-from refashion.errors import UserError
-from refashion.files import replacing
 
 NUM_PIXELS = SIDE * SIDE
 WHITE = 255

@@ -16,11 +16,11 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from refashion import paths
+from refashion.base import paths
+from refashion.base.errors import UserError
+from refashion.base.files import replacing, write_text
 from refashion.data import idx
 from refashion.data.catalogue import DATASETS, FILES, HOUSE_CHECKSUMS, HOUSE_MIRRORS
-from refashion.errors import UserError
-from refashion.files import replacing, write_text
 
 VARIABLE = "REFASHION_DATA"
 """Environment variable that names a folder with the files (relative: to the user's checkout)."""

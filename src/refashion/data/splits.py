@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from refashion.base.errors import UserError
 from refashion.data import idx
 from refashion.data.catalogue import FILES
 from refashion.data.prepared import Split
-from refashion.errors import UserError
 from refashion.portable import streams
 
 

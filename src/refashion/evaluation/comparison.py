@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm, mcnemar, wilson
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from refashion import paths
+from refashion.base import paths
 
 RESULTS = (
     paths.weights,

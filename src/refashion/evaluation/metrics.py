@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable import functions
 from refashion.portable.softmax import SoftmaxTerms
 

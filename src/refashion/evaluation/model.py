@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.training import digest
 from refashion.training.initial import Weights
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from refashion import files
-from refashion.errors import UserError
+from refashion.base import files
+from refashion.base.errors import UserError
 
 HEADER = ["index", "actual", "predicted", "confidence"]
 

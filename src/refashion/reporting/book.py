@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from refashion import params, paths
-from refashion.errors import UserError
+from refashion.base import params, paths
+from refashion.base.errors import UserError
 from refashion.reporting import explained, page, side_by_side, studies
 from refashion.tracking import figures
 from refashion.tracking.results import Results

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.tracking import runs
 from refashion.tracking.publish import COMPLETE, experiments
 from refashion.tracking.store import Store

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
-from refashion import paths
+from refashion.base import paths
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.portable import exact, functions, softmax, streams

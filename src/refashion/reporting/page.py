@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from refashion import files, paths
+from refashion.base import files, paths
+from refashion.base.errors import UserError
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
-from refashion.errors import UserError
 from refashion.reporting.figures import calibration
 from refashion.reporting.side_by_side import Comparison, Side
 from refashion.reporting.tables import html, tables

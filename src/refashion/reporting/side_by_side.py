@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.evaluation import comparison, predictions
 from refashion.tracking.results import Results
 from refashion.tracking.runs import Published

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.reproduction import reproduce, verdict, worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking.contents import HARDWARE

@@ -11,13 +11,14 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from refashion import params, paths, studies
-from refashion.errors import UserError
+from refashion import studies
+from refashion.base import params, paths
+from refashion.base.errors import UserError
+from refashion.base.params import Threshold
 from refashion.evaluation import predictions
 from refashion.evaluation.comparison import SIGNIFICANCE
 from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm, mcnemar
-from refashion.params import Threshold
 from refashion.reproduction import reproduce, verdict, verify, worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking import context

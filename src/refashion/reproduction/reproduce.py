@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from refashion import params, paths
-from refashion.errors import UserError
+from refashion.base import params, paths
+from refashion.base.errors import UserError
 from refashion.reproduction import verdict, worktree
 from refashion.reproduction.verdict import Verdict
 from refashion.reproduction.worktree import State

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from refashion import params, paths, studies
+from refashion import studies
+from refashion.base import params, paths
 from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 from refashion.tracking import context, publish

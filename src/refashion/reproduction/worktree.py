@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.tracking.context import LEFT_OUT
 
 DOWNLOADS = {"download": paths.RAW, "download_houses": paths.HOUSES}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable.softmax import softmax
 from refashion.training.initial import Weights
 from refashion.training.portable import outputs

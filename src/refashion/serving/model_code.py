@@ -8,7 +8,7 @@ from mlflow import models
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.evaluation import model
 from refashion.serving import classify
 

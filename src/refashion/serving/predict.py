@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refashion import params, paths
+from refashion.base import params, paths
+from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
-from refashion.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

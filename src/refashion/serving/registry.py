@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refashion import paths
+from refashion.base import paths
+from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
-from refashion.errors import UserError
 from refashion.tracking import runs
 from refashion.tracking.runs import Published
 from refashion.tracking.store import Store
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("model_code.py")
 CODE = (
-    *("__init__.py", "errors.py", "portable/*.py", "training/*.py"),
+    *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
     *("evaluation/__init__.py", "evaluation/model.py"),
     *("serving/__init__.py", "serving/classify.py"),
 )

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from statistics import stdev
 from typing import Any
 
-from refashion import files, paths
+from refashion.base import files, paths
 from refashion.studies import history
 from refashion.studies.history import Row
 from refashion.training import digest, loop

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from refashion import files
+from refashion.base import files
+from refashion.base.errors import UserError
+from refashion.base.params.studies import HouseModelParams, HousePricesParams
 from refashion.data import houses, splits
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
-from refashion.errors import UserError
-from refashion.params.studies import HouseModelParams, HousePricesParams
 from refashion.portable import exact, functions
 from refashion.studies.arm import Arm, Trainer, last, over
 from refashion.studies.history import Row

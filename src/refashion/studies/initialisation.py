@@ -6,10 +6,10 @@ from dataclasses import astuple, dataclass
 from hashlib import sha256
 from itertools import zip_longest
 
+from refashion.base.errors import UserError
+from refashion.base.params.studies import InitialisationParams
 from refashion.data import prepared
 from refashion.data.prepared import Split
-from refashion.errors import UserError
-from refashion.params.studies import InitialisationParams
 from refashion.studies.arm import Arm, Trainer
 from refashion.studies.history import Row
 from refashion.training import device as devices

@@ -5,7 +5,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from refashion.params.studies import WeightDecayParams
+from refashion.base.params.studies import WeightDecayParams
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
 from refashion.studies.arm import Arm, Trainer, last, over

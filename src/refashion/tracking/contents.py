@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refashion import paths
+from refashion.base import paths
 from refashion.data import catalogue, prepared
 from refashion.tracking.context import Context
 from refashion.tracking.results import ArmResults, Results

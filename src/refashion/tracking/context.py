@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 
 LARGEST_UNTRACKED = 2**20
 """Bytes: a larger file that git does not know is named in the diff, not copied into it."""

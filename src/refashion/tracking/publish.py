@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.tracking import contents
 from refashion.tracking.context import Context
 from refashion.tracking.results import ArmResults, Results

@@ -12,8 +12,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from refashion import params, paths, studies
-from refashion.errors import UserError
+from refashion import studies
+from refashion.base import params, paths
+from refashion.base.errors import UserError
 from refashion.studies import history
 
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refashion.errors import UserError
-from refashion.params import DataParams
+from refashion.base.errors import UserError
+from refashion.base.params import DataParams
 from refashion.tracking.publish import COMPLETE, experiments
 from refashion.tracking.results import ArmResults, Results
 from refashion.tracking.store import Store

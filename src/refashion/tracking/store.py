@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from refashion import paths
-from refashion.errors import UserError
+from refashion.base import paths
+from refashion.base.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refashion import paths, studies
+from refashion import studies
+from refashion.base import paths
 from refashion.tracking import results
 from refashion.tracking.figures import TRAIN, VALIDATION, blank, plain, png
 

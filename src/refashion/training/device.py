@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 
 
 def resolve(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.training import device as devices
 from refashion.training import digest, initial, norms
 from refashion.training.engine import Engine, Examples, Fit

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from refashion.errors import UserError
+from refashion.base.errors import UserError
 from refashion.portable import exact, streams
 from refashion.portable.multiply import InexactError, require_exact_float64
 from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order

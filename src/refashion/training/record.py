@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from refashion import files
+from refashion.base import files
 from refashion.training import digest
 from refashion.training.loop import Epoch, Training
 from refashion.training.settings import Settings

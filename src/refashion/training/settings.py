@@ -9,7 +9,7 @@ NUM_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The resolved settings of one variant's training; validated by `refashion.params`."""
+    """The resolved settings of one variant's training; validated by `refashion.base.params`."""
 
     hidden: tuple[int, ...]
     """Widths of the hidden layers; none: softmax regression."""

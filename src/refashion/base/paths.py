@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The checkout whose code is running."""
 
 MAIN_ROOT = Path(os.environ.get("DVC_ROOT", ROOT))

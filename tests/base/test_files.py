@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refashion import files
+from refashion.base import files
 
 
 def test_json_is_canonical(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from refashion import params, studies
-from refashion.errors import UserError
-from refashion.params.fields import Strict
-from refashion.params.studies import (
+from refashion import studies
+from refashion.base import params
+from refashion.base.errors import UserError
+from refashion.base.params.fields import Strict
+from refashion.base.params.studies import (
     HousePricesParams,
     InitialisationParams,
     KFoldParams,
@@ -264,7 +265,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_optimizers_and_tables_are_those_there_are() -> None:
-    from refashion.params.fields import Houses, Optimizer
+    from refashion.base.params.fields import Houses, Optimizer
     from refashion.training.optimizers import OPTIMIZERS
 
     assert set(get_args(Optimizer)) == set(OPTIMIZERS)

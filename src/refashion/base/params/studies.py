@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from refashion.params.fields import (
+from refashion.base.params.fields import (
     Count,
     DistinctFiles,
     Folds,

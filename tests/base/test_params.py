@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refashion import params
+from refashion.base import params
+from refashion.base.errors import UserError
 from refashion.data import catalogue
-from refashion.errors import UserError
 from refashion.training.settings import Settings
 
 GOOD = """\

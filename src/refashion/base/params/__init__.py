@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from refashion import paths
-from refashion.errors import UserError
-from refashion.params.fields import (
+from refashion.base import paths
+from refashion.base.errors import UserError
+from refashion.base.params.fields import (
     Count,
     Dataset,
     Device,
@@ -31,7 +31,7 @@ from refashion.params.fields import (
     Widths,
     one_of,
 )
-from refashion.params.studies import StudiesParams
+from refashion.base.params.studies import StudiesParams
 
 S = TypeVar("S", bound=Strict)
 

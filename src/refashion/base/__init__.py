@@ -1,0 +1,1 @@
+"""What everything rests on: errors, canonical files, the workspace and the settings."""
