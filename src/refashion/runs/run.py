@@ -1,0 +1,186 @@
+"""A run, read from its files."""
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import takewhile
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from refashion.base.errors import UserError
+from refashion.runs.record import Record, parse
+
+MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
+"""Files that the record does not promise, since they are measured after the training."""
+
+WEIGHTS = "weights.safetensors"
+
+LOG = "training_log.json"
+"""Name of the timings where a run's files lie in one folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a training left, or several that are summed up.
+
+    Each file is read when it is first asked for.
+    """
+
+    folders: tuple[Path, ...]
+    """That hold its files."""
+
+    log_file: Path
+    """Timings, device and versions (JSON); it may be missing."""
+
+    title: str
+    """How messages call it."""
+
+    commit: str | None = None
+    """That it was made from, where that is known."""
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files.
+
+        Raises
+        ------
+        UserError
+            If the run does not have it.
+        """
+        for folder in self.folders:
+            if (folder / name).is_file():
+                return folder / name
+        raise UserError(f"{self.title}: its {name} is missing; run `dvc repro` to make it")
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file of this name."""
+        return any((folder / name).is_file() for folder in self.folders)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that it has, by name."""
+        names = {file.name for folder in self.folders for file in folder.glob("*.*")}
+        return [self.file(name) for name in sorted(names) if not name.startswith(".")]
+
+    @cached_property
+    def record(self) -> Record:
+        """What determined it, and what came of it.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it is damaged or of another layout.
+        """
+        path = self.file("record.json")
+        try:
+            found = parse(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"{self.title}: record.json is damaged ({error}); run `dvc repro` to make it anew"
+            ) from None
+        if found is None:
+            commit = self.commit or "COMMIT"
+            raise UserError(
+                f"{self.title}: record.json has another layout than this code reads; the code of "
+                f"its own commit does: `git worktree add ../{commit[:12]} {commit}`, and run the "
+                "command there"
+            )
+        return found
+
+    @property
+    def name(self) -> str:
+        """The variant's, or ``STUDY/NAME``."""
+        return self.record.name
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything that determined it, by the names of ``params.yaml``."""
+        data = {f"data.{name}": value for name, value in self.record.data.items()}
+        return {**self.record.params, **data}
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """The history, one row an epoch, as text."""
+        return self.table("history.csv")
+
+    @cached_property
+    def history(self) -> dict[str, list[float]]:
+        """Columns of numbers by epoch, each up to its first empty cell; empty ones are left out."""
+        names = [name for name in (self.rows[0] if self.rows else ()) if name != "weights_sha256"]
+        columns = {
+            name: [float(row[name]) for row in takewhile(itemgetter(name), self.rows)]
+            for name in names
+        }
+        return {name: column for name, column in columns.items() if column}
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """What was measured at the end."""
+        return json.loads(self.file("metrics.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def predictions(self) -> dict[str, list[str]]:
+        """Columns of the predictions on the test set."""
+        rows = self.table("predictions.csv")
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+    @cached_property
+    def log(self) -> dict[str, Any] | None:
+        """Timings and hardware, if they are those of this very training."""
+        if not self.log_file.is_file():
+            return None
+        log = json.loads(self.log_file.read_text(encoding="utf-8"))
+        return log if log.get("weights") == self.record.outputs["weights"] else None
+
+    @property
+    def measured(self) -> str:
+        """SHA-256 of what was measured after the training."""
+        files = [self.file(name) for name in MEASURED if self.has(name)]
+        return sha256(b"".join(sha256(f.read_bytes()).digest() for f in files)).hexdigest()
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """Rows of one of its CSV files."""
+        with self.file(name).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def altered(self) -> list[str]:
+        """Names of the files that are not what the record promises."""
+        found = []
+        for name, promised in self.record.outputs.items():
+            file, digest = (WEIGHTS, _digest_of_weights) if name == "weights" else (name, _digest)
+            if self.has(file) and digest(self.file(file)) != promised:
+                found.append(file)
+        return found
+
+
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def _digest_of_weights(file: Path) -> str:
+    """Digest of weights; empty of a file that holds none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from refashion.training import digest
+
+    try:
+        return digest.weights(load_file(file))
+    except (SafetensorError, ValueError):
+        return ""
+
+
+def in_folder(folder: Path, title: str, commit: str | None = None) -> Run:
+    """A run whose files, the timings too, lie in one folder."""
+    return Run(folders=(folder,), log_file=folder / LOG, title=title, commit=commit)
+
+
+def in_checkout(root: Path, record: Record) -> Run:
+    """The run that a record tells of, in a checkout."""
+    return Run(
+        folders=tuple(root / folder for folder in record.folders),
+        log_file=root / "logs" / f"{record.name}.json",
+        title=record.name,
+    )

@@ -1,0 +1,84 @@
+"""Writing a run: its weights, history, tables, metrics and record, and a volatile log."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from refashion.base import files
+from refashion.runs.record import Record
+from refashion.runs.run import WEIGHTS
+from refashion.training.initial import Weights
+
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+"""Header and rows."""
+
+
+def write(
+    root: Path,
+    record: Record,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    digest: str,
+    weights: Weights | None = None,
+    tables: Mapping[str, Table] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    timings: Mapping[str, Any],
+) -> Record:
+    """Write what a training left to the first folder of its record.
+
+    Parameters
+    ----------
+    root
+        Of the checkout.
+    record
+        What determined the run; its outputs are filled in.
+    history
+        One row an epoch, without its number; a measure that is missing or None is left empty.
+    digest
+        Of the weights.
+    weights
+        To keep; None: the digest alone is kept.
+    tables
+        Further results, by the name of the CSV file.
+    metrics
+        What was measured at the end; None: a later stage measures.
+    timings
+        For the log, which alone holds anything volatile.
+
+    Returns
+    -------
+    Record
+        With the digests of all outputs.
+    """
+    folder = root / record.folders[0]
+    outputs = {"weights": digest}
+    if weights is not None:
+        with files.replacing(folder / WEIGHTS) as temporary:
+            save_file(weights, temporary)
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    rows = [
+        [epoch, *(_cell(row.get(name)) for name in columns)]
+        for epoch, row in enumerate(history, start=1)
+    ]
+    for name, (header, body) in {
+        "history.csv": (["epoch", *columns], rows),
+        **(tables or {}),
+    }.items():
+        files.write_csv(folder / name, header, body)
+        outputs[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    if metrics is not None:
+        files.write_json(folder / "metrics.json", dict(metrics))
+    done = replace(record, outputs=outputs)
+    files.write_json(folder / "record.json", done.as_dict())
+    log = {**timings, "run_key": done.run_key, "weights": digest}
+    files.write_json(root / "logs" / f"{record.name}.json", log)
+    return done
+
+
+def _cell(value: Any) -> Any:
+    """A value as CSV has it; empty where there is none."""
+    return "" if value is None or value != value else value
