@@ -1,0 +1,65 @@
+"""Processes that tests start: publishers of results, and servers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refashion.base.workspace import Workspace
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Environment of a process that runs this checkout's code, and tells nobody about it."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))}
+    fixed = {"PYTHONPATH": str(Workspace.here().root / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {**own, **fixed, **variables}
+
+
+def free_port() -> int:
+    """Find a port of the loopback interface that nobody uses."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def running(command: list[str], health: str, log: Path, **options: Any) -> Iterator[None]:
+    """Run a server, from when its page `health` answers on."""
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, **options
+        )
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(health, timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.1)
+        else:
+            raise AssertionError(log.read_text())
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@contextmanager
+def serving(database: Path) -> Iterator[str]:
+    """Run an MLflow server over a database, artifacts beside it, and give its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(database.with_suffix(".artifacts"))]
+    log = database.with_suffix(".log")
+    with running(command, f"{address}/health", log, env=environment()):
+        yield address
