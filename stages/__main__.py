@@ -1,4 +1,7 @@
-"""Run one stage of the pipeline: ``python stages [--debug] NAME [VARIANT]``.
+"""Run one stage of the pipeline: ``python stages [--debug] NAME [ITEM]``.
+
+ITEM is what the stage is about: a variant, a study. DVC tells it by the stage's own name, as in
+``train@mlp``, so that no text of params.yaml reaches a shell.
 
 Puts this checkout's own ``src/`` first on the path, so that an experiment in a temporary folder
 runs the code it was queued with, and turns a user's mistake into one line and exit code 2.
@@ -16,22 +19,25 @@ sys.path.insert(0, str(STAGES.parent / "src"))
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
-def run(name: str, *arguments: str) -> None:
+def run(name: str, *item: str) -> None:
     """Run ``main`` of ``stages/NAME.py`` and refuse its result if its code changed meanwhile."""
-    from refashion.base import errors, paths
+    from refashion.base import errors
+    from refashion.base.workspace import Workspace
 
     started = time.time()
     names = sorted(p.stem for p in STAGES.glob("*.py") if not p.stem.startswith("_"))
     if name not in names:
         raise errors.UserError(f"stage {name!r} does not exist; there are {', '.join(names)}")
-    importlib.import_module(name).main(*arguments)
+    own_item = os.environ.get("DVC_STAGE", "").partition("@")[2]
+    importlib.import_module(name).main(*(item or filter(None, [own_item])))
     # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
     loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
     used = {Path(file) for file in loaded if file}
-    own = {f for f in used if f.is_relative_to(paths.ROOT) and ".venv" not in f.parts}
-    for file in sorted(own | {paths.PARAMS}):
+    workspace = Workspace.here()
+    own = {f for f in used if f.is_relative_to(workspace.root) and ".venv" not in f.parts}
+    for file in sorted(own | {workspace.params_file}):
         if file.stat().st_mtime > started:
-            changed = file.relative_to(paths.ROOT)
+            changed = workspace.relative(file)
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
 
 
@@ -44,7 +50,7 @@ def main() -> int:
         from refashion.base.errors import UserError
 
         if not arguments:
-            raise UserError("name a stage: python stages NAME [VARIANT]")
+            raise UserError("name a stage: python stages NAME [ITEM]")
         run(*arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)

@@ -109,6 +109,10 @@ class Workspace:
         """What a study left."""
         return self.studies / study
 
+    def study_metrics(self, study: str) -> Path:
+        """The one or two numbers of a study by which experiments are compared (JSON)."""
+        return self.studies / f"{study}.json"
+
     def relative(self, path: Path) -> str:
         """A path of this checkout, as DVC and git name it."""
         return path.relative_to(self.root).as_posix()

@@ -1,104 +1,102 @@
 """Prediction of house prices, validated on folds (book, section 4.10)."""
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.base.params.studies import HouseModelParams, HousePricesParams
+from refashion.base.params import Params
+from refashion.base.params.studies import HouseModelParams
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
 from refashion.data import houses, splits
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
 from refashion.portable import exact, functions
-from refashion.studies.arm import Arm, Trainer, last, over
-from refashion.studies.history import Row
-from refashion.training import portable
+from refashion.studies import study
+from refashion.studies.study import Advance, Measures, Trained
+from refashion.training import loop, portable
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
-from refashion.training.loop import Epoch, Training
+from refashion.training.loop import Model, Row
 from refashion.training.settings import Settings
 
 NAME = "house_prices"
+TITLE = "House prices"
+NOTES = (
+    "Prices of houses in Ames, Iowa, from a table with missing values (book, section 4.10). "
+    "Each model is trained on all folds but one and validated on that one, in turn.",
+    "The error is the root mean squared error of the logarithm of the price. Features are "
+    "standardised and encoded by what the training fold alone tells; the book uses the test "
+    "houses too.",
+)
 LOWEST = 1.0  # dollars; what is predicted below counts as this (book)
 ERROR = "validation_log_rmse"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Submission:
-    """Prices of the test houses, predicted by the best model trained on all others."""
+class Part:
+    """Houses with their features."""
 
-    model: str
-    ids: list[str]
-    prices: list[float]
-    """Dollars."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hexadecimal) of houses and prices."""
-        return sha256(json.dumps([self.ids, self.prices]).encode()).hexdigest()
-
-    def write(self, path: Path) -> None:
-        """Write the form that Kaggle takes."""
-        rows = zip(self.ids, self.prices, strict=True)
-        files.write_csv(path, [houses.ID, houses.PRICE], rows)
+    features: Tensor
+    """float32 [n, features]."""
+    table: Table
 
 
-def run(
-    p: HousePricesParams, folder: Path, seed: int, numerics: str, device: str
-) -> tuple[list[Arm], Submission]:
-    """Validate every model on the folds of the tables in `folder`; let the best one predict.
+Fold = Sequence[Part]
+"""What to learn from, then what to validate on, if anything."""
+
+
+def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+    """Validate every model on folds, and let the best one predict the prices of the test houses.
+
+    One run a model: its history holds means over the folds of the root mean squared error of the
+    logarithm, its metrics those of the last epoch, with their spread. The run with the least mean
+    validation error holds the submission, by a model of its settings trained on all houses.
 
     Returns
     -------
-    list of Arm
-        One a model: its history holds means over the folds of the root mean squared error of the
-        logarithm, its metrics those of the last epoch, with their spread.
-    Submission
-        By the model with the least mean validation error.
+    Mapping
+        Validation error of the best model.
     """
-    known = houses.read_known(folder / HOUSE_FILES["train"])
-    asked = houses.read_asked(folder / HOUSE_FILES["test"], known)
-    data = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, seed))
+    p = params.studies.house_prices
+    known = houses.read_train(workspace.houses / HOUSE_FILES["train"])
+    test = houses.read_test(workspace.houses / HOUSE_FILES["test"], known)
+    folds = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, params.seed))
+    everything, of_test = map(torch.from_numpy, houses.features(known, test))
+    whole = [[Part(features=everything, table=known)]]
+    epochs = [model.epochs for model in p.models.values()]
+    with progress(NAME, p.folds * sum(epochs) + max(epochs), "epochs") as advance:
+        validated = {name: _train(params, name, folds, advance) for name in p.models}
+        best = min(validated, key=lambda name: validated[name].last_measures[ERROR])
+        final = _train(params, best, whole, advance)
+    prices = predict(final.trainings[0].weights, of_test, p.models[best])
+    submission = [[house, price] for house, price in zip(test.ids, prices.tolist(), strict=True)]
     inputs = {"train": houses.digest(known)}
-    arms = []
-    with Trainer(NAME, len(p.models) * p.folds + 1) as trainer:
-        for name, model in p.models.items():
-            trainings, rows = _train(trainer, p, name, data, seed, numerics, device)
-            settings = _settings(p, model, data[0], seed, numerics).as_dict()
-            arms.append(
-                Arm(
-                    name=name,
-                    params={**settings, "folds": p.folds, "log_price": model.log_price},
-                    inputs=inputs,
-                    trainings=trainings,
-                    history=over(rows),
-                    metrics={"folds": p.folds, **last(rows)},
-                )
-            )
-        best = min(arms, key=lambda arm: arm.metrics[ERROR])
-        whole, of_asked = map(torch.from_numpy, houses.features(known, asked))
-        (training,), _ = _train(trainer, p, best.name, [[(whole, known)]], seed, numerics, device)
-    prices = _prices(training.weights, of_asked, p.models[best.name])
-    submission = Submission(model=best.name, ids=asked.ids.tolist(), prices=prices.tolist())
-    arms[arms.index(best)] = replace(
-        best,
-        inputs={**inputs, "test": houses.digest(asked)},
-        outputs={"submission": submission.digest},
-    )
-    return arms, submission
-
-
-Fold = Sequence[tuple[Tensor, Table]]
-"""Features and houses to learn from, then those to validate on, if any."""
+    for name, trained in validated.items():
+        of_best = name == best
+        study.write_run(
+            workspace,
+            NAME,
+            name,
+            trained,
+            data={"dataset": p.dataset},
+            inputs=inputs | ({"test": houses.digest(test)} if of_best else {}),
+            params={
+                **trained.trainings[0].settings.as_dict(),
+                "folds": p.folds,
+                "log_price": p.models[name].log_price,
+            },
+            metrics={"folds": p.folds, **trained.last_measures},
+            tables={"submission.csv": ([houses.ID, houses.PRICE], submission)} if of_best else None,
+        )
+    print(f"submission written with model {best}")
+    return {ERROR: validated[best].last_measures[ERROR]}
 
 
 def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
@@ -108,46 +106,46 @@ def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
     """
     everything = np.arange(len(known.ids))
     tables = [(known.rows(np.setdiff1d(everything, own)), known.rows(own)) for own in folds]
-    found = [list(map(torch.from_numpy, houses.features(*both))) for both in tables]
-    widest = max(inputs.shape[1] for inputs, _ in found)
+    features = [list(map(torch.from_numpy, houses.features(*pair))) for pair in tables]
+    widest = max(inputs.shape[1] for inputs, _ in features)
     return [
-        [(pad(x, (0, widest - x.shape[1])), own) for x, own in zip(both, table, strict=True)]
-        for both, table in zip(found, tables, strict=True)
+        [
+            Part(features=pad(x, (0, widest - x.shape[1])), table=table)
+            for x, table in zip(*pairs, strict=True)
+        ]
+        for pairs in zip(features, tables, strict=True)
     ]
 
 
-def _train(
-    trainer: Trainer,
-    p: HousePricesParams,
-    name: str,
-    folds: Sequence[Fold],
-    seed: int,
-    numerics: str,
-    device: str,
-) -> tuple[list[Training], list[list[Row]]]:
+def _train(params: Params, name: str, folds: Sequence[Fold], advance: Advance) -> Trained:
     """Train a model on every fold."""
-    model = p.models[name]
-    settings = [_settings(p, model, fold, seed, numerics) for fold in folds]
-    data = []
+    model = params.studies.house_prices.models[name]
+    models = []
     for fold in folds:
-        train, *held_out = (Examples(inputs=x, targets=_targets(t, model)) for x, t in fold)
-        nothing = Examples(inputs=train.inputs[:0], targets=train.targets[:0])
-        data.append((train, held_out[0] if held_out else nothing))
-    names = ("train_log_rmse", ERROR)
+        train, *held_out = (
+            Examples(inputs=part.features, targets=_targets(part.table, model)) for part in fold
+        )
+        chosen = settings(params, model, train.inputs.shape[1])
+        validation = held_out[0] if held_out else train[:0]
+        models.append(Model(settings=chosen, train=train, validation=validation))
 
-    def observe(number: int, epoch: Epoch, weights: Weights) -> Row:
-        found = {
-            measure: log_rmse(_prices(weights, inputs, model), torch.from_numpy(table.prices))
-            for measure, (inputs, table) in zip(names, folds[number], strict=False)
+    def observe(row: Row, weights: Weights) -> Measures:
+        errors = {
+            measure: log_rmse(
+                predict(weights, part.features, model), torch.from_numpy(part.table.prices)
+            )
+            for measure, part in zip(("train_log_rmse", ERROR), folds[row.model], strict=False)
         }
-        if not all(map(math.isfinite, found.values())):
+        if not all(map(math.isfinite, errors.values())):
             raise UserError(
                 f"studies.house_prices.models.{name}: predicts prices beyond all bounds in epoch "
-                f"{epoch.epoch}; use a learning rate below {model.lr:g}"
+                f"{row.epoch}; use a learning rate below {model.lr:g}"
             )
-        return found
+        return errors
 
-    return trainer.train(settings, data, device, observe)
+    trained = study.train(models, params.device, advance, observe)
+    loop.refuse_divergence(f"{NAME}/{name}", trained.trainings)
+    return trained
 
 
 def log_rmse(predicted: Tensor, prices: Tensor) -> float:
@@ -156,32 +154,29 @@ def log_rmse(predicted: Tensor, prices: Tensor) -> float:
     return math.sqrt(exact.mean(difference * difference))
 
 
-def _targets(table: Table, model: HouseModelParams) -> Tensor:
-    prices = torch.from_numpy(table.prices)[:, None]
-    return functions.log(prices) if model.log_price else prices
-
-
-def _prices(weights: Weights, inputs: Tensor, model: HouseModelParams) -> Tensor:
+def predict(weights: Weights, inputs: Tensor, model: HouseModelParams) -> Tensor:
     """Predicted prices: float64 [n]."""
-    found = portable.outputs(weights, inputs)[:, 0]
-    return functions.exp(found) if model.log_price else found
+    outputs = portable.outputs(weights, inputs)[:, 0]
+    return functions.exp(outputs) if model.log_price else outputs
 
 
-def _settings(
-    p: HousePricesParams, model: HouseModelParams, fold: Fold, seed: int, numerics: str
-) -> Settings:
+def settings(params: Params, model: HouseModelParams, num_inputs: int) -> Settings:
+    """What determines one training."""
     return Settings(
         hidden=model.hidden,
-        dropout=(0.0,) * len(model.hidden),
         lr=model.lr,
-        seed=seed,
+        seed=params.seed,
         epochs=model.epochs,
-        batch_size=p.batch_size,
+        batch_size=params.studies.house_prices.batch_size,
         weight_decay=model.weight_decay,
-        momentum=0.0,
-        numerics=numerics,
-        num_inputs=fold[0][0].shape[1],
+        numerics=params.numerics,
+        num_inputs=num_inputs,
         num_outputs=1,
         loss="squared",
         optimizer=model.optimizer,
     )
+
+
+def _targets(table: Table, model: HouseModelParams) -> Tensor:
+    prices = torch.from_numpy(table.prices)[:, None]
+    return functions.log(prices) if model.log_price else prices

@@ -1,110 +1,114 @@
 """Where the weights of deep networks start, and what becomes of their gradients (book, 4.8)."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from refashion.base.errors import UserError
+from refashion.base.params import Params
 from refashion.base.params.studies import InitialisationParams
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
-from refashion.studies.arm import Arm, Trainer
-from refashion.studies.history import Row
+from refashion.studies import study
+from refashion.studies.study import Measures
 from refashion.training import device as devices
 from refashion.training import initial, loop, norms
-from refashion.training.loop import Diverged, Training
+from refashion.training.engine import Examples
+from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
 
 NAME = "initialisation"
+TITLE = "Initialisation"
+NOTES = (
+    "Networks of growing depth from five kinds of initial weights (book, section 4.8). From "
+    "N(0, 0.01) gradients vanish with the depth, from N(0, 1) they explode; Xavier's and He's "
+    "scales keep them.",
+    "From constant weights all units of a layer stay equal: distinct_units is 1. The gradients "
+    "that reach them at the start are zero but for rounding, since those of the classes add "
+    "up to zero. A line ends where numbers went beyond all bounds.",
+)
 SCHEMES = ("constant", *initial.SCHEMES)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gradient:
-    """How large a layer's gradient is where a training starts."""
-
-    arm: str
-    depth: int
-    """Hidden layers of the network."""
-    layer: int
-    """From 1, the first, to depth + 1, the output layer."""
-    norm: float
-    """Euclidean, of the gradient of the mean cross-entropy of all images."""
+Gradient = tuple[int, int, float]
+"""Hidden layers of a network; layer, from 1, the first, to the output layer; and the Euclidean norm
+of that layer's gradient where training starts, of the mean cross-entropy of all images."""
 
 
-def run(
-    p: InitialisationParams, split: Split, seed: int, numerics: str, device: str
-) -> tuple[list[Arm], list[Gradient]]:
-    """Train networks of every depth from every start on the first images of a split.
+def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+    """Train networks of every depth from every start on the first training images.
+
+    One run a scheme: its history holds the training loss by depth, and nothing from the epoch on
+    in which a network diverges.
 
     Returns
     -------
-    list of Arm
-        One a scheme: its history holds the training loss by depth, and nothing from the epoch on
-        in which a network diverges.
-    list of Gradient
-        Of every scheme, depth and layer.
+    Mapping
+        Accuracy of the deepest networks from N(0, 0.01), as the book's others start, and from
+        Xavier's scale.
 
     Raises
     ------
     UserError
         If there are fewer images.
     """
+    p = params.studies.initialisation
+    split = prepared.load(workspace.train)
     if p.images > len(split.labels):
         raise UserError(
             f"studies.initialisation.images: {p.images} is more than the {len(split.labels)} "
             "training images; lower it"
         )
     chosen = Split(images=split.images[: p.images], labels=split.labels[: p.images])
-    inputs = {"train": prepared.digest(chosen)}
-    arms, gradients = [], []
-    with Trainer(NAME, len(SCHEMES) * p.depths) as trainer:
+    examples = Examples.of_images(chosen.images, chosen.labels)
+    accuracies = {}
+    with progress(NAME, len(SCHEMES) * p.depths * p.epochs, "epochs") as advance:
         for scheme in SCHEMES:
-            trainings, own = [], []
-            for depth in range(1, p.depths + 1):
-                settings = _settings(p, scheme, depth, seed, numerics)
-                own += _gradients(settings, chosen, device)
-                trainings.append(_train(trainer, settings, chosen, device))
-            arms.append(
-                Arm(
-                    name=scheme,
-                    params={**settings.as_dict(), "depths": p.depths, "images": p.images},
-                    inputs=inputs,
-                    trainings=trainings,
-                    history=_history(trainings),
-                    metrics=_metrics(trainings, own),
-                    outputs={"gradients": _digest(own)},
+            models = [
+                Model(
+                    settings=settings(p, scheme, depth, params),
+                    train=examples,
+                    validation=examples[:0],
                 )
+                for depth in range(1, p.depths + 1)
+            ]
+            gradients = [g for model in models for g in _gradients(model, params.device)]
+            trained = study.together(
+                [study.train([model], params.device, advance) for model in models]
             )
-            gradients += own
-    return arms, gradients
+            metrics = _metrics(trained.trainings, gradients)
+            study.write_run(
+                workspace,
+                NAME,
+                scheme,
+                trained,
+                data={**params.data.model_dump(), "limit": p.images},
+                inputs={"train": prepared.digest(chosen)},
+                params={
+                    **models[-1].settings.as_dict(),
+                    "depths": p.depths,
+                    "images": p.images,
+                },
+                history=_history(trained.trainings),
+                metrics=metrics,
+                tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
+            )
+            accuracies[scheme] = metrics.get("accuracy", 0.0)
+    return {scheme: accuracies[scheme] for scheme in ("small_normal", "xavier")}
 
 
-def _train(trainer: Trainer, settings: Settings, split: Split, device: str) -> Training:
-    """Train one network as far as its numbers stay within bounds."""
-    nothing = Split(images=split.images[:0], labels=split.labels[:0])
-    try:
-        (training,), _ = trainer.train([settings], [(split, nothing)], device, lambda *_: {})
-    except Diverged as end:
-        return end.before
-    return training
-
-
-def _gradients(settings: Settings, split: Split, device: str) -> list[Gradient]:
+def _gradients(model: Model, device: str) -> list[Gradient]:
     """Norms of the gradients of all images before the first step."""
     place = devices.resolve(device)
-    found = loop.start(settings, place).gradients(loop.on_device(split, place))
-    weights = {name: g for name, g in found.items() if name.endswith("weight")}
-    arm, depth = settings.initialisation, len(settings.hidden)
+    gradients = loop.start(model.settings, place).gradients(model.train.to(place))
+    of_weights = {name: g for name, g in gradients.items() if name.endswith("weight")}
     return [
-        Gradient(arm=arm, depth=depth, layer=i, norm=norms.l2({name: gradient}))
-        for i, (name, gradient) in enumerate(weights.items(), start=1)
+        (len(model.settings.hidden), layer, norms.l2({name: gradient}))
+        for layer, (name, gradient) in enumerate(of_weights.items(), start=1)
     ]
 
 
-def _history(trainings: Sequence[Training]) -> list[Row]:
+def _history(trainings: Sequence[Training]) -> list[Measures]:
     """Training loss by depth."""
     epochs = zip_longest(*(training.history for training in trainings))
     return [
@@ -113,50 +117,39 @@ def _history(trainings: Sequence[Training]) -> list[Row]:
     ]
 
 
-def _metrics(trainings: Sequence[Training], gradients: Sequence[Gradient]) -> Row:
+def _metrics(trainings: Sequence[Training], gradients: Sequence[Gradient]) -> dict[str, float]:
     """What became of the deepest network, and whether units of one layer can be told apart.
 
     Returns
     -------
-    Row
+    dict
         ``epochs``: that the deepest network was trained before its numbers went beyond all
         bounds; its ``accuracy`` and ``loss`` in the last of them; ``first_gradient`` and
         ``last_gradient``: the norms of its first and its output layer's gradient at the start;
         ``distinct_units``: how many of the units of the first layer differ at the end.
     """
     deepest = trainings[-1]
-    of_deepest = [g.norm for g in gradients if g.depth == len(trainings)]
-    units = deepest.weights["layers.0.weight"].unique(dim=1).shape[1]
-    found: Row = {
+    of_deepest = [norm for depth, _, norm in gradients if depth == len(trainings)]
+    metrics: dict[str, float] = {
         "epochs": len(deepest.history),
         "first_gradient": of_deepest[0],
         "last_gradient": of_deepest[-1],
-        "distinct_units": units,
+        "distinct_units": deepest.weights["layers.0.weight"].unique(dim=1).shape[1],
     }
     if deepest.history:
-        found |= {
-            "loss": deepest.history[-1].train_loss,
-            "accuracy": deepest.history[-1].train_accuracy,
-        }
-    return found
+        metrics["loss"] = deepest.history[-1].train_loss
+        metrics["accuracy"] = deepest.history[-1].train_accuracy
+    return metrics
 
 
-def _digest(gradients: Sequence[Gradient]) -> str:
-    return sha256(json.dumps([astuple(g) for g in gradients]).encode()).hexdigest()
-
-
-def _settings(
-    p: InitialisationParams, scheme: str, depth: int, seed: int, numerics: str
-) -> Settings:
+def settings(p: InitialisationParams, scheme: str, depth: int, params: Params) -> Settings:
+    """What determines one training."""
     return Settings(
         hidden=(p.width,) * depth,
-        dropout=(0.0,) * depth,
         lr=p.lr,
-        seed=seed,
+        seed=params.seed,
         epochs=p.epochs,
         batch_size=p.batch_size,
-        weight_decay=0.0,
-        momentum=0.0,
-        numerics=numerics,
+        numerics=params.numerics,
         initialisation=scheme,
     )

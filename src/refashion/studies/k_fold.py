@@ -4,90 +4,91 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from refashion.base.params import Params
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
-from refashion.studies.arm import Arm, Trainer, last, over
-from refashion.studies.history import Row
-from refashion.training.initial import Weights
-from refashion.training.loop import Epoch
+from refashion.studies import classifiers, study
+from refashion.studies.study import Advance, Trained
+from refashion.training import loop
+from refashion.training.engine import Examples
+from refashion.training.loop import Model
 from refashion.training.settings import Settings
 
 NAME = "k_fold"
-MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm")
+STAGE = f"stages/{NAME}/dvc.yaml:{NAME}"
+TITLE = "k-fold validation"
+NOTES = (
+    "Every variant, trained on all folds of the training and validation images but one and "
+    "validated on that one, in turn (book, section 4.10). Folds have the same share of every "
+    "class.",
+)
 
 
-def run(
-    k: int, variants: Mapping[str, Settings], parts: list[Split], seed: int, device: str
-) -> list[Arm]:
-    """Train every variant `k` times, each time validated on another fold of all `parts`.
+def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+    """Train every variant once for each fold, validated on that fold.
 
-    Parameters
-    ----------
-    k
-        Number of folds.
-    variants
-        Settings by name.
-    parts
-        Training and validation images, which are dealt out anew.
-    seed
-        Of the folds.
-    device
-        Where to train.
+    Each training is a run, and each variant has one more that sums its folds up: means of their
+    histories, and their metrics with their spread.
 
     Returns
     -------
-    list of Arm
-        One a variant, with the means and spreads of its folds, each followed by one a fold.
+    Mapping
+        Mean validation accuracy of every variant.
     """
+    k, seed = params.studies.k_fold.folds, params.data.seed
+    parts = [prepared.load(workspace.train), prepared.load(workspace.validation)]
     known = Split(
         images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
     )
     folds = splits.folds(known.labels, k, seed)
-    inputs = {"known": prepared.digest(known)}
-    arms = []
-    with Trainer(NAME, k * len(variants)) as trainer:
-        for name, settings in variants.items():
-            trainings, rows = [], []
-            for held_out in folds:
-                pair = _without(known, held_out), _only(known, held_out)
-                (training,), (own,) = trainer.train([settings], [pair], device, observe)
-                trainings.append(training)
-                rows.append(own)
-            params = {**settings.as_dict(), "folds": k, "folds_seed": seed}
-            arms.append(
-                Arm(
-                    name=name,
-                    params=params,
-                    inputs=inputs,
-                    trainings=trainings,
-                    history=over(rows),
-                    metrics={"folds": k, **last(rows)},
-                )
+    about = {"data": params.data.model_dump(), "inputs": {"known": prepared.digest(known)}}
+    accuracies = {}
+    with progress(NAME, k * len(params.variants) * params.epochs, "epochs") as advance:
+        for name in params.variants:
+            settings = classifiers.settings(params, name)
+            trained = [_train(settings, known, fold, params.device, advance) for fold in folds]
+            whole = study.together(trained)
+            loop.refuse_divergence(f"{NAME}/{name}", whole.trainings)
+            shared = {**settings.as_dict(), "folds": k, "folds_seed": seed}
+            metrics = {"folds": k, **whole.last_measures}
+            study.write_run(
+                workspace,
+                NAME,
+                name,
+                whole,
+                **about,
+                params=shared,
+                metrics=metrics,
+                stage=STAGE,
             )
-            arms += [
-                Arm(
-                    name=f"{name}.fold_{fold}",
-                    params={**params, "fold": fold},
-                    inputs=inputs,
-                    trainings=[training],
-                    history=own,
-                    metrics=own[-1],
+            for fold, own in enumerate(trained, start=1):
+                study.write_run(
+                    workspace,
+                    NAME,
+                    f"{name}.fold_{fold}",
+                    own,
+                    **about,
+                    params={**shared, "fold": fold},
                     parent=name,
+                    stage=STAGE,
                 )
-                for fold, (training, own) in enumerate(zip(trainings, rows, strict=True), start=1)
-            ]
-    return arms
+            accuracies[name] = metrics["validation_accuracy"]
+    return accuracies
 
 
-def observe(model: int, epoch: Epoch, weights: Weights) -> Row:
-    """What the history of a variant holds."""
-    return {name: getattr(epoch, name) for name in MEASURES}
+def _train(
+    settings: Settings, known: Split, fold: np.ndarray, device: str, advance: Advance
+) -> Trained:
+    """Train on all images but those of one fold, and validate on these."""
+    others = np.setdiff1d(np.arange(len(known.labels)), fold)
+    model = Model(
+        settings=settings, train=_examples(known, others), validation=_examples(known, fold)
+    )
+    return study.train([model], device, advance)
 
 
-def _only(known: Split, chosen: np.ndarray) -> Split:
-    return Split(images=known.images[chosen], labels=known.labels[chosen])
-
-
-def _without(known: Split, held_out: np.ndarray) -> Split:
-    return _only(known, np.setdiff1d(np.arange(len(known.labels)), held_out))
+def _examples(known: Split, chosen: np.ndarray) -> Examples:
+    return Examples.of_images(known.images[chosen], known.labels[chosen])

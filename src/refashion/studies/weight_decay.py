@@ -1,66 +1,93 @@
 """Linear regression with more inputs than examples, with and without weight decay (book, 4.5)."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from refashion.base.params import Params
 from refashion.base.params.studies import WeightDecayParams
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
-from refashion.studies.arm import Arm, Trainer, last, over
-from refashion.studies.history import Row
-from refashion.training import norms
+from refashion.studies import study
+from refashion.studies.study import Measures
+from refashion.training import loop, norms
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
-from refashion.training.loop import Epoch
+from refashion.training.loop import Model, Row
 from refashion.training.settings import Settings
 
 NAME = "weight_decay"
+TITLE = "Weight decay"
+NOTES = (
+    "Linear regression on fewer examples than inputs (book, section 4.5). Without a penalty it "
+    "learns its examples by heart and nothing else; with one, the weights stay small and the "
+    "error on new examples falls.",
+    "Losses are half the squared error, means over the seeds; each seed has examples, initial "
+    "weights and batches of its own.",
+)
 TRUE_WEIGHT, TRUE_BIAS, NOISE = 0.01, 0.05, 0.01
 BITS = 22
 
 
-def run(p: WeightDecayParams, seed: int, numerics: str, device: str) -> list[Arm]:
-    """Train every penalty on the same examples, seed by seed.
+def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+    """Train every penalty on the same examples, seed by seed: one run a penalty.
+
+    Histories hold means over the seeds: losses (half the squared error; of the training examples
+    as they went into their steps) and the norms of the weights.
 
     Returns
     -------
-    list of Arm
-        One a penalty. Its history holds means over the seeds: losses (half the squared error; of
-        the training examples as they went into their steps) and the norms of the weights; its
-        metrics are those of the last epoch, with their spread.
+    Mapping
+        Test loss of every run.
     """
-    seeds = range(seed, seed + p.seeds)
-    data = {s: draw(p, s) for s in seeds}
-    sizes = {"num_train": p.train, "num_test": p.test}
-    inputs = {"train": _digest(data, 0), "test": _digest(data, 1)}
-    arms = []
-    with Trainer(NAME, len(seeds) * len(p.weight_decays)) as trainer:
+    p = params.studies.weight_decay
+    seeds = range(params.seed, params.seed + p.seeds)
+    examples = [draw(p, seed) for seed in seeds]
+    inputs = {
+        "train": _digest([train for train, _ in examples]),
+        "test": _digest([test for _, test in examples]),
+    }
+    test_losses = {}
+    with progress(NAME, len(seeds) * len(p.weight_decays) * p.epochs, "epochs") as advance:
         for weight_decay in p.weight_decays:
-            settings = [_settings(p, weight_decay, s, numerics) for s in seeds]
-            trainings, rows = trainer.train(settings, list(data.values()), device, observe)
-            arms.append(
-                Arm(
-                    name="decay_" + repr(weight_decay).removesuffix(".0"),
-                    params={**settings[0].as_dict(), "seeds": len(seeds), **sizes},
-                    inputs=inputs,
-                    trainings=trainings,
-                    history=over(rows),
-                    metrics={"seeds": len(seeds), **last(rows)},
+            name = "decay_" + repr(weight_decay).removesuffix(".0")
+            models = [
+                Model(
+                    settings=settings(p, weight_decay, seed, params.numerics),
+                    train=train,
+                    validation=test,
                 )
+                for seed, (train, test) in zip(seeds, examples, strict=True)
+            ]
+            trained = study.train(models, params.device, advance, observe)
+            loop.refuse_divergence(f"{NAME}/{name}", trained.trainings)
+            sizes = {"seeds": len(seeds), "num_train": p.train, "num_test": p.test}
+            study.write_run(
+                workspace,
+                NAME,
+                name,
+                trained,
+                data={"dataset": "synthetic"},
+                inputs=inputs,
+                params={**models[0].settings.as_dict(), **sizes},
+                metrics={"seeds": len(seeds), **trained.last_measures},
             )
-    return arms
+            test_losses[name] = trained.last_measures["test_loss"]
+    return test_losses
 
 
-def observe(model: int, epoch: Epoch, weights: Weights) -> Row:
+def observe(row: Row, weights: Weights) -> Measures:
     """Losses, and the norms of the weights."""
     return {
-        "train_loss": epoch.train_loss,
-        "test_loss": epoch.validation_loss,
+        "train_loss": row.train_loss,
+        "test_loss": row.validation_loss,
         "l0": norms.l0(weights),
         "l1": norms.l1(weights),
-        "l2": epoch.weight_norm,
+        "l2": row.weight_norm,
         "linf": norms.linf(weights),
     }
 
@@ -77,21 +104,18 @@ def draw(p: WeightDecayParams, seed: int) -> tuple[Examples, Examples]:
     weights = torch.full((p.inputs, 1), TRUE_WEIGHT, dtype=torch.float64)
     targets = exact.product(exact.quantise(inputs, BITS), exact.quantise(weights, BITS))
     targets.add_(TRUE_BIAS).add_(noise)
-    parts = zip(inputs.split([p.train, p.test]), targets.split([p.train, p.test]), strict=True)
-    train, test = (Examples(inputs=x, targets=y) for x, y in parts)
-    return train, test
+    examples = Examples(inputs=inputs, targets=targets)
+    return examples[: p.train], examples[p.train :]
 
 
-def _settings(p: WeightDecayParams, weight_decay: float, seed: int, numerics: str) -> Settings:
+def settings(p: WeightDecayParams, weight_decay: float, seed: int, numerics: str) -> Settings:
+    """What determines one training."""
     return Settings(
-        hidden=(),
-        dropout=(),
         lr=p.lr,
         seed=seed,
         epochs=p.epochs,
         batch_size=p.batch_size,
         weight_decay=weight_decay,
-        momentum=0.0,
         numerics=numerics,
         num_inputs=p.inputs,
         num_outputs=1,
@@ -100,11 +124,11 @@ def _settings(p: WeightDecayParams, weight_decay: float, seed: int, numerics: st
     )
 
 
-def _digest(data: dict[int, tuple[Examples, Examples]], part: int) -> str:
-    """SHA-256 of the bytes of one part of every seed's examples."""
+def _digest(examples: list[Examples]) -> str:
+    """SHA-256 of the bytes of every seed's examples."""
     sha = sha256()
-    for both in data.values():
-        for tensor in (both[part].inputs, both[part].targets):
+    for one in examples:
+        for tensor in (one.inputs, one.targets):
             sha.update(_bytes(tensor))
     return sha.hexdigest()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,16 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @classmethod
+    def of_images(cls, images: np.ndarray, labels: np.ndarray) -> "Examples":
+        """Images, uint8 [n, inputs], with their labels, uint8 [n]; pixels are not copied."""
+        pixels = torch.from_numpy(np.require(images, requirements="W"))
+        return cls(inputs=pixels, targets=torch.from_numpy(labels.astype(np.int64)))
+
+    def __getitem__(self, rows: slice) -> "Examples":
+        """Some of them."""
+        return Examples(inputs=self.inputs[rows], targets=self.targets[rows])
 
     def to(self, device: torch.device) -> "Examples":
         """The same on another device."""
@@ -48,9 +59,6 @@ AfterStep = Callable[[int], None]
 
 class Engine(Protocol):
     """One model in training. Both engines see the same batches and masks."""
-
-    contract: str
-    """What its bits may depend on: the same contract, settings and data give the same bits."""
 
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
         """Begin from the weights `start`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from refashion.portable import streams
 from refashion.portable.streams import Purpose
+from refashion.training.settings import Settings
 
 CONSTANT = 0.01
 SCHEMES: dict[str, Callable[[int, int], float]] = {
@@ -22,6 +23,11 @@ SCHEMES: dict[str, Callable[[int, int], float]] = {
 
 Weights = dict[str, Tensor]
 """``layers.0.weight`` [inputs, units], ``layers.0.bias`` [units], ``layers.1.weight``, ..."""
+
+
+def of(settings: Settings) -> Weights:
+    """Where a training with these settings starts: float32, on the CPU."""
+    return weights(settings.widths, settings.seed, settings.initialisation)
 
 
 def weights(widths: tuple[int, ...], seed: int, scheme: str = "small_normal") -> Weights:

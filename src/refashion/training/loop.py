@@ -1,15 +1,10 @@
-"""The epoch loop: from settings and examples to a trained model."""
+"""The epoch loop: from settings and examples to rows of a history and weights."""
 
 import math
-import resource
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
 from refashion.base.errors import UserError
@@ -18,35 +13,32 @@ from refashion.training import digest, initial, norms
 from refashion.training.engine import Engine, Examples, Fit
 from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
-from refashion.training.portable import PortableEngine
-from refashion.training.progress import Progress
+from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
-from refashion.training.stack import Separately, Stack, Together, stackable
+from refashion.training.stack import Stack, stack_examples, stackable
 
 ENGINES: dict[str, type[Engine]] = {"native": NativeEngine, "portable": PortableEngine}
 NOTHING = Fit(loss=math.nan, accuracy=math.nan)
 """Of a validation set that is empty."""
 
-AfterEpoch = Callable[[int, "Epoch", Weights, float], None]
-"""Called with a model's number, the row of an epoch, the weights after it, and its seconds."""
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model to be trained."""
 
-class Split(Protocol):
-    """Examples as they lie on disk."""
-
-    @property
-    def images(self) -> np.ndarray:
-        """uint8 [n, 784]."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """uint8 [n]."""
+    settings: Settings
+    train: Examples
+    """To learn from."""
+    validation: Examples
+    """To watch; it may be empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Epoch:
-    """One row of the history."""
+class Row:
+    """What is known of a model after an epoch; without the model's number, a row of the history."""
 
+    model: int
+    """Its number among those that are trained."""
     epoch: int
     train_loss: float
     """Averaged over the epoch's batches, each before its step; nats, or half squared errors."""
@@ -61,145 +53,82 @@ class Epoch:
     """Digest of the weights after the epoch."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
-    """What a training leaves."""
+def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Row, Weights]]:
+    """Train models from their initial weights, epoch by epoch.
 
-    weights: Weights
-    history: list[Epoch]
-    contract: str
-    timings: dict[str, Any]
-    """Volatile: seconds, memory, device and versions."""
-    diverged: bool = False
-    """Whether its numbers went beyond all bounds in the epoch after the last of the history."""
+    Models that fit in one stack are trained side by side, others one after another; the bits are
+    the same. A model whose numbers go beyond all bounds ends there, and the others go on.
+
+    Parameters
+    ----------
+    models
+        At least one.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Yields
+    ------
+    row : Row
+        Of one model after one epoch.
+    weights : Weights
+        After that epoch: float32, on the CPU.
+
+    Raises
+    ------
+    UserError
+        If there is nothing to train on, or no such device.
+    """
+    place = devices.resolve(device)
+    if not all(len(model.train) for model in models):
+        raise UserError("training set: it is empty; check data.limit and data.validation")
+    devices.keep_freed_memory()
+    if len(models) > 1 and not stackable(
+        [m.settings for m in models], [m.train for m in models], [m.validation for m in models]
+    ):
+        for number, model in enumerate(models):
+            for row, alone in train([model], device=device):
+                yield replace(row, model=number), alone
+        return
+    engine, examples, validation = _start(models, place)
+    going = list(range(len(models)))
+    watched = all(len(model.validation) for model in models)
+    for epoch in range(1, models[0].settings.epochs + 1):
+        fits = _listed(engine.train_epoch(examples, epoch))
+        validations = _listed(engine.fit(validation)) if watched else [NOTHING] * len(models)
+        weights = _listed(engine.weights())
+        going = [i for i in going if math.isfinite(fits[i].loss) and _finite(weights[i])]
+        for i in going:
+            yield _row(i, epoch, fits[i], validations[i], weights[i]), weights[i]
+        if not going:
+            return
 
 
-class Diverged(UserError):
-    """The numbers of a training went beyond all bounds."""
-
-    def __init__(self, message: str, before: Training) -> None:
-        super().__init__(message)
-        self.before = before
-        """What it had come to before."""
-
-
-def refuse_divergence(
-    title: str, settings: Sequence[Settings], trainings: Sequence[Training]
-) -> None:
-    """Raise `Diverged` for the first training that did."""
-    for own, training in zip(settings, trainings, strict=True):
-        if training.diverged:
-            raise Diverged(
-                f"{title}: the training diverged in epoch {len(training.history) + 1} (numbers "
-                f"beyond all bounds); use a learning rate below {own.lr:g}",
-                training,
-            )
+def contract(settings: Settings, device: torch.device) -> str:
+    """What a training's bits may depend on: the same contract, settings and data, the same bits."""
+    return CONTRACT if settings.numerics == "portable" else f"native/{device.type}"
 
 
 def start(settings: Settings, device: torch.device) -> Engine:
     """The engine that `settings` name, with its initial weights on `device`."""
-    devices.keep_freed_memory()
-    return ENGINES[settings.numerics](settings, _initial(settings), device)
+    return ENGINES[settings.numerics](settings, initial.of(settings), device)
 
 
-def _initial(settings: Settings) -> Weights:
-    return initial.weights(settings.widths, settings.seed, settings.initialisation)
+def _start(
+    models: Sequence[Model], device: torch.device
+) -> tuple[Engine | Stack, Examples, Examples]:
+    """The engine of one model or of a stack, and its examples."""
+    training = [model.train.to(device) for model in models]
+    validation = [model.validation.to(device) for model in models]
+    if len(models) == 1:
+        return start(models[0].settings, device), training[0], validation[0]
+    settings = [model.settings for model in models]
+    stack = Stack(settings, [initial.of(s) for s in settings], device)
+    return stack, stack_examples(training), stack_examples(validation)
 
 
-def train(
-    settings: Settings,
-    train: Split | Examples,
-    validation: Split | Examples,
-    *,
-    device: str = "auto",
-    title: str = "model",
-) -> Training:
-    """Train a model from its initial weights.
-
-    Parameters
-    ----------
-    settings
-        What determines the training.
-    train, validation
-        Examples to learn from and to watch; `validation` may be empty.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    title
-        Names the model in the progress line.
-
-    Raises
-    ------
-    Diverged
-        If its numbers go beyond all bounds.
-    UserError
-        If there is nothing to train on, or no such device.
-    """
-    n = len(train if isinstance(train, Examples) else train.labels)
-    with Progress(title, settings.epochs, n) as progress:
-        trainings = train_together(
-            [settings],
-            [(train, validation)],
-            device=device,
-            after_epoch=lambda _, row, __, seconds: progress.show(row, seconds),
-        )
-    refuse_divergence(title, [settings], trainings)
-    return trainings[0]
-
-
-def train_together(
-    settings: Sequence[Settings],
-    data: Sequence[tuple[Split | Examples, Split | Examples]],
-    *,
-    device: str = "auto",
-    after_epoch: AfterEpoch | None = None,
-) -> list[Training]:
-    """Train models side by side; in one stack, where they differ in seed, decay and data alone.
-
-    A model whose numbers go beyond all bounds ends alone, with what it had come to before; the
-    others go on.
-
-    Parameters
-    ----------
-    settings
-        Of every model; the engine and the number of epochs are the same.
-    data
-        Examples of every model to learn from and to watch, all or none of which are empty.
-    device
-        As for `train`.
-    after_epoch
-        Told of every epoch of every model.
-
-    Raises
-    ------
-    UserError
-        As for `train`.
-    """
-    place = devices.resolve(device)
-    examples = [on_device(train, place) for train, _ in data]
-    watched = [on_device(validation, place) for _, validation in data]
-    if not all(map(len, examples)):
-        raise UserError("training set: it is empty; check data.limit and data.validation")
-    models = _start_all(settings, examples, watched, place)
-    trainings = [_nothing_yet(models.contract, weights, place) for weights in models.weights()]
-    for epoch in range(1, settings[0].epochs + 1):
-        tick = time.perf_counter()
-        fits = models.train_epoch(examples, epoch)
-        seconds = (time.perf_counter() - tick) / len(settings)
-        validations = models.fit(watched) if all(map(len, watched)) else [NOTHING] * len(settings)
-        weights = models.weights()
-        for i, training in enumerate(trainings):
-            if training.diverged:
-                continue
-            if not (math.isfinite(fits[i].loss) and _finite(weights[i])):
-                trainings[i] = replace(training, diverged=True)
-                continue
-            row = _row(epoch, fits[i], validations[i], weights[i])
-            trainings[i] = _one_more(training, row, weights[i], seconds, len(examples[i]))
-            if after_epoch:
-                after_epoch(i, row, weights[i], seconds)
-        if all(training.diverged for training in trainings):
-            break
-    return trainings
+def _listed(values: Any) -> list[Any]:
+    """One value for every model."""
+    return values if isinstance(values, list) else [values]
 
 
 def _finite(weights: Weights) -> bool:
@@ -207,59 +136,9 @@ def _finite(weights: Weights) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
 
-def _nothing_yet(contract: str, weights: Weights, device: torch.device) -> Training:
-    timings = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "seconds_per_epoch": [],
-        "images_per_second": 0.0,
-        "device": device.type,
-        "device_name": devices.describe(device),
-        **devices.software(),
-    }
-    return Training(weights=weights, history=[], contract=contract, timings=timings)
-
-
-def _one_more(
-    before: Training, row: Epoch, weights: Weights, seconds: float, images: int
-) -> Training:
-    """The training with an epoch more."""
-    history = [*before.history, row]
-    every = [*before.timings["seconds_per_epoch"], seconds]
-    timings = {
-        **before.timings,
-        "seconds": math.fsum(every),
-        "seconds_per_epoch": every,
-        "images_per_second": images * len(every) / math.fsum(every),
-        "peak_memory_mib": _peak_memory_mib(),
-    }
-    return replace(before, weights=weights, history=history, timings=timings)
-
-
-def _start_all(
-    settings: Sequence[Settings],
-    examples: Sequence[Examples],
-    watched: Sequence[Examples],
-    device: torch.device,
-) -> Together:
-    assert len({s.numerics for s in settings}) == 1
-    if stackable(settings, examples, watched):
-        devices.keep_freed_memory()
-        return Stack(settings, [_initial(s) for s in settings], device)
-    return Separately([start(s, device) for s in settings])
-
-
-def on_device(split: Split | Examples, device: torch.device) -> Examples:
-    """The whole split, on the device: uint8 pixels need no worker processes."""
-    if isinstance(split, Examples):
-        return split.to(device)
-    images = torch.from_numpy(np.require(split.images, requirements="W"))
-    labels = torch.from_numpy(split.labels.astype(np.int64))
-    return Examples(inputs=images, targets=labels).to(device)
-
-
-def _row(epoch: int, fit: Fit, validation: Fit, weights: Weights) -> Epoch:
-    return Epoch(
+def _row(model: int, epoch: int, fit: Fit, validation: Fit, weights: Weights) -> Row:
+    return Row(
+        model=model,
         epoch=epoch,
         train_loss=fit.loss,
         train_accuracy=fit.accuracy,
@@ -270,7 +149,50 @@ def _row(epoch: int, fit: Fit, validation: Fit, weights: Weights) -> Epoch:
     )
 
 
-def _peak_memory_mib() -> float:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """What the training of one model came to."""
+
+    settings: Settings
+    weights: Weights
+    """After the last epoch of the history."""
+    history: list[Row]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its numbers went beyond all bounds in the epoch after the last."""
+        return len(self.history) < self.settings.epochs
+
+    @property
+    def digest(self) -> str:
+        """Of the weights."""
+        if self.history:
+            return self.history[-1].weights_sha256
+        return digest.weights(self.weights)
+
+
+def collect(models: Sequence[Model], rows: Iterable[tuple[Row, Weights]]) -> list[Training]:
+    """Go through all that `train` yields, and keep the history and the last weights of each."""
+    trainings = [
+        Training(settings=m.settings, weights=initial.of(m.settings), history=[]) for m in models
+    ]
+    for row, weights in rows:
+        trainings[row.model].history.append(row)
+        trainings[row.model].weights = weights
+    return trainings
+
+
+def refuse_divergence(title: str, trainings: Iterable[Training]) -> None:
+    """Refuse trainings that did not reach their last epoch.
+
+    Raises
+    ------
+    UserError
+        For the first of them.
+    """
+    for training in trainings:
+        if training.diverged:
+            raise UserError(
+                f"{title}: diverged in epoch {len(training.history) + 1} (numbers beyond all "
+                f"bounds); use a learning rate below {training.settings.lr:g}"
+            )

@@ -38,7 +38,6 @@ class NativeEngine:
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.contract = f"native/{device.type}"
         self.settings = settings
         self.device = device
         self.dropouts = [MaskedDropout(p) for p in settings.dropout]

@@ -30,8 +30,6 @@ GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 class PortableEngine:
     """See `refashion.training.engine.Engine`."""
 
-    contract = CONTRACT
-
     def __init__(
         self,
         settings: Settings,

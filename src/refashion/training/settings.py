@@ -9,33 +9,33 @@ NUM_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The resolved settings of one variant's training; validated by `refashion.base.params`."""
+    """The settings of one training; the defaults are the book's softmax regression."""
 
-    hidden: tuple[int, ...]
+    hidden: tuple[int, ...] = ()
     """Widths of the hidden layers; none: softmax regression."""
 
-    dropout: tuple[float, ...]
-    """Probability to drop a unit, after each hidden layer, in [0, 1)."""
+    dropout: tuple[float, ...] = ()
+    """Probability to drop a unit, after each hidden layer, in [0, 1); left out: 0 after each."""
 
-    lr: float
+    lr: float = 0.1
     """Learning rate."""
 
-    seed: int
+    seed: int = 0
     """Initial weights, batch order and dropout masks follow from it."""
 
-    epochs: int
+    epochs: int = 10
     """Passes over the training examples."""
 
-    batch_size: int
+    batch_size: int = 256
     """Examples per step; the last batch of an epoch may be smaller."""
 
-    weight_decay: float
+    weight_decay: float = 0.0
     """L2 penalty on the weights, not on the biases (book, section 3.7)."""
 
-    momentum: float
+    momentum: float = 0.0
     """Of SGD, in [0, 1)."""
 
-    numerics: str
+    numerics: str = "portable"
     """The engine: ``portable`` or ``native``."""
 
     num_inputs: int = NUM_INPUTS
@@ -52,6 +52,11 @@ class Settings:
 
     optimizer: str = "sgd"
     """``sgd``, or ``adam``, which has no momentum of its own to be set."""
+
+    def __post_init__(self) -> None:
+        """Drop nothing where no dropout is given."""
+        if not self.dropout:
+            object.__setattr__(self, "dropout", (0.0,) * len(self.hidden))
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Models that are trained side by side: separately, or in one stack of batched products.
+"""Models that are trained side by side, in one stack of batched products.
 
 A sum of whole numbers is the same however it is computed, so each model of a stack has the very
 bits that it has alone; small models are trained many times as fast.
@@ -6,54 +6,15 @@ bits that it has alone; small models are trained many times as fast.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from refashion.portable import exact
-from refashion.training.engine import Engine, Examples, Fit, batches, order
+from refashion.training.engine import Examples, Fit, batches, order
 from refashion.training.initial import Weights
 from refashion.training.losses import SquaredError
 from refashion.training.portable import PortableEngine, arithmetic, on_grid
 from refashion.training.settings import Settings
-
-
-class Together(Protocol):
-    """Models in training, each on examples of its own."""
-
-    contract: str
-
-    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
-        """One pass of every model over its examples; see `Engine.train_epoch`."""
-
-    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
-        """See `Engine.fit`."""
-
-    def weights(self) -> list[Weights]:
-        """See `Engine.weights`."""
-
-
-class Separately:
-    """One engine a model."""
-
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self.contract = engines[0].contract
-        self.engines = engines
-
-    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
-        """One model after the other."""
-        pairs = zip(self.engines, examples, strict=True)
-        return [engine.train_epoch(own, epoch) for engine, own in pairs]
-
-    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
-        """Loss and accuracy of every model."""
-        pairs = zip(self.engines, examples, strict=True)
-        return [engine.fit(own) for engine, own in pairs]
-
-    def weights(self) -> list[Weights]:
-        """The present weights of every model."""
-        return [engine.weights() for engine in self.engines]
 
 
 def stackable(settings: Sequence[Settings], *parts: Sequence[Examples]) -> bool:
@@ -90,12 +51,11 @@ class Stack:
         self.engine = PortableEngine(
             settings[0], start, device, weight_decay=decays[:, None, None].to(device)
         )
-        self.contract = self.engine.contract
         self.models = torch.arange(len(settings), device=device)[:, None]
 
-    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Fit]:
+    def train_epoch(self, examples: Examples, epoch: int) -> list[Fit]:
         """One pass of minibatch steps, every model in an order of its own."""
-        inputs, targets = _stacked(examples)
+        inputs, targets = examples.inputs, examples.targets
         models, n, width = inputs.shape
         with arithmetic(self.device):
             grid = on_grid(inputs)
@@ -108,9 +68,9 @@ class Stack:
                 self.engine.step(exact.Fixed(batch, grid.scale, grid.bits), loss, rows, epoch)
             return _fits(loss)
 
-    def fit(self, examples: Sequence[Examples]) -> list[Fit]:
+    def fit(self, examples: Examples) -> list[Fit]:
         """Loss of every model."""
-        inputs, targets = _stacked(examples)
+        inputs, targets = examples.inputs, examples.targets
         loss = SquaredError(targets, targets.shape[-1])
         loss.see(slice(0, targets.shape[1]), self.engine.outputs(inputs))
         return _fits(loss)
@@ -124,9 +84,12 @@ class Stack:
         return [{k: v[i] for k, v in stacked.items()} for i in range(len(self.settings))]
 
 
-def _stacked(examples: Sequence[Examples]) -> tuple[Tensor, Tensor]:
-    inputs = torch.stack([own.inputs for own in examples])
-    return inputs, torch.stack([own.targets for own in examples])
+def stack_examples(examples: Sequence[Examples]) -> Examples:
+    """Examples of every model, with a dimension more in front."""
+    return Examples(
+        inputs=torch.stack([own.inputs for own in examples]),
+        targets=torch.stack([own.targets for own in examples]),
+    )
 
 
 def _fits(loss: SquaredError) -> list[Fit]:

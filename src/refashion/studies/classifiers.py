@@ -1,0 +1,84 @@
+"""The classifiers of images: softmax regression, perceptrons, dropout (book, chapters 3, 4)."""
+
+from dataclasses import asdict
+
+from refashion.base.params import Params
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
+from refashion.data import prepared
+from refashion.runs import write
+from refashion.runs.record import Record
+from refashion.studies import study
+from refashion.training import loop
+from refashion.training.engine import Examples
+from refashion.training.loop import Model
+from refashion.training.settings import Settings
+
+
+def settings(params: Params, name: str) -> Settings:
+    """What determines the training of one variant, besides its data.
+
+    The learning rate of all variants wins over the variant's own.
+
+    Raises
+    ------
+    UserError
+        If there is no such variant.
+    """
+    variant = params.variant(name)
+    lr = variant.lr if params.lr is None else params.lr
+    assert lr is not None  # params are refused where both are empty
+    return Settings(
+        hidden=variant.hidden,
+        dropout=variant.dropout or (),
+        lr=lr,
+        seed=params.seed,
+        epochs=params.epochs,
+        batch_size=params.batch_size,
+        weight_decay=params.weight_decay,
+        momentum=params.momentum,
+        numerics=params.numerics,
+    )
+
+
+def run(workspace: Workspace, params: Params, name: str) -> None:
+    """Train one variant on the training set, watched on the validation set.
+
+    Raises
+    ------
+    UserError
+        If there is no such variant, its data are missing, or it diverges.
+    """
+    chosen = settings(params, name)
+    splits = {
+        "train": prepared.load(workspace.train),
+        "validation": prepared.load(workspace.validation),
+    }
+    examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
+    model = Model(settings=chosen, **examples)
+    with progress(name, chosen.epochs, "epochs") as advance:
+        trained = study.train([model], params.device, advance)
+    loop.refuse_divergence(name, trained.trainings)
+    (training,) = trained.trainings
+    record = Record(
+        name=name,
+        experiment=params.data.dataset,
+        stage=f"evaluate@{name}",
+        folders=tuple(map(workspace.relative, workspace.variant_folders(name))),
+        contract=trained.contract,
+        data=params.data.model_dump(),
+        inputs={part: prepared.digest(split) for part, split in splits.items()},
+        params=chosen.as_dict(),
+    )
+    history = [
+        {k: v for k, v in asdict(row).items() if k not in ("model", "epoch")}
+        for row in training.history
+    ]
+    write.write(
+        workspace.root,
+        record,
+        history,
+        digest=training.digest,
+        weights=training.weights,
+        timings=trained.timings,
+    )

@@ -1,0 +1,23 @@
+"""Run one study: ``python stages study STUDY``."""
+
+import importlib
+
+from refashion.base import files
+from refashion.base.errors import UserError
+from refashion.base.params.studies import StudiesParams
+from refashion.base.workspace import Workspace
+from refashion.studies import study
+
+
+def main(name: str) -> None:
+    """Leave the study's runs, the numbers to compare experiments by, and tables to be plotted."""
+    if name not in StudiesParams.model_fields:
+        known = ", ".join(StudiesParams.model_fields)
+        raise UserError(f"study {name!r} does not exist; there are {known}")
+    workspace = Workspace.here()
+    metrics = importlib.import_module(f"refashion.studies.{name}").run(
+        workspace, workspace.params()
+    )
+    study.write_plots(workspace, name)
+    files.write_json(workspace.study_metrics(name), {name: dict(metrics)})
+    print(*(f"{name}: {metric} {value:.4f}" for metric, value in metrics.items()), sep="\n")
