@@ -17,9 +17,11 @@ from rich.table import Table
 from scipy import stats
 
 from refashion.base import files
-from refashion.data import idx, prepared, sources
+from refashion.base.workspace import Workspace
+from refashion.data import idx, sources
 from refashion.data.catalogue import FILES
 from refashion.training import loop
+from refashion.training.engine import Examples
 
 RESULTS = Path(__file__).parent / "results"
 FOLDER = Path("build/bench/data/FashionMNIST/raw")
@@ -29,13 +31,13 @@ BOOK = {"softmax": 0.833, "mlp": 0.853, "dropout": 0.860}  # the book's loop, on
 COLOURS = {"softmax": "#1f5fa8", "mlp": "#e0802b", "dropout": "#2f8f4e"}
 
 
-def splits() -> dict[str, prepared.Split]:
+def splits() -> dict[str, Examples]:
     """The official training and test sets."""
     if not all((FOLDER / name).exists() for pair in FILES.values() for name in pair):
-        sources.fetch("fashion_mnist", FOLDER)
+        sources.fetch("fashion_mnist", FOLDER, Workspace.here())
     return {
-        split: prepared.Split(
-            images=idx.read_images(FOLDER / images), labels=idx.read_labels(FOLDER / labels)
+        split: Examples.of_images(
+            idx.read_images(FOLDER / images), idx.read_labels(FOLDER / labels)
         )
         for split, (images, labels) in FILES.items()
     }
@@ -49,9 +51,10 @@ def measure(seeds: int) -> dict[str, dict[str, list[list[dict]]]]:
         for variant in NETWORKS:
             for engine in ENGINES:
                 chosen = replace(settings(variant, engine, EPOCHS), seed=seed)
-                done = loop.train(chosen, data["train"], data["test"], device="cpu", title=variant)
-                found[variant][engine].append([asdict(row) for row in done.history])
-                last = done.history[-1].validation_accuracy
+                model = loop.Model(settings=chosen, train=data["train"], validation=data["test"])
+                rows = [asdict(row) for row, _ in loop.train([model], device="cpu")]
+                found[variant][engine].append(rows)
+                last = rows[-1]["validation_accuracy"]
                 print(f"seed {seed}  {variant:<8} {engine:<9} test accuracy {last:.4f}", flush=True)
     return found
 

@@ -14,6 +14,7 @@ from refashion.data import prepared
 from refashion.portable.multiply import int8_is_faster
 from refashion.training import device as devices
 from refashion.training import loop
+from refashion.training.engine import Examples
 from refashion.training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -22,20 +23,12 @@ CPU = torch.device("cpu")
 def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
     """What the book trains, whatever ``params.yaml`` says today."""
     network = NETWORKS[variant]
-    return Settings(
-        **network._asdict(),
-        seed=0,
-        epochs=epochs,
-        batch_size=BATCH_SIZE,
-        weight_decay=0.0,
-        momentum=0.0,
-        numerics=numerics,
-    )
+    return Settings(**network._asdict(), epochs=epochs, batch_size=BATCH_SIZE, numerics=numerics)
 
 
 def engine(numerics: str, split: prepared.Split) -> Callable[[str], Model]:
     """One of the engines, on all images of a split."""
-    examples = loop.on_device(split, CPU)
+    examples = Examples.of_images(split.images, split.labels)
 
     def contender(variant: str) -> Model:
         chosen = settings(variant, numerics)

@@ -23,7 +23,6 @@ if all bits are equal, 1 if not or if a part failed, 2 without such a device.
 import argparse
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -68,14 +67,9 @@ CHECKED = 3  # models of a stack that are trained alone too
 
 SMALL = Settings(
     hidden=(64,),
-    dropout=(0.0,),
-    lr=0.1,
-    seed=0,
     epochs=5,
     batch_size=32,
     weight_decay=0.01,
-    momentum=0.0,
-    numerics="portable",
     num_inputs=100,
     num_outputs=1,
     initialisation="he",
@@ -180,11 +174,6 @@ def images(n: int) -> tuple[Examples, str]:
             inputs, targets = torch.tensor(pixels[:n]), torch.tensor(labels[:n].astype(np.int64))
             return Examples(inputs=inputs, targets=targets), "official"
     return selftest.examples(CPU, n=n), "made"
-
-
-def first(examples: Examples, n: int) -> Examples:
-    """The first `n` examples."""
-    return Examples(inputs=examples.inputs[:n], targets=examples.targets[:n])
 
 
 def uniform(shape: Sequence[int], seed: int) -> Tensor:
@@ -332,7 +321,7 @@ class Bench:
 
     def large(self) -> list[dict[str, Any]]:
         """Wide layers, and large products, streams and functions."""
-        few = first(self.examples, self.sizes.steps * BATCH_SIZE)
+        few = self.examples[: self.sizes.steps * BATCH_SIZE]
         rows = []
         for hidden in self.sizes.layers:
             wide = replace(
@@ -400,9 +389,8 @@ class Bench:
             found[variant] = {}
             for numerics in ENGINES:
                 chosen = settings(variant, numerics, self.sizes.epochs)
-                nothing = first(self.examples, 0)
-                work = partial(loop.train, chosen, self.examples, nothing, device=self.device.type)
-                seconds, training = self.seconds(work)
+                work = partial(train, [chosen], [self.examples], self.device)
+                seconds, (training,) = self.seconds(work)
                 found[variant][numerics] = {
                     "seconds": seconds,
                     "train_accuracy": training.history[-1].train_accuracy,
@@ -422,28 +410,23 @@ class Bench:
         rows: list[dict[str, Any]] = []
         for count in self.sizes.stacks:
             own = [examples.to(self.device) for examples in data[:count]]
-            train_together([replace(s, epochs=1) for s in models[:count]], own, self.device)
-            seconds, trainings = self.seconds(
-                partial(train_together, models[:count], own, self.device)
-            )
+            train([replace(s, epochs=1) for s in models[:count]], own, self.device)
+            seconds, trainings = self.seconds(partial(train, models[:count], own, self.device))
             checked = sorted({round(i * (count - 1) / (CHECKED - 1)) for i in range(CHECKED)})
             alone = [
-                _digests(train_together([models[i]], [data[i]], device))
+                _digests(train([models[i]], [data[i]], device))
                 for device in (CPU, self.device)
                 for i in checked
             ]
             together = _digests(trainings)
             equal = alone == [[together[i]] for i in checked] * 2
-            in_steps = math.fsum(training.timings["seconds"] for training in trainings)
-            one = rows[0] if rows else {"seconds": seconds, "seconds_in_steps": in_steps}
+            one = rows[0] if rows else {"seconds": seconds}
             self._note(f"stack of {count}, {seconds:.2f} s, models {checked} alone", equal)
             rows.append(
                 {
                     "models": count,
                     "seconds": seconds,
-                    "seconds_in_steps": in_steps,
                     "ratio": seconds / one["seconds"],
-                    "ratio_in_steps": in_steps / one["seconds_in_steps"],
                     "checked": checked,
                     "equal": equal,
                 }
@@ -451,16 +434,19 @@ class Bench:
         return rows
 
 
-def train_together(
+def train(
     chosen: Sequence[Settings], data: Sequence[Examples], device: torch.device
 ) -> list[loop.Training]:
     """Train models side by side, each on examples of its own, without validation."""
-    pairs = [(own, first(own, 0)) for own in data]
-    return loop.train_together(chosen, pairs, device=device.type)
+    models = [
+        loop.Model(settings=settings, train=own, validation=own[:0])
+        for settings, own in zip(chosen, data, strict=True)
+    ]
+    return loop.collect(models, loop.train(models, device=device.type))
 
 
 def _digests(trainings: Iterable[loop.Training]) -> list[str]:
-    return [digest.weights(training.weights) for training in trainings]
+    return [training.digest for training in trainings]
 
 
 PARTS = ("self_test", "variants", "large", "epochs", "trainings", "stacks")
@@ -578,15 +564,13 @@ def show(result: dict[str, Any]) -> None:
     if rows := result.get("stacks"):
         table(
             "Stacks of small models",
-            ("models", "bits", "seconds", "times one", "in steps", "times one"),
+            ("models", "bits", "seconds", "times one"),
             [
                 (
                     str(row["models"]),
                     verdict(row["equal"]),
                     f"{row['seconds']:.3f}",
                     f"{row['ratio']:.2f}",
-                    f"{row['seconds_in_steps']:.3f}",
-                    f"{row['ratio_in_steps']:.2f}",
                 )
                 for row in rows
             ],

@@ -13,6 +13,7 @@ import numpy as np
 
 from refashion.base.errors import UserError
 from refashion.base.files import replacing
+from refashion.base.workspace import Workspace
 from refashion.data import idx, prepared, sources
 from refashion.data.catalogue import FILES
 
@@ -22,7 +23,7 @@ def main(folder: Path, sizes: list[int]) -> None:
     raw = folder / "data" / "FashionMNIST" / "raw"
     names = [name for pair in FILES.values() for name in pair]
     if not all((raw / name).exists() for name in names):
-        sources.fetch("fashion_mnist", raw)
+        sources.fetch("fashion_mnist", raw, Workspace.here())
     for name in names:
         with replacing(raw / name.removesuffix(".gz")) as unpacked:
             unpacked.write_bytes(gzip.decompress((raw / name).read_bytes()))

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from refashion.base import files, paths
+from refashion.base import files
+from refashion.base.workspace import Workspace
 
-FOLDER = paths.ROOT / "build" / "bench-peers"
+FOLDER = Workspace.here().root / "build" / "bench-peers"
 
 
 class Package(NamedTuple):

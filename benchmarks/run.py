@@ -43,12 +43,13 @@ from peers import MissingPackageError, Package, output, python
 from rich.console import Console
 from rich.table import Table
 
-from refashion.base import files, paths
+from refashion.base import files
+from refashion.base.workspace import Workspace
 
 # Neither this process nor its imports may be large: on Linux, the peak memory of a new process
 # starts at the present memory of the process that starts it.
 HERE = Path(__file__).resolve().parent
-FOLDER = paths.ROOT / "build" / "bench"
+FOLDER = Workspace.here().root / "build" / "bench"
 ROUNDS = 11
 VARIANTS = ("softmax", "mlp", "dropout")
 ENGINES = ("portable", "native")
