@@ -50,7 +50,27 @@ class SoftmaxTerms:
 
     def log_probabilities(self) -> Tensor:
         """Logarithms of the softmax, finite where the softmax itself underflows: [n, k]."""
-        return self.shifted - log_total(self.totals)
+        return self.shifted - _log_total(self.totals)
+
+    def losses(self, labels: Tensor) -> Tensor:
+        """Cross-entropy of every row, ``-log softmax`` of its class, int64 [n]: float64 [n]."""
+        return losses(self.shifted, self.totals, labels)
+
+    def gradient(self, labels: Tensor) -> Tensor:
+        """Gradient of these losses, ``softmax(o) - y``: float64 [n, k]."""
+        return self.probabilities().sub_(
+            _eye(self.shifted.shape[1], labels.device).index_select(0, labels)
+        )
+
+
+def losses(shifted: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
+    """See `SoftmaxTerms.losses`; of the terms of many batches, one below the other."""
+    return (_log_total(totals) - shifted.gather(1, labels[:, None]))[:, 0]
+
+
+@cache
+def _eye(k: int, device: torch.device) -> Tensor:
+    return torch.eye(k, dtype=torch.float64, device=device)
 
 
 @cache
@@ -74,7 +94,7 @@ def _exponentials(x: Tensor) -> Tensor:
     return tail.mul_(power).add_(power).mul_(2.0**EXPONENTIAL_BITS).round_()
 
 
-def log_total(totals: Tensor) -> Tensor:
+def _log_total(totals: Tensor) -> Tensor:
     """LogSumExp of the shifted logits, from the `totals` of their exponentials."""
     return functions.log(totals * 2.0**-EXPONENTIAL_BITS)
 
@@ -129,25 +149,25 @@ def cross_entropy(
     n, k = logits.shape
     if weight is None:
         weight = torch.ones(k, dtype=torch.float64, device=logits.device)
-    soft = target.is_floating_point()
-    if soft:
+    terms = SoftmaxTerms.of(logits)
+    if target.is_floating_point():
         if target.shape != logits.shape:
             raise ValueError(f"target {tuple(target.shape)}: must have the logits' shape {n, k}")
         share = target * weight
+        # 0 * -inf is 0 here: a class without share adds nothing, however unlikely.
+        log_probabilities = torch.where(share == 0, 0.0, terms.log_probabilities())
+        losses = _row_sums(share * log_probabilities).neg_()
+        gradient = terms.probabilities() * _row_sums(share)[:, None] - share
         divisor = torch.tensor(float(n), dtype=torch.float64, device=logits.device)
     else:
         counts = target != ignore_index
         if ((target < 0) | (target >= k))[counts].any():
             raise ValueError(f"target: classes must be 0 to {k - 1}, or {ignore_index} to ignore")
-        picked = torch.where(counts, target, 0)
-        share = torch.zeros_like(logits).scatter_(1, picked[:, None], weight[picked][:, None])
-        share.mul_(counts[:, None])
-        divisor = _sum(share)
-    terms = SoftmaxTerms.of(logits)
-    # 0 * -inf is 0 here: a class without share adds nothing, however unlikely.
-    log_probabilities = torch.where(share == 0, 0.0, terms.log_probabilities())
-    losses = _row_sums(share * log_probabilities).neg_()
-    gradient = terms.probabilities() * _row_sums(share)[:, None] - share
+        labels = torch.where(counts, target, 0)
+        weights = torch.where(counts, weight[labels], 0.0)
+        losses = torch.where(weights == 0, 0.0, terms.losses(labels) * weights)
+        gradient = terms.gradient(labels) * weights[:, None]
+        divisor = _sum(weights[:, None])
     if reduction == "none":
         return losses, gradient
     loss = _sum(losses[:, None])

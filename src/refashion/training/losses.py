@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from refashion.portable import exact
-from refashion.portable.softmax import SoftmaxTerms, log_total
+from refashion.portable import exact, softmax
+from refashion.portable.softmax import SoftmaxTerms
 from refashion.training.engine import Fit
 
 
@@ -35,9 +35,9 @@ class CrossEntropy:
 
     def __init__(self, targets: Tensor, num_outputs: int) -> None:
         self.labels = targets
-        self.eye = torch.eye(num_outputs, dtype=torch.float64, device=targets.device)
-        self.shifted = self.eye.new_empty(len(targets), num_outputs)
-        self.totals = self.eye.new_empty(len(targets), 1)
+        n, device = len(targets), targets.device
+        self.shifted = torch.empty((n, num_outputs), dtype=torch.float64, device=device)
+        self.totals = torch.empty((n, 1), dtype=torch.float64, device=device)
 
     def see(self, rows: slice, outputs: Tensor) -> SoftmaxTerms:
         """Keep the shifted logits; the logarithm can wait."""
@@ -48,13 +48,13 @@ class CrossEntropy:
 
     def gradient(self, rows: slice, seen: SoftmaxTerms) -> Tensor:
         """``softmax(o) - y``."""
-        return seen.probabilities().sub_(self.eye.index_select(0, self.labels[rows]))
+        return seen.gradient(self.labels[rows])
 
     def fit(self) -> Fit:
         """Mean of -log softmax of the true class, and accuracy."""
-        losses = log_total(self.totals) - self.shifted.gather(1, self.labels[:, None])
+        losses = softmax.losses(self.shifted, self.totals, self.labels)
         correct = int((self.shifted.argmax(1) == self.labels).sum())
-        return Fit(loss=exact.mean(losses[:, 0]), accuracy=correct / len(self.labels))
+        return Fit(loss=exact.mean(losses), accuracy=correct / len(self.labels))
 
 
 class SquaredError:
