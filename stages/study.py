@@ -15,9 +15,11 @@ def main(name: str) -> None:
         known = ", ".join(StudiesParams.model_fields)
         raise UserError(f"study {name!r} does not exist; there are {known}")
     workspace = Workspace.here()
-    metrics = importlib.import_module(f"refashion.studies.{name}").run(
+    headline = importlib.import_module(f"refashion.studies.{name}").run(
         workspace, workspace.params()
     )
-    study.write_plots(workspace, name)
-    files.write_json(workspace.study_metrics(name), {name: dict(metrics)})
-    print(*(f"{name}: {metric} {value:.4f}" for metric, value in metrics.items()), sep="\n")
+    study.write_curves(workspace, name)
+    files.write_json(workspace.study_metrics(name), headline)
+    for metric, values in headline.items():
+        for run, value in values.items():
+            print(f"{name}/{run}: {metric} {value:.4f}")

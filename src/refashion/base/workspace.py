@@ -37,6 +37,11 @@ class Workspace:
         return params.load(self.params_file)
 
     @property
+    def checked(self) -> Path:
+        """Left when the settings have been validated; its content never changes."""
+        return self.root / "data" / "checked"
+
+    @property
     def raw(self) -> Path:
         """Official files of the data set."""
         return self.root / "data" / "raw"

@@ -1,7 +1,7 @@
 """Prediction of house prices, validated on folds (book, section 4.10)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
 from refashion.portable import exact, functions
 from refashion.studies import study
-from refashion.studies.study import Advance, Measures, Trained
+from refashion.studies.study import Advance, Headline, Measures, Trained
 from refashion.training import loop, portable
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
@@ -52,7 +52,7 @@ Fold = Sequence[Part]
 """What to learn from, then what to validate on, if anything."""
 
 
-def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+def run(workspace: Workspace, params: Params) -> Headline:
     """Validate every model on folds, and let the best one predict the prices of the test houses.
 
     One run a model: its history holds means over the folds of the root mean squared error of the
@@ -61,7 +61,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
 
     Returns
     -------
-    Mapping
+    Headline
         Validation error of the best model.
     """
     p = params.studies.house_prices
@@ -96,7 +96,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
             tables={"submission.csv": ([houses.ID, houses.PRICE], submission)} if of_best else None,
         )
     print(f"submission written with model {best}")
-    return {ERROR: validated[best].last_measures[ERROR]}
+    return {ERROR: {best: validated[best].last_measures[ERROR]}}
 
 
 def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:

@@ -1,8 +1,10 @@
 """Where the weights of deep networks start, and what becomes of their gradients (book, 4.8)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.base.params.studies import InitialisationParams
@@ -11,7 +13,7 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.studies import study
-from refashion.studies.study import Measures
+from refashion.studies.study import Headline, Measures
 from refashion.training import device as devices
 from refashion.training import initial, loop, norms
 from refashion.training.engine import Examples
@@ -35,7 +37,7 @@ Gradient = tuple[int, int, float]
 of that layer's gradient where training starts, of the mean cross-entropy of all images."""
 
 
-def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+def run(workspace: Workspace, params: Params) -> Headline:
     """Train networks of every depth from every start on the first training images.
 
     One run a scheme: its history holds the training loss by depth, and nothing from the epoch on
@@ -43,7 +45,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
 
     Returns
     -------
-    Mapping
+    Headline
         Accuracy of the deepest networks from N(0, 0.01), as the book's others start, and from
         Xavier's scale.
 
@@ -61,7 +63,8 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
         )
     chosen = Split(images=split.images[: p.images], labels=split.labels[: p.images])
     examples = Examples.of_images(chosen.images, chosen.labels)
-    accuracies = {}
+    accuracies: dict[str, float] = {}
+    deepest: list[Sequence[Any]] = []
     with progress(NAME, len(SCHEMES) * p.depths * p.epochs, "epochs") as advance:
         for scheme in SCHEMES:
             models = [
@@ -94,7 +97,10 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
                 tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
             )
             accuracies[scheme] = metrics.get("accuracy", 0.0)
-    return {scheme: accuracies[scheme] for scheme in ("small_normal", "xavier")}
+            deepest += [[scheme, layer, norm] for d, layer, norm in gradients if d == p.depths]
+    folder = workspace.study_folder(NAME)
+    files.write_csv(folder / "gradients.csv", ["run", "layer", "norm"], deepest)
+    return {"deepest_accuracy": {s: accuracies[s] for s in ("small_normal", "xavier")}}
 
 
 def _gradients(model: Model, device: str) -> list[Gradient]:

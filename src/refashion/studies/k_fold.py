@@ -1,7 +1,5 @@
 """Validation of every variant on stratified folds of the training images (book, section 4.10)."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from refashion.base.params import Params
@@ -10,7 +8,7 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import classifiers, study
-from refashion.studies.study import Advance, Trained
+from refashion.studies.study import Advance, Headline, Trained
 from refashion.training import loop
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
@@ -26,7 +24,7 @@ NOTES = (
 )
 
 
-def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+def run(workspace: Workspace, params: Params) -> Headline:
     """Train every variant once for each fold, validated on that fold.
 
     Each training is a run, and each variant has one more that sums its folds up: means of their
@@ -34,7 +32,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
 
     Returns
     -------
-    Mapping
+    Headline
         Mean validation accuracy of every variant.
     """
     k, seed = params.studies.k_fold.folds, params.data.seed
@@ -76,7 +74,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
                     stage=STAGE,
                 )
             accuracies[name] = metrics["validation_accuracy"]
-    return accuracies
+    return {"validation_accuracy": accuracies}
 
 
 def _train(

@@ -1,8 +1,8 @@
 """From settings and data to runs: the one way in which everything here is trained.
 
 A study is data and a list of settings, and what it wants to know of each epoch. Each module beside
-this one is a study. Its ``run(workspace, params)`` trains, writes the runs and gives the one or two
-numbers by which experiments are compared; its ``TITLE`` and ``NOTES`` introduce its page.
+this one is a study. Its ``run(workspace, params)`` trains, writes the runs and gives its
+`Headline`; its ``TITLE`` and ``NOTES`` introduce its page.
 """
 
 import hashlib
@@ -32,6 +32,9 @@ Measures = Mapping[str, float]
 
 Observe = Callable[[Row, Weights], Measures]
 """From an epoch and the weights after it to what the study wants to know."""
+
+Headline = Mapping[str, Mapping[str, float]]
+"""The one or two numbers by which experiments are compared: from a metric to runs to values."""
 
 Advance = Callable[[float, str], None]
 """Takes the epochs that were trained, and what to say of the last one."""
@@ -210,22 +213,16 @@ def write_run(
     )
 
 
-def write_plots(workspace: Workspace, study: str) -> None:
-    """Lay the tables of a study's runs over each other, for DVC's plots: a column tells the run."""
+def write_curves(workspace: Workspace, study: str) -> None:
+    """Lay the histories of a study's runs one below the other, for DVC's plots."""
     runs = [run for run in listing.of_study(workspace, study) if run.record.parent is None]
-    for file, plot in (("history.csv", "curves.csv"), ("gradients.csv", "gradients.csv")):
-        tables = {run.name.partition("/")[2]: run.table(file) for run in runs if run.has(file)}
-        columns = list(dict.fromkeys(name for rows in tables.values() for name in rows[0]))
-        if tables:
-            files.write_csv(
-                workspace.study_folder(study) / plot,
-                ["run", *columns],
-                [
-                    [name, *(row.get(column, "") for column in columns)]
-                    for name, rows in tables.items()
-                    for row in rows
-                ],
-            )
+    columns = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
+    rows = [
+        [run.name.partition("/")[2], *(row.get(column, "") for column in columns)]
+        for run in runs
+        for row in run.rows
+    ]
+    files.write_csv(workspace.study_folder(study) / "curves.csv", ["run", *columns], rows)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -1,6 +1,5 @@
 """Linear regression with more inputs than examples, with and without weight decay (book, 4.5)."""
 
-from collections.abc import Mapping
 from hashlib import sha256
 
 import torch
@@ -13,7 +12,7 @@ from refashion.base.workspace import Workspace
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
 from refashion.studies import study
-from refashion.studies.study import Measures
+from refashion.studies.study import Headline, Measures
 from refashion.training import loop, norms
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
@@ -33,7 +32,7 @@ TRUE_WEIGHT, TRUE_BIAS, NOISE = 0.01, 0.05, 0.01
 BITS = 22
 
 
-def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
+def run(workspace: Workspace, params: Params) -> Headline:
     """Train every penalty on the same examples, seed by seed: one run a penalty.
 
     Histories hold means over the seeds: losses (half the squared error; of the training examples
@@ -41,7 +40,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
 
     Returns
     -------
-    Mapping
+    Headline
         Test loss of every run.
     """
     p = params.studies.weight_decay
@@ -77,7 +76,7 @@ def run(workspace: Workspace, params: Params) -> Mapping[str, float]:
                 metrics={"seeds": len(seeds), **trained.last_measures},
             )
             test_losses[name] = trained.last_measures["test_loss"]
-    return test_losses
+    return {"test_loss": test_losses}
 
 
 def observe(row: Row, weights: Weights) -> Measures:
