@@ -42,7 +42,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
         labels=np.concatenate([part.labels for part in parts]),
     )
     folds = splits.folds(known.labels, k, seed)
-    about = {"data": params.data.model_dump(), "inputs": {"known": prepared.digest(known)}}
+    data, inputs = params.data.model_dump(), {"known": prepared.digest(known)}
     accuracies = {}
     with progress(NAME, k * len(params.variants) * params.epochs, "epochs") as advance:
         for name in params.variants:
@@ -57,7 +57,8 @@ def run(workspace: Workspace, params: Params) -> Headline:
                 NAME,
                 name,
                 whole,
-                **about,
+                data=data,
+                inputs=inputs,
                 params=shared,
                 metrics=metrics,
                 stage=STAGE,
@@ -68,7 +69,8 @@ def run(workspace: Workspace, params: Params) -> Headline:
                     NAME,
                     f"{name}.fold_{fold}",
                     own,
-                    **about,
+                    data=data,
+                    inputs=inputs,
                     params={**shared, "fold": fold},
                     parent=name,
                     stage=STAGE,
