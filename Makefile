@@ -81,7 +81,7 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 	@git checkout-index --all --force --prefix=$(DEMO)/
 	@rm -rf $(DEMO)/dvc.lock $(DEMO)/models $(DEMO)/reports
 	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
-		-e 's/^    dataset: kaggle/    dataset: made_up/' -e 's/^    images: [0-9]*/    images: 1280/' \
+		-e 's/^    dataset: kaggle/    dataset: synthetic/' -e 's/^    images: [0-9]*/    images: 1280/' \
 		params.yaml > $(DEMO)/params.yaml
 	@cd $(DEMO) && dvc config core.no_scm true && dvc repro
 	@echo

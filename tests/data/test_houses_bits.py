@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from refashion.data import houses, made_up
+from refashion.data import houses, synthetic
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
 
@@ -16,28 +16,28 @@ GOLDEN = "85f84b8a904004c4bea95b3f87d63d3296b4cfc12a8f31c6c3a6f1a8293c2610"
 
 
 def digest() -> str:
-    """SHA-256 of made-up houses, of their features, and of what standardises many columns."""
-    known, asked = tables()
+    """SHA-256 of synthetic houses, of their features, and of what standardises many columns."""
+    train, test = tables()
     sha = hashlib.sha256()
-    for table in (known, asked):
+    for table in (train, test):
         sha.update(houses.digest(table).encode())
-    for features in houses.features(known, asked):
+    for features in houses.features(train, test):
         sha.update(features.astype("<f4").tobytes())
     numbers = Random(0)
     for n in range(30_000):
         column = [numbers.random() * 10 ** (n % 7) for _ in range(2 + n % 3)]
-        mean, deviation = houses._mean_deviation(column)
-        sha.update(f"{mean.hex()} {deviation.hex()}\n".encode())
+        mean, std = houses.mean_std(column)
+        sha.update(f"{mean.hex()} {std.hex()}\n".encode())
     return sha.hexdigest()
 
 
 def tables() -> tuple[Table, Table]:
-    """The made-up tables, as they are read from their files."""
+    """The synthetic tables, as they are read from their files."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in made_up.tables().items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        known = houses.read_known(Path(folder) / HOUSE_FILES["train"])
-        return known, houses.read_asked(Path(folder) / HOUSE_FILES["test"], known)
+        for name, content in synthetic.houses().items():
+            (Path(folder) / name).write_bytes(content)
+        train = houses.read_train(Path(folder) / HOUSE_FILES["train"])
+        return train, houses.read_test(Path(folder) / HOUSE_FILES["test"], train)
 
 
 def test_bits_are_the_known_ones() -> None:

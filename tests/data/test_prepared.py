@@ -80,8 +80,8 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def mismatched(folder: Path) -> None:
-    np.save(folder / "labels.npy", np.zeros(4, dtype=np.uint8))
+def put(name: str, array: np.ndarray) -> Callable[[Path], None]:
+    return lambda folder: np.save(folder / name, array)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,13 @@ def mismatched(folder: Path) -> None:
         (cut, "images.npy: not a sound array"),
         (lambda folder: (folder / "images.npy").write_bytes(b""), "images.npy: not a sound array"),
         (lambda folder: (folder / "images.npy").write_text("hello"), "images.npy: not a sound"),
-        (lambda folder: np.save(folder / "images.npy", np.zeros((3, 28, 28), np.uint8)), "holds"),
-        (lambda folder: np.save(folder / "images.npy", np.zeros((3, 784))), "holds float64"),
-        (lambda folder: np.save(folder / "labels.npy", np.uint8(3)), "holds uint8 ()"),
-        (mismatched, "it has 3 images and 4 labels"),
+        (lambda folder: (folder / "images.npy").write_bytes(b"PK\3\4"), "not a sound array"),
+        (put("images.npy", np.zeros((3, 28, 28), np.uint8)), "holds uint8 (3, 28, 28)"),
+        (put("images.npy", np.zeros((3, 784))), "holds float64"),
+        (put("labels.npy", np.array(3, np.uint8)), "holds uint8 ()"),
+        (put("labels.npy", np.array([None] * 3)), "labels.npy: not a sound array"),
+        (put("labels.npy", np.zeros(4, np.uint8)), "it has 3 images and 4 labels"),
+        (put("labels.npy", np.array([9, 10, 255], np.uint8)), "label 1 is 10, not in 0 to 9"),
     ],
 )
 def test_load_refuses(spoil: Callable[[Path], None], problem: str, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def digest() -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared.save(folder, known.images, known.labels)
-        idx.write(folder / "images.gz", known.images.reshape(-1, 28, 28))
-        idx.write(folder / "labels.gz", known.labels)
+        (folder / "images.gz").write_bytes(idx.pack(known.images.reshape(-1, 28, 28)))
+        (folder / "labels.gz").write_bytes(idx.pack(known.labels))
         files.write_json(folder / "data.json", prepared.summary({"train": known}, "0123456789"))
         for file in sorted(folder.iterdir()):
             sha.update(file.name.encode() + file.read_bytes())
@@ -67,9 +67,9 @@ def test_other_types_are_refused() -> None:
         with pytest.raises(ValueError, match="both must be uint8"):
             Split(images=images, labels=labels.astype(wrong))
         with pytest.raises(ValueError, match="must be uint8 labels or images"):
-            idx.write(Path("never-written"), labels.astype(wrong))
+            idx.pack(labels.astype(wrong))
     with pytest.raises(ValueError, match="must be uint8 labels or images"):
-        idx.write(Path("never-written"), images)
+        idx.pack(images)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])

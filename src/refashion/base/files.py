@@ -1,4 +1,4 @@
-"""Canonical text files, written whole or not at all."""
+"""Files, read with one clear error, and written whole or not at all."""
 
 import csv
 import json
@@ -8,6 +8,24 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from refashion.base.errors import UserError
+
+
+def read_bytes(path: Path, cure: str) -> bytes:
+    """Read a file.
+
+    Raises
+    ------
+    UserError
+        The file is missing or cannot be read; the message ends in `cure`, what to do about it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {cure}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
 
 
 @contextmanager

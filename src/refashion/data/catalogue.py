@@ -1,12 +1,16 @@
 """The data sets of the pipeline: images of one format and size in ten classes, and houses."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 """Names of the images and of the labels of either part, as MNIST named them."""
+
+HOUSE_FILES = {"train": "kaggle_house_pred_train.csv", "test": "kaggle_house_pred_test.csv"}
+"""Names of the tables of houses with prices, and of houses without."""
 
 DIGITS = tuple("0123456789")
 
@@ -15,17 +19,24 @@ DIGITS = tuple("0123456789")
 class Dataset:
     """What is known of a data set before its files are here."""
 
-    classes: tuple[str, ...]
-    """Display names of the ten classes, in the order of their labels."""
+    classes: tuple[str, ...] = ()
+    """Display names of the classes, in the order of their labels; of images alone."""
+
+    title: str = ""
+    """Name of the official files in messages and, with ``-`` for ``_``, of folders with them."""
+
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Official file -> MD5 or SHA-1 (hexadecimal); empty: `refashion.data.synthetic` makes all."""
 
     torchvision: str | None = None
-    """Class of ``torchvision.datasets`` that knows mirrors; none: made from scikit-learn's."""
+    """Class of ``torchvision.datasets`` that knows mirrors."""
 
-    checksums: tuple[str, ...] = ()
-    """MD5 (hexadecimal) of the files, in the order of `FILES`, as torchvision pins them."""
-
-    authors: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
     """Folders (URLs) in which the authors keep the same files, besides torchvision's mirrors."""
+
+
+def _images(*md5: str) -> dict[str, str]:
+    return dict(zip((name for pair in FILES.values() for name in pair), md5, strict=True))
 
 
 DATASETS = {
@@ -42,21 +53,23 @@ DATASETS = {
             "Bag",
             "Ankle boot",
         ),
+        title="fashion_mnist",
         torchvision="FashionMNIST",
-        checksums=(
+        checksums=_images(
             "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
             "25c81989df183df01b3e8a0aad5dffbe",
             "bef4ecab320f06d8554ea6380940ec79",
             "bb300cfdad3c16e7a12a480ee83cd310",
         ),
-        authors=(
+        mirrors=(
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
     ),
     "mnist": Dataset(
         classes=DIGITS,
+        title="mnist",
         torchvision="MNIST",
-        checksums=(
+        checksums=_images(
             "f68b3c2dcbeaaa9fbdd348bbdeb94873",
             "d53e105ee54ea40749a09fcbcd1e9432",
             "9fb629c4189551a2d022fa330f9573f3",
@@ -65,8 +78,9 @@ DATASETS = {
     ),
     "kmnist": Dataset(
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        title="kmnist",
         torchvision="KMNIST",
-        checksums=(
+        checksums=_images(
             "bdb82020997e1d708af4cf47b453dcf7",
             "e144d726b3acfaa3e44228e80efcd344",
             "5c965bf0a639b31b8f53240b1b52f4d7",
@@ -75,16 +89,18 @@ DATASETS = {
     ),
     "digits": Dataset(classes=DIGITS),
 }
-"""Name in ``params.yaml`` -> data set."""
+"""Name in ``params.yaml`` -> images, with the checksums that torchvision pins."""
 
-HOUSE_FILES = {"train": "kaggle_house_pred_train.csv", "test": "kaggle_house_pred_test.csv"}
-"""Tables of houses with prices, and of those whose prices are asked for."""
-
-HOUSE_CHECKSUMS = {
-    HOUSE_FILES["train"]: "585e9cc93e70b39160e7921475f9bcd7d31219ce",
-    HOUSE_FILES["test"]: "fa19780a7b011d9b009e8bff8e99922a8ee2eb90",
+HOUSES = {
+    "kaggle": Dataset(
+        title="house_prices",
+        checksums={
+            HOUSE_FILES["train"]: "585e9cc93e70b39160e7921475f9bcd7d31219ce",
+            HOUSE_FILES["test"]: "fa19780a7b011d9b009e8bff8e99922a8ee2eb90",
+        },
+        mirrors=("http://d2l-data.s3-accelerate.amazonaws.com/",),
+    ),
+    "synthetic": Dataset(),
 }
-"""SHA-1 (hexadecimal), as the book pins them."""
-
-HOUSE_MIRRORS = ("http://d2l-data.s3-accelerate.amazonaws.com/",)
-"""Folders (URLs) in which the book keeps the tables of Kaggle's "House Prices" (De Cock 2011)."""
+"""Name in ``params.yaml`` -> tables of house prices; Kaggle's "House Prices" (De Cock 2011) with
+the checksums and the mirror of the book."""

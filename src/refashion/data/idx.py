@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refashion.base import files
 from refashion.base.errors import UserError
 
 SIDE = 28
@@ -34,9 +35,13 @@ def read_images(path: Path) -> np.ndarray:
     Raises
     ------
     UserError
-        The file is missing or not what its name says.
+        The file is missing, not gzip or truncated, or has another magic number, count or size of
+        images.
     """
-    return parse_images(_content(path), str(path))
+    values, (_, *size) = _read(path, IMAGES_MAGIC)
+    if size != [SIDE, SIDE]:
+        raise _refusal(path, f"its images are {size[0]} x {size[1]}, not {SIDE} x {SIDE}")
+    return values.reshape(-1, SIDE * SIDE)
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -50,51 +55,17 @@ def read_labels(path: Path) -> np.ndarray:
     Raises
     ------
     UserError
-        The file is missing or not what its name says.
+        The file is missing, not gzip or truncated, or has another magic number or count, or a
+        label above 9.
     """
-    return parse_labels(_content(path), str(path))
-
-
-def parse_images(content: bytes, name: str) -> np.ndarray:
-    """Images of the content of a gzipped IDX file; `name` is for the errors.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 [n, 784], read-only.
-
-    Raises
-    ------
-    UserError
-        Not gzip, truncated, another magic number, count or image size.
-    """
-    values, (_, *size) = _parse(content, name, IMAGES_MAGIC)
-    if size != [SIDE, SIDE]:
-        raise _refusal(name, f"its images are {size[0]} x {size[1]}, not {SIDE} x {SIDE}")
-    return values.reshape(-1, SIDE * SIDE)
-
-
-def parse_labels(content: bytes, name: str) -> np.ndarray:
-    """Labels of the content of a gzipped IDX file; `name` is for the errors.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 [n], read-only, each in 0 to 9.
-
-    Raises
-    ------
-    UserError
-        Not gzip, truncated, another magic number or count, a label above 9.
-    """
-    labels, _ = _parse(content, name, LABELS_MAGIC)
+    labels, _ = _read(path, LABELS_MAGIC)
     if wrong := np.flatnonzero(labels >= NUM_CLASSES)[:1].tolist():
-        raise _refusal(name, f"label {wrong[0]} is {labels[wrong[0]]}, not in 0 to 9")
+        raise _refusal(path, f"label {wrong[0]} is {labels[wrong[0]]}, not in 0 to 9")
     return labels
 
 
-def write(path: Path, values: np.ndarray) -> None:
-    """Write labels (uint8 [n]) or images (uint8 [n, 28, 28]) as gzipped IDX, to the same bytes.
+def pack(values: np.ndarray) -> bytes:
+    """Labels (uint8 [n]) or images (uint8 [n, 28, 28]) as gzipped IDX, always the same bytes.
 
     The gzip stream stores its content and carries no time: what a compressor makes of the same
     content varies with the version of zlib.
@@ -108,58 +79,51 @@ def write(path: Path, values: np.ndarray) -> None:
         raise ValueError(f"{values.dtype} {values.shape}: must be uint8 labels or images")
     header = struct.pack(f">{values.ndim + 1}I", 2048 + values.ndim, *values.shape)
     content = header + values.tobytes()
-    blocks = [content[i : i + STORED_BLOCK] for i in range(0, len(content), STORED_BLOCK)]
-    with path.open("wb") as file:
-        file.write(b"\x1f\x8b\x08" + bytes(6) + b"\xff")
-        for block in blocks:
-            size = len(block)
-            file.write(struct.pack("<BHH", block is blocks[-1], size, size ^ 0xFFFF) + block)
-        file.write(struct.pack("<II", zlib.crc32(content), len(content)))
+    packed = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
+    for first in range(0, len(content), STORED_BLOCK):
+        block = content[first : first + STORED_BLOCK]
+        last = first + STORED_BLOCK >= len(content)
+        packed.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
+    return b"".join([*packed, struct.pack("<II", zlib.crc32(content), len(content))])
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; run the stage `download`") from None
-
-
-def _parse(content: bytes, name: str, magic: int) -> tuple[np.ndarray, tuple[int, ...]]:
+def _read(path: Path, magic: int) -> tuple[np.ndarray, tuple[int, ...]]:
     """Values (uint8, flat) and the size of every dimension."""
-    unzipped = _unzip(content, name)
+    unzipped = _unzip(path)
     found = int.from_bytes(unzipped[:4], "big")
     if found != magic:
-        raise _refusal(name, f"its IDX magic number is {found}, not {magic}")
+        raise _refusal(path, f"its IDX magic number is {found}, not {magic}")
     dimensions = magic % 256
     start = 4 * (1 + dimensions)
     if len(unzipped) < start:
-        raise _refusal(name, f"its header has {len(unzipped)} bytes, not {start}")
+        raise _refusal(path, f"its header has {len(unzipped)} bytes, not {start}")
     shape = struct.unpack_from(f">{dimensions}I", unzipped, offset=4)
     values = np.frombuffer(unzipped, dtype=np.uint8, offset=start)
     promised = int(np.prod(shape, dtype=object))
     if values.size != promised:
         raise _refusal(
-            name,
+            path,
             f"its header promises {shape[0]} items ({promised} bytes), but {values.size} bytes "
             "follow",
         )
     return values, shape
 
 
-def _unzip(content: bytes, name: str) -> bytes:
+def _unzip(path: Path) -> bytes:
+    content = files.read_bytes(path, "run the stage `download`")
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         unzipped = stream.decompress(content, MAX_BYTES)
     except zlib.error as error:
-        raise _refusal(name, f"not a sound gzip file ({error})") from None
+        raise _refusal(path, f"not a sound gzip file ({error})") from None
     if stream.unconsumed_tail:
-        raise _refusal(name, f"it unpacks to more than {MAX_BYTES} bytes")
+        raise _refusal(path, f"it unpacks to more than {MAX_BYTES} bytes")
     if not stream.eof:
-        raise _refusal(name, "the gzip stream is truncated")
+        raise _refusal(path, "the gzip stream is truncated")
     if stream.unused_data:
-        raise _refusal(name, f"{len(stream.unused_data)} bytes follow the gzip stream")
+        raise _refusal(path, f"{len(stream.unused_data)} bytes follow the gzip stream")
     return unzipped
 
 
-def _refusal(name: str, problem: str) -> UserError:
-    return UserError(f"{name}: {problem}; fetch the official file again")
+def _refusal(path: Path, problem: str) -> UserError:
+    return UserError(f"{path}: {problem}; fetch the official file again")

@@ -19,6 +19,8 @@ WHITE = 255
 ROWS = 4096
 """Images whose pixels are counted at once: few enough to stay in a processor's cache."""
 
+REDO = "run the stage `preprocess` again"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Split:
@@ -56,15 +58,14 @@ def load(folder: Path) -> Split:
     Raises
     ------
     UserError
-        A file is missing, truncated or not an array of a split.
+        A file is missing, truncated or not an array of a split, or a label is above 9.
     """
     images = _load(folder / "images.npy", NUM_PIXELS)
     labels = _load(folder / "labels.npy")
     if len(images) != len(labels):
-        raise UserError(
-            f"{folder}: it has {len(images)} images and {len(labels)} labels; "
-            "run the stage `preprocess` again"
-        )
+        raise UserError(f"{folder}: it has {len(images)} images and {len(labels)} labels; {REDO}")
+    if wrong := np.flatnonzero(labels >= NUM_CLASSES)[:1].tolist():
+        raise UserError(f"{folder}: label {wrong[0]} is {labels[wrong[0]]}, not in 0 to 9; {REDO}")
     return Split(images=images, labels=labels)
 
 
@@ -86,13 +87,13 @@ def summary(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, An
         Mean and standard deviation are of pixels on a scale of 0 to 1. They come from exact
         integer sums by one division (and one square root), so every machine finds the same bits.
     """
-    found: dict[str, Any] = {}
+    counted: dict[str, Any] = {}
     for name, split in splits.items():
         counts = np.bincount(split.labels, minlength=NUM_CLASSES).tolist()
         by_class = dict(zip(classes, counts, strict=True))
-        found[name] = {"images": len(split.labels), "classes": by_class}
+        counted[name] = {"images": len(split.labels), "classes": by_class}
     mean, std = _mean_std(splits["train"].images)
-    return {**found, "pixels": {"mean": mean, "std": std}}
+    return {**counted, "pixels": {"mean": mean, "std": std}}
 
 
 def _mean_std(images: np.ndarray) -> tuple[float, float]:
@@ -110,16 +111,13 @@ def _mean_std(images: np.ndarray) -> tuple[float, float]:
 def _load(path: Path, *item: int) -> np.ndarray:
     try:
         # Copy on write: torch takes the memory as its own and asks for it to be writable.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="c")
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run the stage `preprocess`") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(
-            f"{path}: not a sound array ({error}); run the stage `preprocess` again"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a sound array ({error}); {REDO}") from None
     if array.dtype != np.uint8 or array.ndim != 1 + len(item) or array.shape[1:] != item:
         raise UserError(
-            f"{path}: holds {array.dtype} {array.shape}, not uint8 images or labels; "
-            "run the stage `preprocess` again"
+            f"{path}: holds {array.dtype} {array.shape}, not uint8 images or labels; {REDO}"
         )
     return array

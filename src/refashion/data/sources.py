@@ -4,155 +4,96 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-import numpy as np
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
-from refashion.base import paths
 from refashion.base.errors import UserError
 from refashion.base.files import replacing, write_text
-from refashion.data import idx
-from refashion.data.catalogue import DATASETS, FILES, HOUSE_CHECKSUMS, HOUSE_MIRRORS
+from refashion.base.progress import progress
+from refashion.base.workspace import Workspace
+from refashion.data import idx, synthetic
+from refashion.data.catalogue import DATASETS, HOUSES, Dataset
 
 VARIABLE = "REFASHION_DATA"
 """Environment variable that names a folder with the files (relative: to the user's checkout)."""
 
-PATIENCE = 10.0
-"""Seconds in which a mirror must answer, and then send CHUNK bytes, again and again."""
+CONNECT, READ = 5.0, 10.0
+"""Seconds in which a mirror must take a connection, and then send something, again and again."""
+
+SLOWEST = 6_500
+"""Bytes a second that a mirror must send on average, after the first READ seconds."""
+
+LARGEST = 2**26
+"""Bytes that no official file has."""
 
 CHUNK = 2**16
-NOTE_EVERY = 10.0
-"""Seconds between two lines about a download when there is no terminal to draw a bar on."""
-
-NUM_DIGITS_TRAIN = 1500
+MAKERS = {"digits": synthetic.digits, "synthetic": synthetic.houses}
 ALGORITHMS = {32: "md5", 40: "sha1"}
 """Of a checksum, by its length."""
-
-Tell = Callable[[int, int | None], None]
-"""Takes the bytes that are here and, where known, how many there will be."""
 
 
 class SourceError(Exception):
     """A source cannot give a file, or gives another one; the next source may do better."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Official:
-    """What is known of the official files of a data set."""
-
-    checksums: dict[str, str]
-    """Name of a file -> its MD5 or SHA-1 (hexadecimal)."""
-
-    mirrors: Callable[[], Sequence[str]]
-    """Gives folders (URLs) with all the files, when no folder of this machine has them."""
-
-
-def fetch(dataset: str, folder: Path) -> None:
-    """Put the four files of `dataset` into `folder`: all of them, checked, or none.
+def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
+    """Put the files of a data set into `folder`: all of them, checked, or none.
 
     Tried in order, each failure told in one line: the folder that REFASHION_DATA names,
     ``../shared/data/<dataset>`` beside the checkout, torchvision's mirrors and the authors' own
-    folder. ``digits`` is made from scikit-learn's data and needs no source.
-
-    Raises
-    ------
-    UserError
-        No source has the files (`paths.NO_SOURCE` then holds the message too), or `folder`
-        cannot be written.
-    """
-    paths.NO_SOURCE.unlink(missing_ok=True)
-    if DATASETS[dataset].torchvision is None:
-        made = digits()
-        with _all_or_none(folder, made) as parts:
-            for name, values in made.items():
-                idx.write(parts[name], values)
-    else:
-        _collect(dataset, official(dataset), folder)
-
-
-def fetch_houses(dataset: str, folder: Path) -> None:
-    """Put both tables of house prices into `folder`, by the same rules as `fetch`.
+    folder. Data sets that `refashion.data.synthetic` makes need no source.
 
     Parameters
     ----------
-    dataset
-        ``kaggle``, or ``made_up``, which needs no source.
-    folder
-        Where to put them.
+    dataset : str
+        A name out of `catalogue.DATASETS` or `catalogue.HOUSES`.
+    folder : Path
+        Where to put the files.
+    workspace : Workspace
+        The checkout that asks.
 
     Raises
     ------
     UserError
-        As for `fetch`.
+        No source has the files (`workspace.no_source` then holds the message too), or `folder`
+        cannot be written.
     """
-    paths.NO_SOURCE.unlink(missing_ok=True)
-    if dataset == "made_up":
-        from refashion.data import made_up  # imports torch: for this table alone
-
-        tables = made_up.tables()
-        with _all_or_none(folder, tables) as parts:
-            for name, text in tables.items():
-                parts[name].write_text(text, encoding="utf-8", newline="\n")
+    workspace.no_source.unlink(missing_ok=True)
+    if dataset in MAKERS:
+        contents = MAKERS[dataset]()
+        with _all_or_none(folder, contents) as parts:
+            for name, content in contents.items():
+                parts[name].write_bytes(content)
     else:
-        pinned = Official(checksums=HOUSE_CHECKSUMS, mirrors=lambda: HOUSE_MIRRORS)
-        _collect("house_prices", pinned, folder)
+        official = {**DATASETS, **HOUSES}[dataset]
+        with _all_or_none(folder, official.checksums) as parts:
+            _collect(official, parts, workspace)
 
 
-def official(dataset: str) -> Official:
-    """Names, checksums and mirrors of the files of `dataset`."""
-    known = DATASETS[dataset]
-    names = (name for pair in FILES.values() for name in pair)
-
-    def mirrors() -> Sequence[str]:
-        from torchvision import datasets  # takes seconds: for a machine without the files alone
-
-        return (*getattr(datasets, str(known.torchvision)).mirrors, *known.authors)
-
-    return Official(checksums=dict(zip(names, known.checksums, strict=True)), mirrors=mirrors)
-
-
-def folders(dataset: str) -> list[Path]:
-    """Folders of this machine that may hold the files of `dataset`, in the order to try them."""
-    name = dataset.replace("_", "-")
-    found = []
+def folders(official: Dataset, workspace: Workspace) -> list[Path]:
+    """Folders that may hold the files of a data set, in the order to try them."""
+    name = official.title.replace("_", "-")
+    candidates = []
     if value := os.environ.get(VARIABLE):
-        named = paths.MAIN_ROOT / Path(value).expanduser()
-        found.append(named / name if (named / name).is_dir() else named)
-    for root in (paths.ROOT, paths.MAIN_ROOT):
-        found.append(root.parent / "shared" / "data" / name)
-    return list(dict.fromkeys(found))
+        named = workspace.main / Path(value).expanduser()
+        candidates.append(named / name if (named / name).is_dir() else named)
+    for root in (workspace.root, workspace.main):
+        candidates.append(root.parent / "shared" / "data" / name)
+    return list(dict.fromkeys(candidates))
 
 
-def digits() -> dict[str, np.ndarray]:
-    """Make MNIST's four files of scikit-learn's 8 x 8 digits.
+def mirrors(official: Dataset) -> tuple[str, ...]:
+    """Folders (URLs) that hold the files of a data set, in the order to try them."""
+    if official.torchvision is None:
+        return official.mirrors
+    from torchvision import datasets  # takes seconds: for a machine without the files alone
 
-    Every pixel becomes a block of 3 x 3 inside a margin of 2, its value 0 to 16 the nearest in
-    0 to 255. The first 1,500 images are for training, the last 297 for the test.
-
-    Returns
-    -------
-    dict
-        Name of each file -> images (uint8 [n, 28, 28]) or labels (uint8 [n]).
-    """
-    from sklearn.datasets import load_digits  # 1 s: for this data set alone
-
-    values, labels = load_digits(return_X_y=True)
-    pixels = ((values.astype(np.int64) * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8)
-    images = np.pad(pixels.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (2, 2), (2, 2)))
-    chosen = {"train": slice(NUM_DIGITS_TRAIN), "test": slice(NUM_DIGITS_TRAIN, None)}
-    made = {}
-    for part, (images_name, labels_name) in FILES.items():
-        made[images_name] = images[chosen[part]]
-        made[labels_name] = labels[chosen[part]].astype(np.uint8)
-    return made
+    return (*getattr(datasets, official.torchvision).mirrors, *official.mirrors)
 
 
 @contextmanager
@@ -171,19 +112,14 @@ def _all_or_none(folder: Path, names: Iterable[str]) -> Iterator[dict[str, Path]
             folder.rmdir()
 
 
-def _collect(dataset: str, pinned: Official, folder: Path) -> None:
-    """Put all files into `folder`; what one source has is kept when another gives the rest."""
-    with _all_or_none(folder, pinned.checksums) as parts:
-        _fill(dataset, pinned, parts)
-
-
-def _fill(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
-    missing = dict(pinned.checksums)
+def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) -> None:
+    """Fill all files; what one source has is kept when another gives the rest."""
+    missing = dict(official.checksums)
     tried = [] if os.environ.get(VARIABLE) else [f"{VARIABLE}: is not set"]
 
     def sources() -> Iterator[Path | str]:
-        yield from folders(dataset)
-        yield from pinned.mirrors()
+        yield from folders(official, workspace)
+        yield from mirrors(official)
 
     for source in sources():
         try:
@@ -196,46 +132,52 @@ def _fill(dataset: str, pinned: Official, parts: dict[str, Path]) -> None:
             tried.append(f"{source}: {problem}")
             print(tried[-1], file=sys.stderr)
         else:
-            print(f"{dataset}: official files from {source}, checksums right")
+            print(f"{official.title}: official files from {source}, checksums right")
             return
     message = "\n".join(
         [
-            f"{dataset}: no source has its files. Tried:",
+            f"{official.title}: no source has its files. Tried:",
             *(f"  {line}" for line in tried),
             f"Put {', '.join(parts)} in a folder and name it: {VARIABLE}=FOLDER dvc repro",
             "Or see the whole pipeline at work without a network, on small digits: make demo",
         ]
     )
-    write_text(paths.NO_SOURCE, message + "\n")
+    write_text(workspace.no_source, message + "\n")
     raise UserError(message)
 
 
 def _take(source: Path | str, name: str, checksum: str, part: Path) -> None:
     """Copy or download one file of a source to `part` and hold it against its checksum."""
+    chunks = _copy(source / name) if isinstance(source, Path) else _download(source + name, name)
     algorithm = ALGORITHMS[len(checksum)]
-    chunks = _read(source / name) if isinstance(source, Path) else _download(source + name, name)
     found = hashlib.new(algorithm, usedforsecurity=False)
+    size = 0
     with closing(chunks), part.open("wb") as file:
         for chunk in chunks:
+            size += len(chunk)
+            if size > LARGEST:
+                raise SourceError(f"{name}: more than {LARGEST} bytes, as no official file has")
             found.update(chunk)
             file.write(chunk)
     if found.hexdigest() != checksum:
-        flaw = _flaw(part.read_bytes(), name) if name.endswith(".gz") else ""
+        flaw = _flaw(part) if name.endswith(".gz") else ""
         raise SourceError(
             f"{name} has {algorithm.upper()} {found.hexdigest()}, not {checksum}{flaw}"
         )
 
 
-def _flaw(content: bytes, name: str) -> str:
+def _flaw(part: Path) -> str:
     """Tell, in brackets, how a file of the wrong checksum fails to be an IDX file, if it does."""
     try:
-        (idx.parse_images if "images" in name else idx.parse_labels)(content, name)
+        (idx.read_images if "images" in part.name else idx.read_labels)(part)
     except UserError as error:
-        return f" ({str(error).removeprefix(f'{name}: ').partition(';')[0]})"
+        return f" ({str(error).removeprefix(f'{part}: ').partition(';')[0]})"
     return ""
 
 
-def _read(path: Path) -> Generator[bytes, None, None]:
+def _copy(path: Path) -> Generator[bytes, None, None]:
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path.name}: is no regular file")
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
@@ -245,89 +187,46 @@ def _read(path: Path) -> Generator[bytes, None, None]:
 
 
 def _download(url: str, name: str) -> Generator[bytes, None, None]:
-    """Yield the content of `url` while a line or a bar shows how far it is.
-
-    Another thread waits for the network: a name server that hangs and a host with many silent
-    addresses are beyond the time-out of a socket, but not beyond that of a queue.
-    """
-    inbox: SimpleQueue[bytes | int | Exception | None] = SimpleQueue()
-    abandoned = Event()
-
-    def receive() -> None:
-        try:
-            request = Request(url, headers={"User-Agent": "refashion"})
-            with urlopen(request, timeout=PATIENCE) as response:
-                size = response.headers.get("Content-Length", "")
-                inbox.put(int(size) if size.isdigit() else None)
-                while (chunk := response.read(CHUNK)) and not abandoned.is_set():
-                    inbox.put(chunk)
-            inbox.put(b"")
-        except Exception as error:  # for the thread that waits, to raise
-            inbox.put(error)
-
-    def next_item(silence: str) -> bytes | int | None:
-        try:
-            item = inbox.get(timeout=PATIENCE)
-        except Empty:
-            raise SourceError(f"{name}: {silence} in {PATIENCE:g} s") from None
-        if isinstance(item, OSError | HTTPException):
-            raise SourceError(f"{name}: {_reason(item)}") from item
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    Thread(target=receive, daemon=True).start()
+    # No encoding: a gzipped file must come as it is. No wait as long as a mirror asks for.
+    retries = urllib3.Retry(
+        connect=1,
+        read=0,
+        status=2,
+        status_forcelist=(500, 502, 503, 504),
+        raise_on_status=False,
+        backoff_factor=0.5,
+        respect_retry_after_header=False,
+    )
     try:
-        with _progress(url, name) as tell:
-            total, done = next_item("no answer"), 0
-            assert not isinstance(total, bytes)
-            while chunk := next_item(f"less than {CHUNK} bytes"):
-                assert isinstance(chunk, bytes)
-                done += len(chunk)
-                tell(done, total)
-                yield chunk
-            if total is not None and done != total:
-                raise SourceError(f"{name}: the connection broke after {done} of {total} bytes")
-    finally:
-        abandoned.set()
+        with requests.Session() as session:
+            session.headers.update({"User-Agent": "refashion", "Accept-Encoding": "identity"})
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(max_retries=retries))
+            with session.get(url, stream=True, timeout=(CONNECT, READ)) as response:
+                yield from _receive(response, name)
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        raise SourceError(f"{name}: {_reason(error)}") from error
 
 
-def _reason(error: OSError | HTTPException) -> str:
-    """Tell in one line what went wrong with a connection."""
-    if isinstance(error, HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    cause = error.reason if isinstance(error, URLError) else error
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+def _receive(response: requests.Response, name: str) -> Iterator[bytes]:
+    if not response.ok:
+        raise SourceError(f"{name}: HTTP {response.status_code} {response.reason}")
+    size = response.headers.get("Content-Length", "")
+    started, done = time.monotonic(), 0
+    with progress(name, int(size) if size.isdecimal() else None, "bytes") as advance:
+        while chunk := response.raw.read1(CHUNK):
+            done += len(chunk)
+            seconds = time.monotonic() - started
+            if seconds > READ and done < SLOWEST * seconds:
+                raise SourceError(f"{name}: less than {SLOWEST} bytes a second")
+            advance(len(chunk))
+            yield chunk
+
+
+def _reason(error: BaseException) -> str:
+    """What first went wrong with a connection, on one line."""
+    for cause in (error.__cause__, error.__context__, *error.args):
+        if isinstance(cause, BaseException):
+            return _reason(cause)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
-
-
-@contextmanager
-def _progress(url: str, name: str) -> Iterator[Tell]:
-    """Draw a bar on a terminal; elsewhere print a line at the start and one now and then."""
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-
-    print(f"downloading {url}", file=sys.stderr)
-    noted = time.monotonic()
-
-    def tell(done: int, total: int | None) -> None:
-        nonlocal noted
-        if time.monotonic() - noted >= NOTE_EVERY:
-            noted = time.monotonic()
-            of = "" if total is None else f" of {total / 1e6:.1f}"
-            print(f"{name}: {done / 1e6:.1f}{of} MB", file=sys.stderr)
-
-    yield tell

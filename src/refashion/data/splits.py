@@ -37,18 +37,18 @@ def split(raw: Path, *, limit: int | None, validation: float, seed: int) -> dict
     UserError
         A file is not sound, or `limit` or `validation` ask for what cannot be had.
     """
-    known = _read(raw, "train")
+    train = _read(raw, "train")
     if limit is not None:
-        if limit > len(known.labels):
+        if limit > len(train.labels):
             raise UserError(
-                f"data.limit: {limit} is more than the {len(known.labels)} training images; "
+                f"data.limit: {limit} is more than the {len(train.labels)} training images; "
                 "lower it, or leave it empty for all"
             )
-        known = Split(images=known.images[:limit], labels=known.labels[:limit])
-    kept, held_out = stratified(known.labels, validation, seed)
+        train = Split(images=train.images[:limit], labels=train.labels[:limit])
+    kept, held_out = stratified(train.labels, validation, seed)
     return {
-        "train": Split(images=known.images[kept], labels=known.labels[kept]),
-        "validation": Split(images=known.images[held_out], labels=known.labels[held_out]),
+        "train": Split(images=train.images[kept], labels=train.labels[kept]),
+        "validation": Split(images=train.images[held_out], labels=train.labels[held_out]),
         "test": _read(raw, "test"),
     }
 
@@ -95,8 +95,7 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
     for label in by_remainder[: total - sum(sizes)]:
         sizes[label] += 1
 
-    order = streams.permutation(n, streams.key(seed, streams.Purpose.SPLIT)).numpy()
-    by_class = order[np.argsort(labels[order], kind="stable")]
+    by_class = _shuffled_by_class(labels, streams.key(seed, streams.Purpose.SPLIT))
     first = np.cumsum(counts) - counts
     rank = np.arange(n) - np.repeat(first, counts)
     chosen = rank < np.repeat(sizes, counts)
@@ -129,9 +128,14 @@ def folds(labels: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
     n = len(labels)
     if n < k:
         raise UserError(f"folds: {k} is more than the {n} examples; lower it")
-    order = streams.permutation(n, streams.key(seed, streams.Purpose.FOLDS)).numpy()
-    by_class = order[np.argsort(labels[order], kind="stable")]
+    by_class = _shuffled_by_class(labels, streams.key(seed, streams.Purpose.FOLDS))
     return [np.sort(by_class[i::k]) for i in range(k)]
+
+
+def _shuffled_by_class(labels: np.ndarray, key: int) -> np.ndarray:
+    """Indices of the examples, label after label, those of a label at random."""
+    order = streams.permutation(len(labels), key).numpy()
+    return order[np.argsort(labels[order], kind="stable")]
 
 
 def _read(raw: Path, part: str) -> Split:

@@ -1,68 +1,50 @@
 """The typed, validated view of ``params.yaml``: the only reader of that file."""
 
-import math
-import re
-import reprlib
-import sys
-from difflib import get_close_matches
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from refashion.base import paths
+from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.params import yaml12
 from refashion.base.params.fields import (
+    Bound,
     Count,
     Dataset,
     Device,
-    DistinctFiles,
+    DistinctNames,
     Dropouts,
     LearningRate,
+    Limit,
     Name,
     Numerics,
     Penalty,
+    RunName,
     Seed,
+    Share,
     Strict,
     Widths,
-    one_of,
 )
+from refashion.base.params.mistakes import explain, show
 from refashion.base.params.studies import StudiesParams
-
-S = TypeVar("S", bound=Strict)
 
 
 class DataParams(Strict):
     """Which images, and how they are split."""
 
-    dataset: Dataset = one_of(Dataset)
-    """Fashion-MNIST or one of its drop-in kin; ``digits`` ships with scikit-learn."""
-
-    limit: int | None = Field(ge=1, description="an integer >= 1, or empty")
-    """Use only the first N training images; None: all."""
-
-    validation: float = Field(ge=0, lt=1, allow_inf_nan=False, description="a number in [0, 1)")
-    """Share of the training images held out for validation."""
-
-    seed: Seed
-    """Of the split into training and validation images."""
+    dataset: Dataset  # Fashion-MNIST or one of its kin; digits ships with scikit-learn
+    limit: Limit  # use only the first so many training images; None: all
+    validation: Share  # share of the training images held out for validation
+    seed: Seed  # of the split into training and validation images
 
 
 class VariantParams(Strict):
     """One architecture, and the learning rate that suits it."""
 
-    hidden: Widths
-    """Widths of the hidden layers; none: softmax regression."""
-
-    dropout: Dropouts = None
-    """Probability to drop a unit, after each hidden layer; None: drop nothing."""
-
-    lr: LearningRate = None
-    """Learning rate, unless the one of all variants is given."""
+    hidden: Widths  # widths of the hidden layers; none: softmax regression
+    dropout: Dropouts = None  # probability to drop a unit, after each layer; None: drop none
+    lr: LearningRate = None  # learning rate, unless the one of all variants is given
 
     @model_validator(mode="after")
     def _one_dropout_per_layer(self) -> "VariantParams":
@@ -77,14 +59,9 @@ class VariantParams(Strict):
 class Threshold(Strict):
     """What is asked of a metric: one bound, and how far beyond it is still accepted."""
 
-    at_least: float | None = Field(None, allow_inf_nan=False, description="a number")
-    """For metrics that should be high."""
-
-    at_most: float | None = Field(None, allow_inf_nan=False, description="a number")
-    """For metrics that should be low."""
-
-    margin: float = Field(0.0, ge=0, allow_inf_nan=False, description="a number >= 0")
-    """Distance beyond the bound that is still accepted."""
+    at_least: Bound = None  # for metrics that should be high
+    at_most: Bound = None  # for metrics that should be low
+    margin: Penalty = 0.0  # distance beyond the bound that is still accepted
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Threshold":
@@ -105,52 +82,33 @@ class Threshold(Strict):
         return f"{sign} {bound:g}" + (f" (margin {self.margin:g})" if self.margin else "")
 
 
+Thresholds = Annotated[
+    dict[str, Threshold], Field(description="a mapping from metrics to thresholds")
+]
+Gates = Annotated[
+    dict[RunName, Thresholds], Field(description="a mapping from runs to metrics to thresholds")
+]
+
+
 class Params(Strict):
     """Every setting of the pipeline, as ``params.yaml`` holds it."""
 
-    lr: LearningRate
-    """Learning rate of every variant; None: each variant's own."""
-
-    seed: Seed
-    """Initial weights, batch order and dropout masks follow from it."""
-
-    epochs: Count
-    """Passes over the training images."""
-
-    batch_size: Count
-    """Images per step; the last batch of an epoch may be smaller."""
-
-    weight_decay: Penalty
-    """L2 penalty on the weights, not on the biases."""
-
-    momentum: float = Field(ge=0, lt=1, allow_inf_nan=False, description="a number in [0, 1)")
-    """Of SGD."""
-
-    device: Device = one_of(Device)
-    """Where to train; ``auto``: a GPU where there is one."""
-
-    numerics: Numerics = one_of(Numerics)
-    """The engine."""
-
-    data: DataParams = Field(description="a mapping of dataset, limit, validation and seed")
-    """Which images, and how they are split."""
-
-    variants: Annotated[dict[Name, VariantParams], DistinctFiles] = Field(
-        min_length=1, description="a mapping from names to architectures, at least one"
-    )
-    """The models to train, by name."""
-
-    studies: StudiesParams | None = Field(
-        None, description="a mapping from studies to their settings"
-    )
-    """The studies beside the classifiers; None in files from before there were any."""
-
-    gates: dict[Name, dict[str, Threshold]] = Field(
-        default_factory=dict,
-        description="a mapping from variants and studies to metrics to at_least or at_most, "
-        "and margin",
-    )
-    """What ``refashion gate`` asks of the metrics of variants on the test set, and of studies."""
+    lr: LearningRate  # learning rate of every variant; None: each variant's own
+    seed: Seed  # initial weights, batch order and dropout masks follow from it
+    epochs: Count  # passes over the training images
+    batch_size: Count  # images per step; the last batch of an epoch may be smaller
+    weight_decay: Penalty  # L2 penalty on the weights, not on the biases
+    momentum: Share  # of SGD
+    device: Device  # where to train; auto: a GPU where there is one
+    numerics: Numerics  # the engine
+    data: DataParams  # which images, and how they are split
+    variants: Annotated[  # the models to train
+        dict[Name, VariantParams],
+        DistinctNames,
+        Field(min_length=1, description="a mapping from names to architectures, at least one"),
+    ]
+    studies: StudiesParams  # what stands beside the classifiers
+    gates: Gates = Field(default_factory=dict)  # what `refashion gate` asks of runs, by metric
 
     @model_validator(mode="after")
     def _no_variant_named_as_a_study(self) -> "Params":
@@ -168,65 +126,23 @@ class Params(Strict):
             )
         return self
 
-    def study(self, kind: type[S]) -> S:
-        """Give the settings of one study.
+    def variant(self, name: str) -> VariantParams:
+        """One architecture.
 
         Raises
         ------
         UserError
-            If there are none.
+            There is none of this name.
         """
-        found = [s for _, s in self.studies or () if isinstance(s, kind)]
-        if not found:
+        if name not in self.variants:
             raise UserError(
-                f"studies is missing in {paths.PARAMS.name}; bring it back with "
-                f"`git checkout {paths.PARAMS.name}`"
+                f"variant {name!r} is not in params.yaml; there are {', '.join(self.variants)}"
             )
-        return found[0]
-
-    def resolved(self, variant: str) -> dict[str, Any]:
-        """Give what determines one variant's training, besides its data.
-
-        Parameters
-        ----------
-        variant : str
-            A name out of `variants`.
-
-        Returns
-        -------
-        dict
-            The fields of ``training.settings.Settings``: the learning rate of all variants wins
-            over the variant's own, and a dropout left out is zero after each hidden layer.
-
-        Raises
-        ------
-        UserError
-            If there is no such variant.
-        """
-        if variant not in self.variants:
-            raise UserError(
-                f"variant {variant!r} is not in {paths.PARAMS.name}; "
-                f"there are {', '.join(self.variants)}"
-            )
-        own = self.variants[variant]
-        return {
-            "hidden": own.hidden,
-            "dropout": (0.0,) * len(own.hidden) if own.dropout is None else own.dropout,
-            "lr": own.lr if self.lr is None else self.lr,
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "weight_decay": self.weight_decay,
-            "momentum": self.momentum,
-            "numerics": self.numerics,
-        }
+        return self.variants[name]
 
 
-def load(path: Path = paths.PARAMS) -> Params:
+def load(path: Path) -> Params:
     """Read and validate the settings.
-
-    A number that YAML 1.1 takes for text (``1e-05``, as DVC writes it) is accepted where a number
-    is due, and told on stderr.
 
     Parameters
     ----------
@@ -244,147 +160,15 @@ def load(path: Path = paths.PARAMS) -> Params:
         If the file is missing, is no YAML or holds anything that is not legal: a line for each
         mistake, naming the key, its value and what is legal.
     """
-    raw = _read(path)
+    content = files.read_bytes(path, f"bring it back with `git checkout {path.name}`")
     try:
-        try:
-            return Params.model_validate(raw)
-        except ValidationError as error:
-            if not _accept_numbers_in_text(raw, error, path.name):
-                raise
-            return Params.model_validate(raw)
-    except ValidationError as error:
-        # A dict: one line for a list, however many of its items are wrong.
-        lines = dict.fromkeys(f"{path.name}: {_explain(raw, e)}" for e in error.errors())
-        raise UserError("\n".join(lines)) from None
-
-
-_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML where DVC, which reads version 1.2, sees the same keys and integers as PyYAML."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag not in _KEY_TAGS:
-                problem = "a key that is not text; put it in quotes"
-            elif key.value in seen:
-                problem = f"{key.value} stands here a second time; remove one"
-            else:
-                seen.add(key.value)
-                continue
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def construct_decimal(self, node: Any) -> int:
-        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
-            raise yaml.MarkedYAMLError(
-                problem=f"{node.value} is no plain decimal integer; write it as one",
-                problem_mark=node.start_mark,
-            )
-        return int(node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        raw = yaml.load(path.read_bytes(), _Loader)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.name}: no such file; bring it back with `git checkout {path.name}`"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path.name}: {error.strerror}; it must be a readable file") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path.name}: line {line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path.name}: not legal YAML: {reason}") from None
+        raw = yaml12.parse(content)
+    except ValueError as error:
+        raise UserError(f"{path.name}: {error}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path.name}: holds {_show(raw)}; it must be a mapping of settings")
-    return raw
-
-
-def _accept_numbers_in_text(raw: dict[Any, Any], error: ValidationError, file: str) -> bool:
-    """Turn text into the number it spells wherever one is due; say whether there was any."""
-    found = False
-    for e in error.errors():
-        if e["type"] != "float_type" or not isinstance(e["input"], str):
-            continue
-        try:
-            number = float(e["input"])
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            *parents, key = e["loc"]
-            reduce(getitem, parents, raw)[key] = number
-            found = True
-            print(
-                f"{file}: {_dotted(e['loc'])}: the text {e['input']!r} is taken for the number "
-                f"{number}; write it with a dot and without quotes",
-                file=sys.stderr,
-            )
-    return found
-
-
-def _owners(location: tuple[Any, ...]) -> list[type[BaseModel] | None]:
-    """The model that each part of a dotted key belongs to; a name of the user's to none."""
-    owners: list[type[BaseModel] | None] = []
-    kind: Any = Params
-    for part in location:
-        while get_origin(kind) in (Annotated, UnionType):
-            kind = get_args(kind)[0]
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            owners.append(kind)
-            field = kind.model_fields.get(part)
-            kind = field.annotation if field else None
-        elif get_origin(kind) is dict:
-            owners.append(None)
-            kind = get_args(kind)[1]
-        else:
-            break  # an item of a list is told with the whole list
-    return owners
-
-
-def _explain(raw: dict[Any, Any], error: Any) -> str:
-    """Tell in one line what is wrong at which key, and what is legal there."""
-    kind, location = error["type"], error["loc"]
-    if kind == "value_error":
-        where = f"{_dotted(location)}: " if location else ""
-        return f"{where}{error['ctx']['error']}"
-    if location[-1] == "[key]":
-        return (
-            f"{_dotted(location[:-2])}: {_show(error['input'])} is no legal name; "
-            "it must be letters, digits, _ and -, a letter or digit first, 64 at most"
-        )
-    owners = _owners(location)
-    location = location[: len(owners)]
-    owner = owners[-1]
-    key = _dotted(location)
-    if kind == "extra_forbidden" and owner:
-        near = get_close_matches(location[-1], owner.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(owner.model_fields)}"
-        return f"{key}: unknown key; {hint}"
-    legal: str | None = {
-        ("variants", 2): "a mapping of hidden, dropout and lr",
-        ("gates", 2): "a mapping from metrics to at_least or at_most, and margin",
-        ("gates", 3): "a mapping of at_least or at_most, and margin",
-        ("studies", 4): "a mapping of hidden, optimizer, lr, weight_decay and log_price",
-    }.get((location[0], len(location)))
-    if owner:
-        legal = owner.model_fields[location[-1]].description
-    if kind == "missing":
-        return f"{key} is missing; it must be {legal}"
-    return f"{key} is {_show(reduce(getitem, location, raw))}; it must be {legal}"
-
-
-def _dotted(location: tuple[Any, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-
-
-def _show(value: Any) -> str:
-    return "empty" if value is None else reprlib.repr(value)
+        raise UserError(f"{path.name}: holds {show(raw)}; it must be a mapping of settings")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = explain(raw, error, Params)
+        raise UserError("\n".join(f"{path.name}: {line}" for line in lines)) from None

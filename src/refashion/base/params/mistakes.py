@@ -1,0 +1,69 @@
+"""What is wrong in ``params.yaml``, a line for each mistake."""
+
+import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(raw: dict[str, Any], error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Tell each mistake once: the key, its value and what is legal there.
+
+    Parameters
+    ----------
+    raw : dict
+        Settings that are not legal.
+    error : ValidationError
+        What pydantic found in them.
+    model : type
+        What they should be. A field's description completes "it must be".
+    """
+    schema = model.model_json_schema()
+    # A dict: one line for a list, however many of its items are wrong.
+    return list(dict.fromkeys(_line(raw, dict(mistake), schema) for mistake in error.errors()))
+
+
+def show(value: Any) -> str:
+    """A value as ``params.yaml`` has it, on one line and not too long."""
+    return "empty" if value is None else reprlib.repr(value)
+
+
+def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) -> str:
+    kind, location = mistake["type"], mistake["loc"]
+    if kind == "value_error":
+        return ": ".join([*filter(None, [_dotted(location)]), str(mistake["ctx"]["error"])])
+    if location[-1] == "[key]":
+        return (
+            f"{_dotted(location[:-2])}: {show(mistake['input'])} is no legal name; it must be "
+            "letters, digits, _ and -, a letter or digit first, 64 at most"
+        )
+    value: Any = raw
+    node, depth = schema, 0
+    while depth < len(location) and (child := _child(node, location[depth], schema["$defs"])):
+        value, node, depth = value.get(location[depth]), child, depth + 1
+    key = _dotted(location[:depth])  # of a list, not of an item in it
+    known = list(node.get("properties", {}))
+    if kind == "extra_forbidden":
+        near = get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        return f"{_dotted(location)}: unknown key; {hint}"
+    if known:
+        legal = f"a mapping of {', '.join(known)}"
+    elif "enum" in node:
+        legal = f"one of {', '.join(node['enum'])}"
+    else:
+        legal = "true or false" if node.get("type") == "boolean" else node["description"]
+    return f"{key} {'is missing' if kind == 'missing' else f'is {show(value)}'}; it must be {legal}"
+
+
+def _dotted(location: Iterable[str]) -> str:
+    return ".".join(part if part.isprintable() else repr(part) for part in location)
+
+
+def _child(node: dict[str, Any], part: str | int, definitions: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of a part of a mapping; empty if there is no such part."""
+    values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    child = node.get("properties", {}).get(part) or values[0] or {}
+    return definitions[child["$ref"].rpartition("/")[2]] if "$ref" in child else child
