@@ -12,14 +12,14 @@ from torch.nn.functional import pad
 from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.base.params.studies import HouseModelParams
-from refashion.base.progress import progress
+from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.data import houses, splits
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
 from refashion.portable import exact, functions
 from refashion.studies import study
-from refashion.studies.study import Advance, Headline, Measures, Trained
+from refashion.studies.study import Headline, Measures, Trained
 from refashion.training import loop, portable
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights

@@ -3,12 +3,12 @@
 import numpy as np
 
 from refashion.base.params import Params
-from refashion.base.progress import progress
+from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import classifiers, study
-from refashion.studies.study import Advance, Headline, Trained
+from refashion.studies.study import Headline, Trained
 from refashion.training import loop
 from refashion.training.engine import Examples
 from refashion.training.loop import Model

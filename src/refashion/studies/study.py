@@ -18,6 +18,7 @@ from statistics import stdev
 from typing import Any
 
 from refashion.base import files
+from refashion.base.progress import Advance
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
 from refashion.runs.record import Record
@@ -35,9 +36,6 @@ Observe = Callable[[Row, Weights], Measures]
 
 Headline = Mapping[str, Mapping[str, float]]
 """The one or two numbers by which experiments are compared: from a metric to runs to values."""
-
-Advance = Callable[[float, str], None]
-"""Takes the epochs that were trained, and what to say of the last one."""
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm")
 
