@@ -1,18 +1,17 @@
-"""Set all variants side by side: ``python stages compare``."""
+"""Compare all variants: ``python stages compare``."""
 
 from rich.console import Console
 
-from refashion.base import files, params, paths
-from refashion.evaluation import comparison, leftovers, predictions
+from refashion.base.workspace import Workspace
+from refashion.evaluation import comparison
+from refashion.runs import listing
+from refashion.runs.run import in_folder
 
 
 def main() -> None:
-    """Leave intervals and tests of significance, and no results of variants that are gone."""
-    variants = params.load().variants
-    for folder in leftovers.remove(variants):
-        print(f"removed {folder.relative_to(paths.ROOT)}: params.yaml no longer has this variant")
-    result = comparison.compare({v: predictions.read(paths.predictions(v)) for v in variants})
-    files.write_json(paths.COMPARISON, result)
-    header = ["variant", "accuracy", "low", "high"]
-    files.write_csv(paths.ACCURACIES, header, comparison.accuracies(result))
+    """Leave the few metrics and the plots that lay all variants over each other."""
+    workspace = Workspace.here()
+    names = [variant.title for variant in listing.variants(workspace)]
+    evaluated = [in_folder(workspace.evaluation / name, name) for name in names]
+    result = comparison.write(evaluated, workspace.reports)
     Console().print(*comparison.tables(result))

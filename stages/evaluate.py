@@ -5,29 +5,38 @@ from dataclasses import astuple
 import numpy as np
 import torch
 
-from refashion.base import files, params, paths
+from refashion.base import files
+from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.evaluation import metrics, model, predictions
+from refashion.runs import listing
 from refashion.training import device, portable
 
 
 def main(variant: str) -> None:
-    """Leave the variant's metrics, its answer to every test image and its calibration."""
-    p = params.load()
-    weights = model.load(paths.weights(variant), paths.record(variant))
-    test = prepared.load(paths.TEST)
-    images = torch.tensor(np.asarray(test.images), device=device.resolve(p.device))
+    """Leave the variant's metrics, scores by class, predictions and calibration."""
+    workspace = Workspace.here()
+    run = listing.variant(workspace, variant)
+    weights = model.load(run)
+    test = prepared.load(workspace.test)
+    images = torch.tensor(np.asarray(test.images), device=device.resolve(workspace.params().device))
     labels = torch.tensor(test.labels, dtype=torch.int64)
-    classes = DATASETS[p.data.dataset].classes
-    found = metrics.evaluate(portable.outputs(weights, images), labels, classes)
+    classes = DATASETS[run.record.data["dataset"]].classes
+    evaluation = metrics.evaluate(portable.outputs(weights, images), labels, classes)
+    folder = workspace.evaluation / variant
     predictions.write(
-        paths.predictions(variant),
+        folder / "predictions.csv",
         [classes[i] for i in labels.tolist()],
-        [classes[i] for i in found.predicted.tolist()],
-        found.confidence.tolist(),
+        [classes[i] for i in evaluation.predicted.tolist()],
+        evaluation.confidence.tolist(),
     )
     header = ["low", "high", "images", "confidence", "accuracy"]
-    files.write_csv(paths.calibration(variant), header, map(astuple, found.calibration))
-    files.write_json(paths.metrics(variant), found.metrics)
-    print(f"{variant}: test accuracy {found.metrics['accuracy']:.4f}")
+    files.write_csv(folder / "calibration.csv", header, map(astuple, evaluation.calibration))
+    header = ["class", "precision", "recall", "f1", "support"]
+    files.write_csv(folder / "per_class.csv", header, map(astuple, evaluation.per_class))
+    files.write_json(folder / "metrics.json", evaluation.metrics)
+    # So that `compare` reads this folder alone, which DVC keeps whole.
+    history = run.file("history.csv").read_text(encoding="utf-8")
+    files.write_text(folder / "history.csv", history)
+    print(f"{variant}: test accuracy {evaluation.metrics['test_accuracy']:.4f}")

@@ -1,6 +1,7 @@
 """A workspace with results as the pipeline leaves them, without any training."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,25 +123,45 @@ def write_evaluation(workspace: Workspace, name: str, wrong: int) -> None:
 def write_study(workspace: Workspace, study: str, *names: str, parent: str | None = None) -> None:
     """Write runs of a study; with a parent, that run too, of which they are part."""
     for i, name in enumerate([parent, *names] if parent else names):
-        assert name is not None
-        record = Record(
-            name=f"{study}/{name}",
-            experiment=study,
-            stage=f"study@{study}",
-            folders=(workspace.relative(workspace.study_folder(study) / name),),
-            contract="portable/2",
-            data={"dataset": "synthetic"},
-            inputs={"train": sha256(study)},
-            params={"lr": 0.1, "weight_decay": float(i), "seed": 0},
+        write_run(
+            workspace,
+            f"{study}/{name}",
+            [{"train_loss": 1 / e, "l2": i + 1 / e} for e in range(1, EPOCHS + 1)],
+            {"train_loss": 1 / EPOCHS, "l2": i + 1 / EPOCHS, "l2_std": 0.1, "seeds": 20},
+            params={"weight_decay": float(i)},
             parent=f"{study}/{parent}" if parent and name != parent else None,
         )
-        history = [{"train_loss": 1 / e, "l2": i + 1 / e} for e in range(1, EPOCHS + 1)]
-        metrics = {"train_loss": 1 / EPOCHS, "l2": i + 1 / EPOCHS, "l2_std": 0.1, "seeds": 20}
-        write.write(
-            workspace.root,
-            record,
-            history,
-            digest=sha256(name),
-            metrics=metrics,
-            timings=TIMINGS,
-        )
+
+
+def write_run(
+    workspace: Workspace,
+    name: str,
+    history: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, float],
+    *,
+    params: Mapping[str, Any] | None = None,
+    tables: Mapping[str, write.Table] | None = None,
+    parent: str | None = None,
+) -> None:
+    """Write one run of a study, ``STUDY/NAME``."""
+    study, _, own_name = name.partition("/")
+    record = Record(
+        name=name,
+        experiment=study,
+        stage=f"study@{study}",
+        folders=(workspace.relative(workspace.study_folder(study) / own_name),),
+        contract="portable/2",
+        data={"dataset": "synthetic"},
+        inputs={"train": sha256(study)},
+        params={"lr": 0.1, "seed": 0, **(params or {})},
+        parent=parent,
+    )
+    write.write(
+        workspace.root,
+        record,
+        history,
+        digest=sha256(own_name),
+        tables=tables,
+        metrics=metrics,
+        timings=TIMINGS,
+    )

@@ -1,14 +1,21 @@
+import csv
 import io
+import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from rich.console import Console
 from scipy.stats import binomtest
+from synthetic import write_workspace
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.evaluation import comparison
 from refashion.evaluation.predictions import Predictions
+from refashion.runs import listing
 
 
 def answers(correct: np.ndarray) -> Predictions:
@@ -76,22 +83,15 @@ def test_holm_can_take_significance_away() -> None:
     assert three["pairs"]["a vs b"]["better"] is None
 
 
-def test_order_of_the_variants_is_of_no_account(correct: dict) -> None:
-    forth = comparison.compare({name: answers(c) for name, c in correct.items()})
-    back = comparison.compare({name: answers(c) for name, c in reversed(correct.items())})
-    assert str(forth) == str(back)
-
-
 def test_one_variant_needs_no_pairs() -> None:
     result = comparison.compare({"only": answers(np.ones(3, bool))})
     assert result["pairs"] == {}
-    assert comparison.accuracies(result) == [["only", 1.0, result["variants"]["only"]["low"], 1.0]]
     assert len(list(comparison.tables(result))) == 1
 
 
 def test_other_test_set_is_refused() -> None:
     one, other = answers(np.ones(3, bool)), answers(np.ones(4, bool))
-    with pytest.raises(UserError, match="a and b: evaluated on different test sets"):
+    with pytest.raises(UserError, match="a and b: measured on different test sets"):
         comparison.compare({"a": one, "b": other})
 
 
@@ -100,4 +100,69 @@ def test_tables_tell_every_variant_and_pair(result: dict) -> None:
     Console(file=screen, width=80).print(*comparison.tables(result))
     text = screen.getvalue()
     assert all(f"{a} vs {b}" in text for a, b in product(result["variants"], repeat=2) if a < b)
-    assert "may be luck" in text
+    assert "not significant" in text
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return write_workspace(tmp_path_factory.mktemp("workspace"))
+
+
+def test_files_say_what_the_runs_say(workspace: Workspace, tmp_path: Path) -> None:
+    runs = listing.variants(workspace)
+    result = comparison.write(runs, tmp_path)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == result
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == {
+        run.title: {
+            "accuracy": run.metrics["test_accuracy"],
+            "cross_entropy": run.metrics["test_cross_entropy_nats"],
+            "calibration_error": run.metrics["test_expected_calibration_error"],
+        }
+        for run in runs
+    }
+    accuracies = rows(tmp_path / "accuracies.csv")
+    assert {row["variant"]: float(row["accuracy"]) for row in accuracies} == {
+        name: variant["accuracy"] for name, variant in result["variants"].items()
+    }
+    for file, source in (("curves.csv", "history.csv"), ("calibration.csv", "calibration.csv")):
+        for run in runs:
+            shown = [row for row in rows(tmp_path / file) if row["variant"] == run.title]
+            for row, original in zip(shown, run.table(source), strict=True):
+                assert row.items() <= {**original, "variant": run.title}.items()
+
+
+def test_confusion_is_sklearns(workspace: Workspace, tmp_path: Path) -> None:
+    runs = listing.variants(workspace)
+    comparison.write(runs, tmp_path)
+    for run in runs:
+        own = [r for r in rows(tmp_path / "confusion.csv") if r["variant"] == run.title]
+        classes = list(dict.fromkeys(row["actual"] for row in own))
+        expected = sklearn.metrics.confusion_matrix(
+            run.predictions["actual"], run.predictions["predicted"], labels=classes
+        )
+        assert [int(row["images"]) for row in own] == expected.flatten().tolist()
+        assert [row["predicted"] for row in own] == classes * 10
+
+
+def test_files_do_not_depend_on_the_order_of_the_runs(workspace: Workspace, tmp_path: Path) -> None:
+    runs = listing.variants(workspace)
+    comparison.write(runs, tmp_path / "forth")
+    comparison.write(reversed(runs), tmp_path / "back")
+    for file in (tmp_path / "forth").iterdir():
+        assert file.read_bytes() == (tmp_path / "back" / file.name).read_bytes()
+
+
+def test_training_without_validation_leaves_cells_empty(tmp_path: Path) -> None:
+    run = listing.variant(write_workspace(tmp_path), "mlp")
+    run.file("history.csv").write_text("epoch,train_loss,train_accuracy\n1,0.5,0.25\n")
+    comparison.write([run], tmp_path)
+    assert (tmp_path / "curves.csv").read_text().splitlines()[1] == "mlp,1,0.5,,0.25,"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -32,28 +33,30 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_accuracies_are_sklearns(case: Case) -> None:
     logits, labels, _, ours = case
-    assert ours.metrics["accuracy"] == sklearn.metrics.accuracy_score(labels, logits.argmax(1))
+    assert ours.metrics["test_accuracy"] == sklearn.metrics.accuracy_score(labels, logits.argmax(1))
     top2 = sklearn.metrics.top_k_accuracy_score(labels, logits, k=2, labels=range(10))
-    assert ours.metrics["top2_accuracy"] == pytest.approx(top2, abs=1e-15)
-    assert ours.metrics["images"] == len(labels)
+    assert ours.metrics["test_top2_accuracy"] == pytest.approx(top2, abs=1e-15)
+    assert ours.metrics["test_images"] == len(labels)
 
 
 def test_cross_entropy_is_sklearns(case: Case) -> None:
     logits, labels, p, ours = case
     if p.min() > 1e-12:  # beyond, scikit-learn clips
         expected = sklearn.metrics.log_loss(labels, p, labels=range(10))
-        assert ours.metrics["cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
+        assert ours.metrics["test_cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
     log_p = scipy.special.log_softmax(logits, axis=1)
     expected = -log_p[np.arange(len(labels)), labels].mean()
-    assert ours.metrics["cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
-    assert ours.metrics["cross_entropy_bits"] == ours.metrics["cross_entropy_nats"] / math.log(2)
+    assert ours.metrics["test_cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
+    assert ours.metrics["test_cross_entropy_bits"] == ours.metrics[
+        "test_cross_entropy_nats"
+    ] / math.log(2)
 
 
 def test_entropy_is_scipys(case: Case) -> None:
     _, _, p, ours = case
     for unit, base in (("nats", math.e), ("bits", 2)):
         expected = scipy.stats.entropy(p, base=base, axis=1).mean()
-        got = ours.metrics[f"prediction_entropy_{unit}"]
+        got = ours.metrics[f"test_prediction_entropy_{unit}"]
         assert got == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
@@ -70,7 +73,7 @@ def test_calibration_error_is_the_textbooks(case: Case) -> None:
             rows.append((low, high, inside.sum(), *means))
     got = [(b.low, b.high, b.images, b.confidence, b.accuracy) for b in ours.calibration]
     assert np.array(got) == pytest.approx(np.array(rows))
-    assert ours.metrics["expected_calibration_error"] == pytest.approx(error, abs=1e-12)
+    assert ours.metrics["test_expected_calibration_error"] == pytest.approx(error, abs=1e-12)
     assert ours.confidence.numpy() == pytest.approx(confidence)
 
 
@@ -79,10 +82,10 @@ def test_per_class_is_sklearns(case: Case) -> None:
     expected = sklearn.metrics.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=range(10), zero_division=0
     )
-    keys = ("precision", "recall", "f1", "support")
-    got = [[ours.metrics["per_class"][c][key] for c in CLASSES] for key in keys]
-    assert np.array(got) == pytest.approx(np.array(expected), abs=1e-15)
-    assert ours.metrics["macro_f1"] == pytest.approx(expected[2].mean(), abs=1e-15)
+    names, *scores = zip(*map(astuple, ours.per_class), strict=True)
+    assert list(names) == CLASSES
+    assert np.array(scores) == pytest.approx(np.array(expected), abs=1e-15)
+    assert ours.metrics["test_macro_f1"] == pytest.approx(expected[2].mean(), abs=1e-15)
 
 
 def test_confusion_is_sklearns(case: Case) -> None:
@@ -94,10 +97,8 @@ def test_confusion_is_sklearns(case: Case) -> None:
 
 def test_equal_outputs_go_to_the_lower_class() -> None:
     logits = torch.tensor([[0.0, 1, 1, 1], [2, 2, 2, 2], [0.0, -0.0, -1, -1]], dtype=torch.float64)
-    got = [
-        evaluate(logits, torch.full((3,), label), "abcd").metrics["top2_accuracy"] * 3
-        for label in range(4)
-    ]
+    metrics = [evaluate(logits, torch.full((3,), c), "abcd").metrics for c in range(4)]
+    got = [m["test_top2_accuracy"] * 3 for m in metrics]
     assert got == [2, 3, 1, 0]
     labels = torch.zeros(3, dtype=torch.int64)
     assert evaluate(logits, labels, "abcd").predicted.tolist() == [1, 0, 0]
@@ -123,8 +124,8 @@ def test_order_of_the_images_changes_no_bit() -> None:
 def test_certain_and_wrong_is_finite() -> None:
     logits = torch.tensor([[1e4, -1e4]], dtype=torch.float64)
     metrics = evaluate(logits, torch.tensor([1]), "ab").metrics
-    assert metrics["cross_entropy_nats"] == 2e4
-    assert metrics["prediction_entropy_nats"] == 0.0
+    assert metrics["test_cross_entropy_nats"] == 2e4
+    assert metrics["test_prediction_entropy_nats"] == 0.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -1,49 +1,48 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from synthetic import write_workspace
 
 from refashion.base.errors import UserError
 from refashion.evaluation import model
-from refashion.training import digest
+from refashion.runs import listing
+from refashion.runs.run import Run
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> tuple[Path, Path]:
-    """Weights and record of a training of one layer."""
-    tensors = {"layers.0.weight": torch.ones(784, 10), "layers.0.bias": torch.zeros(10)}
-    weights, record = tmp_path / "weights.safetensors", tmp_path / "record.json"
-    save_file(tensors, weights)
-    record.write_text(json.dumps({"outputs": {"weights": digest.weights(tensors)}}))
-    return weights, record
+def run(tmp_path: Path) -> Run:
+    return listing.variant(write_workspace(tmp_path), "mlp")
 
 
-def test_weights_of_the_record_are_read(left: tuple[Path, Path]) -> None:
-    tensors = model.load(*left)
-    assert tensors["layers.0.weight"].sum() == 7840
+def test_weights_of_the_record_are_read(run: Run) -> None:
+    weights = model.load(run)
+    assert weights["layers.0.weight"].shape == (784, 16)
+    assert all(
+        map(torch.equal, weights.values(), load_file(run.file("weights.safetensors")).values())
+    )
 
 
-def test_weights_moved_by_one_ulp_are_refused(left: tuple[Path, Path]) -> None:
-    tensors = model.load(*left)
-    tensors["layers.0.weight"][3, 4] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    save_file(tensors, left[0])
+def test_weights_moved_by_one_ulp_are_refused(run: Run) -> None:
+    file = run.file("weights.safetensors")
+    weights = load_file(file)
+    x = weights["layers.0.weight"]
+    x[3, 4] = torch.nextafter(x[3, 4], torch.tensor(2.0))
+    save_file(weights, file)
     with pytest.raises(UserError, match=r"weights\.safetensors: not the weights that record\.json"):
-        model.load(*left)
+        model.load(run)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_missing_files_are_named(left: tuple[Path, Path], which: int) -> None:
-    left[which].unlink()
-    with pytest.raises(UserError, match=f"{left[which].name}: there is no such file"):
-        model.load(*left)
+@pytest.mark.parametrize("name", ["weights.safetensors", "record.json"])
+def test_missing_files_are_named(run: Run, name: str) -> None:
+    run.file(name).unlink()
+    with pytest.raises(UserError, match=f"mlp: its {name} is missing; run `dvc repro`"):
+        model.load(run)
 
 
-@pytest.mark.parametrize(
-    ("which", "text"), [(0, "abc"), (0, ""), (1, "{"), (1, "{}"), (1, '{"outputs": 3}')]
-)
-def test_damaged_files_are_refused(left: tuple[Path, Path], which: int, text: str) -> None:
-    left[which].write_text(text)
-    with pytest.raises(UserError, match="its files are damaged"):
-        model.load(*left)
+@pytest.mark.parametrize("text", ["abc", ""])
+def test_damaged_weights_are_refused(run: Run, text: str) -> None:
+    run.file("weights.safetensors").write_text(text)
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged \(.*\); delete it"):
+        model.load(run)

@@ -1,88 +1,82 @@
 """All pages of a workspace: linked to each other, and none of what has not run."""
 
 import re
-import shutil
+from html import escape
 from pathlib import Path
 
 import pytest
-import torch
+from synthetic import write_run, write_workspace
 
-from refashion.base import params, paths
 from refashion.base.errors import UserError
-from refashion.base.params.studies import WeightDecayParams
+from refashion.base.workspace import Workspace
 from refashion.reporting import book
-from refashion.studies import arm, weight_decay
-from refashion.tracking import study_figures
+from refashion.studies import k_fold
 
-DECAY = WeightDecayParams(
-    **{"weight_decays": (0.0, 3.0), "train": 6, "test": 8, "inputs": 10, "lr": 0.003},
-    **{"batch_size": 3, "epochs": 2, "seeds": 2},
-)
+MLP = {"mlp": {"hidden": [16], "lr": 0.1}}
 
 
-@pytest.fixture
-def workspace(roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a made-up workspace the running one."""
-    root = shutil.copytree(roots["main"], tmp_path / "checkout")
-    anchor = paths.ROOT
-    for name, path in list(vars(paths).items()):
-        if name.isupper() and name != "MAIN_ROOT":
-            monkeypatch.setattr(paths, name, root / path.relative_to(anchor))
-    found = params.load(paths.PARAMS)
-    monkeypatch.setattr(params, "load", lambda *_: found)
-    paths.COMPARISON.write_text('{"variants": {"mlp": {"accuracy": 0.9}}}')
-    return root
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return write_workspace(tmp_path_factory.mktemp("workspace"), variants=MLP)
 
 
-def run_study() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    arm.save("weight_decay", weight_decay.run(DECAY, 0, "portable", "cpu"))
-    torch.set_num_threads(threads)
-    study_figures.draw.cache_clear()
+@pytest.fixture(scope="module")
+def pages(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All pages, with that of one study that ran in two folds."""
+    for i, name in enumerate(("mlp", "mlp.fold_1", "mlp.fold_2")):
+        metrics = dict.fromkeys(
+            ("train_loss", "train_accuracy", "validation_accuracy"), 0.6 + i / 10
+        )
+        spread = {"validation_accuracy_std": 0.1, "folds": 2}
+        parent = "k_fold/mlp" if i else None
+        own = metrics if i else metrics | spread
+        write_run(workspace, f"k_fold/{name}", [metrics], own, parent=parent)
+    return list(book.write(workspace, tmp_path_factory.mktemp("new") / "folder" / "report.html"))
 
 
-def links(page: Path) -> set[str]:
+def links(page: Path) -> list[str]:
     """Files that a page links to."""
-    return set(re.findall(r'<a href="([^"#]+)"', page.read_text()))
+    return re.findall(r'<a href="([^"#]+)"', page.read_text())
 
 
-@pytest.mark.usefixtures("workspace")
-def test_every_link_leads_to_a_page(tmp_path: Path) -> None:
-    run_study()
-    report = tmp_path / "new folder" / "report.html"
-    pages = list(book.write(report))
-    assert [page.name for page in pages] == [
-        *("report.html", "report-weight_decay.html", "report-explained.html"),
-    ]
-    assert set(report.parent.iterdir()) == set(pages)
-    names = {page.name for page in pages}
+def test_every_link_leads_to_a_page(pages: list[Path]) -> None:
+    names = [page.name for page in pages]
+    assert names == ["report.html", "report-k_fold.html", "report-explained.html"]
+    assert set(pages[0].parent.iterdir()) == set(pages)
     for page in pages:
-        assert links(page) | {page.name} == names
         text = page.read_text()
+        assert links(page) == names
+        assert re.findall(r'<a href="([^"]+)" aria-current="page"', text) == [page.name]
         assert text.count("<h1>") == 1 and "<img " in text
-    explanation = pages[-1].read_text()
-    assert "mlp: the images that it takes for each class" in explanation
+    assert "mlp: the images that it takes for each class" in pages[-1].read_text()
 
 
-@pytest.mark.usefixtures("workspace")
-def test_a_study_that_has_not_run_has_no_page(tmp_path: Path) -> None:
-    pages = list(book.write(tmp_path / "page.htm"))
-    assert [page.name for page in pages] == ["page.htm", "page-explained.htm"]
-    assert links(pages[0]) == {"page-explained.htm"}
+def test_page_of_a_study(pages: list[Path]) -> None:
+    """Folds are in the picture; tables and sections are of what sums them up."""
+    text = pages[1].read_text()
+    assert f"<title>{k_fold.TITLE}</title>" in text
+    assert all(escape(note) in text for note in k_fold.NOTES)
+    assert "<td>0.6000 ± 0.1</td>" in text and "fold_1" not in text
+    assert re.findall('alt="([^"]+)"', text) == [k_fold.TITLE, "mlp: learning curves"]
 
 
-@pytest.mark.usefixtures("workspace")
-def test_pages_are_canonical(tmp_path: Path) -> None:
-    run_study()
-    written = []
-    for _ in range(2):
-        written.append([page.read_bytes() for page in book.write(tmp_path / "report.html")])
-        study_figures.draw.cache_clear()
-    assert written[0] == written[1]
+def test_pages_are_canonical(workspace: Workspace, pages: list[Path], tmp_path: Path) -> None:
+    for page, again in zip(pages, book.write(workspace, tmp_path / "report.html"), strict=True):
+        assert page.read_bytes() == again.read_bytes()
 
 
-@pytest.mark.usefixtures("workspace")
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"name a file that can be written"):
-        next(book.write(tmp_path))
+def test_what_has_not_run_has_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = write_workspace(tmp_path, variants=MLP)
+    (workspace.models / "mlp" / "weights.safetensors").unlink()
+    pages = list(book.write(workspace, tmp_path / "page.htm"))
+    assert [page.name for page in pages] == links(pages[0]) == ["page.htm"]
+    told = capsys.readouterr().err
+    assert told.startswith("softmax and cross-entropy are not explained: ")
+    assert told.count("\n") == 1
+
+
+def test_results_that_are_missing_are_named(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path, variants=MLP)
+    (workspace.evaluation / "mlp" / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"^mlp: its metrics\.json is missing; run `dvc repro`"):
+        next(book.write(workspace, tmp_path / "page.html"))

@@ -3,7 +3,6 @@
 import math
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +11,19 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from refashion.base import paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.pictures import figures
 from refashion.portable import functions
 from refashion.portable import softmax as portable
 from refashion.reporting import explained
-from refashion.reporting.explained import ClassInformation, Explained
-from refashion.tracking import figures
+from refashion.reporting.explained import Explanation
+from refashion.reporting.tables import rows_of
 
 CLASSES = ("sock", "hat", "tie", "scarf")
 
 
-def made_up(n: int = 200, scale: float = 2.0) -> tuple[Tensor, Tensor]:
+def answers(n: int = 200, scale: float = 2.0) -> tuple[Tensor, Tensor]:
     """Logits that never put the last class first, and labels that they are often right about."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, len(CLASSES), n)
@@ -34,36 +34,12 @@ def made_up(n: int = 200, scale: float = 2.0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def classes() -> list[ClassInformation]:
-    return explained._by_class(*made_up(), CLASSES)
-
-
-@pytest.fixture(scope="module")
-def found(classes: list[ClassInformation]) -> Explained:
-    return Explained(
-        variant="mlp",
-        dataset="fashion_mnist",
-        gradient_error=explained._gradient_error(),
-        classes=classes,
-    )
+def explanation() -> Explanation:
+    classes = explained.by_class(*answers(), CLASSES)
+    return Explanation(variant="mlp", gradient_error=explained.gradient_error(), classes=classes)
 
 
 # --- the loss ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("logits", "naive", "stable"),
-    [
-        ([1000.0, 0.0], math.nan, 0.0),
-        ([0.0, 1000.0], math.inf, 1000.0),
-        ([-1000.0, -1000.0], math.nan, math.log(2)),
-    ],
-)
-def test_the_definition_overflows(logits: list[float], naive: float, stable: float) -> None:
-    o = torch.tensor([logits], dtype=torch.float64)
-    np.testing.assert_equal(float(explained.naive(o)[0]), naive)
-    loss, _ = portable.cross_entropy(o, torch.tensor([0]))
-    assert float(loss) == pytest.approx(stable)
 
 
 def test_small_logits_need_no_care() -> None:
@@ -76,14 +52,15 @@ def test_small_logits_need_no_care() -> None:
 
 
 def test_the_gradient_is_softmax_less_truth() -> None:
-    assert 0 <= explained._gradient_error() < 1e-9
+    assert 0 <= explained.gradient_error() < 1e-9
 
 
 # --- what a model tells -----------------------------------------------------------------------
 
 
-def test_information_by_class(classes: list[ClassInformation]) -> None:
-    logits, labels = (tensor.numpy() for tensor in made_up())
+def test_information_by_class(explanation: Explanation) -> None:
+    classes = explanation.classes
+    logits, labels = (tensor.numpy() for tensor in answers())
     predicted = logits.argmax(1)
     assert [c.name for c in classes] == list(CLASSES[:3])  # nothing is taken for a scarf
     for i, c in enumerate(classes):
@@ -93,7 +70,7 @@ def test_information_by_class(classes: list[ClassInformation]) -> None:
         assert c.entropy == pytest.approx(entropy(p), rel=1e-9)
         assert c.divergence == pytest.approx(entropy(p, q), rel=1e-6)
         assert c.cross_entropy == pytest.approx(entropy(p) + entropy(p, q), rel=1e-6)
-        assert c.doubt == pytest.approx(entropy(own, axis=1).mean(), rel=1e-9)
+        assert c.image_entropy == pytest.approx(entropy(own, axis=1).mean(), rel=1e-9)
         assert c.divergence == c.cross_entropy - c.entropy >= 0
     assert sum(c.images for c in classes) == 200
 
@@ -101,23 +78,25 @@ def test_information_by_class(classes: list[ClassInformation]) -> None:
 def test_a_sure_model_that_is_right_tells_all() -> None:
     labels = torch.arange(3).repeat(5)
     sure = torch.eye(3, dtype=torch.float64)[labels] * 900
-    (first, *_) = explained._by_class(sure, labels, "abc")
-    assert (first.images, first.entropy, first.cross_entropy, first.doubt) == (5, 0, 0, 0)
+    (first, *_) = explained.by_class(sure, labels, "abc")
+    assert (first.images, first.entropy, first.cross_entropy, first.image_entropy) == (5, 0, 0, 0)
 
 
 def test_sums_do_not_depend_on_their_order_or_the_version_of_python() -> None:
     p = torch.arange(1, 20, dtype=torch.float64) / 190
     q = p.flip(0)
     expected = -float(sum(map(Fraction, (p * functions.log(q)).tolist())))
-    assert explained._information(p, q) == explained._information(q.flip(0), p.flip(0)) == expected
-    assert explained._information(q, p) == expected
+    assert (
+        explained.cross_entropy(p, q) == explained.cross_entropy(q.flip(0), p.flip(0)) == expected
+    )
+    assert explained.cross_entropy(q, p) == expected
 
 
 def test_a_model_that_knows_nothing() -> None:
     """Every image is taken for the first class, with the same probability of each."""
     labels = torch.arange(8) % 4
-    (one,) = explained._by_class(torch.zeros(8, 4, dtype=torch.float64), labels, CLASSES)
-    for value in (one.entropy, one.cross_entropy, one.doubt):
+    (one,) = explained.by_class(torch.zeros(8, 4, dtype=torch.float64), labels, CLASSES)
+    for value in (one.entropy, one.cross_entropy, one.image_entropy):
         assert value == pytest.approx(math.log(4))
     assert one.divergence == pytest.approx(0, abs=1e-12)
 
@@ -125,64 +104,37 @@ def test_a_model_that_knows_nothing() -> None:
 # --- tables and pictures ----------------------------------------------------------------------
 
 
-def test_tables(found: Explained) -> None:
-    *_, gradient, table = explained.tables(found)
-    assert list(gradient.columns[1].cells) == [f"{found.gradient_error:.1e}"]
-    names, images, *columns = (list(column.cells) for column in table.columns)
-    assert names == [c.name for c in found.classes]
-    assert images == [str(c.images) for c in found.classes]
-    told = [(c.entropy, c.cross_entropy, c.divergence, c.doubt) for c in found.classes]
-    for values, cells in zip(zip(*told, strict=True), columns, strict=True):
-        for value, cell in zip(values, cells, strict=True):
+def test_tables(explanation: Explanation) -> None:
+    shift, overflow, gradient, information = map(rows_of, explained.tables(explanation))
+    assert [row[0] for row in shift[1:3]] == ["1, 2, 3", "101, 102, 103"]
+    assert [row[1] for row in shift[1:3]] == ["0.0900, 0.2447, 0.6652"] * 2
+    assert [row[1:] for row in overflow[2:]] == [
+        *(["nan", "0"], ["inf", "1000"], ["nan", "0.693147"]),
+    ]
+    assert gradient[1][1] == f"{explanation.gradient_error:.1e}"
+    for (name, images, *cells), c in zip(information[1:], explanation.classes, strict=True):
+        assert (name, images) == (c.name, str(c.images))
+        values = (c.entropy, c.cross_entropy, c.divergence, c.image_entropy)
+        for cell, value in zip(cells, values, strict=True):
             nats, bits = map(float, re.fullmatch(r"(-?[\d.]+) \((-?[\d.]+)\)", cell).groups())
             assert nats == pytest.approx(value, abs=6e-5)
             assert bits == pytest.approx(value / math.log(2), abs=6e-5)
 
 
-def test_softmax_forgets_a_shift(found: Explained) -> None:
-    first, overflow, *_ = explained.tables(found)
-    logits, values = (list(column.cells) for column in first.columns)
-    assert values[0] == values[1] == "0.0900, 0.2447, 0.6652"
-    assert logits[:2] == ["1, 2, 3", "101, 102, 103"]
-    naive, stable = (list(column.cells) for column in overflow.columns[1:])
-    assert naive[1:] == ["nan", "inf", "nan"]
-    assert stable[1:] == ["0", "1000", "0.693147"]
-
-
-def test_picture(found: Explained) -> None:
-    picture = explained.picture(found)
+def test_picture(explanation: Explanation) -> None:
+    picture = explained.picture(explanation)
     assert [axes.get_title() for axes in picture.axes][2] == "mlp: images taken for a class"
     assert figures.png(picture).startswith(b"\x89PNG")
 
 
-# --- of a workspace ---------------------------------------------------------------------------
+def test_a_model_of_the_workspace(workspaces: dict[str, Workspace]) -> None:
+    explanation = explained.explain(workspaces["main"], "mlp")
+    assert explanation.variant == "mlp"
+    assert sum(c.images for c in explanation.classes) == 60
+    assert all(c.divergence >= 0 for c in explanation.classes)
+    assert explained.explain(workspaces["main"], "mlp") == explanation
 
 
-@pytest.fixture
-def workspace(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = roots["main"]
-    monkeypatch.setattr(paths, "PARAMS", root / "params.yaml")
-    monkeypatch.setattr(paths, "MODELS", root / "models")
-    monkeypatch.setattr(paths, "TEST", root / "data/prepared/test")
-    return root
-
-
-@pytest.mark.usefixtures("workspace")
-def test_a_model_of_the_workspace() -> None:
-    found = explained.explain("mlp")
-    assert (found.variant, found.dataset) == ("mlp", "fashion_mnist")
-    assert sum(c.images for c in found.classes) == 60
-    assert all(c.divergence >= 0 for c in found.classes)
-    assert explained.explain("mlp") == found
-
-
-@pytest.mark.usefixtures("workspace")
-def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variant_that_is_not_there_is_told(workspaces: dict[str, Workspace]) -> None:
     with pytest.raises(UserError, match=r"variant 'mlq' is not in params\.yaml"):
-        explained.explain("mlq")
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"images\.npy: is missing"):
-        patch.setattr(paths, "TEST", tmp_path / "nothing")
-        explained.explain("mlp")
-    monkeypatch.setattr(paths, "MODELS", tmp_path)
-    with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
-        explained.explain("mlp")
+        explained.explain(workspaces["main"], "mlq")

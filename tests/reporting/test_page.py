@@ -3,34 +3,38 @@
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from synthetic import write_evaluation, write_workspace
 
-from refashion.base import paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.pictures.figures import blank
 from refashion.reporting import page, side_by_side
-from refashion.tracking.results import Results
+from refashion.runs import listing
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-PICTURES = ["learning curves", "confusion matrix", "calibration", "most confident mistakes"]
+PICTURES = [
+    *("learning curves", "calibration", "confusion matrix"),
+    *("confident mistakes", "predictions", "first layer"),
+]
 
 
-def write(root: Path, path: Path, *variants: str) -> str:
-    page.write(side_by_side.of([Results(root=root, variant=v) for v in variants]), path)
+def write(path: Path, workspace: Workspace, *variants: str, test: Path | None = None) -> str:
+    runs = [listing.variant(workspace, variant) for variant in variants]
+    page.write(path, page.of(side_by_side.of(runs), test or workspace.test))
     return path.read_text()
 
 
 @pytest.fixture(scope="module")
-def written(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(workspaces: dict[str, Workspace], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the page of two variants."""
     path = tmp_path_factory.mktemp("page") / "new folder" / "report.html"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "TEST", roots["main"] / "data/prepared/test")
-        write(roots["main"], path, "mlp", "softmax")
+    write(path, workspaces["main"], "mlp", "softmax")
     return path
 
 
@@ -40,49 +44,65 @@ def alts(text: str) -> list[str]:
 
 def test_page_holds_every_table_and_picture(written: Path) -> None:
     text = written.read_text()
-    assert alts(text) == [
-        f"{v} on fashion_mnist: {p}" for v in ("mlp", "softmax") for p in PICTURES
-    ]
-    for title in ("Settings that differ", "Test accuracy", "Which is better"):
+    assert alts(text) == [f"{v}: {p}" for v in ("mlp", "softmax") for p in PICTURES]
+    for title in ("Settings that differ", "Test accuracy", "Metrics", "Which is better"):
         assert f"<h2>{title}" in text
     assert "mlp vs softmax" in text
-    assert "$" not in text
+    assert "{{" not in text and "{%" not in text
 
 
 def test_page_needs_nothing_from_elsewhere(written: Path) -> None:
     text = written.read_text()
     assert "<script" not in text and "http" not in text and "@import" not in text
-    assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:", "#run-"}
+    assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:", "#sect"}
 
 
-@pytest.mark.usefixtures("images")
-def test_page_is_canonical(written: Path, roots: dict[str, Path]) -> None:
-    again = write(roots["main"], written.with_name("again.html"), "softmax", "mlp")
+def test_page_is_canonical(written: Path, workspaces: dict[str, Workspace]) -> None:
+    again = write(written.with_name("again.html"), workspaces["main"], "softmax", "mlp")
     assert again == written.read_text()
 
 
-def test_images_of_another_test_set_are_left_out(
-    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_hostile_text_is_escaped(workspaces: dict[str, Workspace], tmp_path: Path) -> None:
+    """Names of runs, settings and notes come from files that anybody may have written."""
+    hostile = "<script>\"'&{{ 7 * 7 }}"
+    comparison = side_by_side.of([listing.variant(workspaces["main"], "mlp")])
+    comparison = replace(
+        comparison,
+        runs={hostile: comparison.runs["mlp"]},
+        ids={hostile: hostile},
+        settings={hostile: {hostile: hostile}},
+        notes=[hostile],
+    )
+    path = tmp_path / "page.html"
+    figures = {hostile: blank(2, 1, "")}
+    shown = page.of(comparison, tmp_path, title=hostile, figures=figures)
+    page.write(path, shown, {f"{hostile}.html": hostile})
+    text = path.read_text()
+    assert "<script" not in text and "49" not in re.sub('base64,[^"]*|[0-9a-f]{64}', "", text)
+    escaped = "&lt;script&gt;&#34;&#39;&amp;{{ 7 * 7 }}"
+    assert hostile not in text and text.count(escaped) > 12
+    assert f'<th scope="col">{escaped}</th>' in text and f"<td>{escaped}</td>" in text
+
+
+def test_images_of_another_test_set_are_told(
+    workspaces: dict[str, Workspace], tmp_path: Path
 ) -> None:
-    for folder in (roots["main"] / "data/prepared/train", tmp_path):  # another set, and none
-        monkeypatch.setattr(paths, "TEST", folder)
-        text = write(roots["main"], tmp_path / "page.html", "mlp")
-        assert alts(text) == [f"mlp on fashion_mnist: {p}" for p in PICTURES[:3]]
-        assert "Its most confident mistakes are not shown: the test images of this" in text
+    text = write(tmp_path / "page.html", workspaces["main"], "mlp", test=tmp_path)
+    assert alts(text) == [f"mlp: {p}" for p in [*PICTURES[:3], PICTURES[5]]]
+    assert "Its predictions are not shown in pictures: the test images of this" in text
 
 
-@pytest.mark.usefixtures("images")
-def test_no_mistake_is_told(made_up: SimpleNamespace, tmp_path: Path) -> None:
-    made_up.write_results(tmp_path)
-    made_up.write_evaluation(tmp_path, "mlp", wrong=0)
-    text = write(tmp_path, tmp_path / "page.html", "mlp")
-    assert len(alts(text)) == 3
+def test_no_mistake_is_told(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    write_evaluation(workspace, "mlp", wrong=0)
+    text = write(tmp_path / "page.html", workspace, "mlp")
+    assert len(alts(text)) == 5
     assert "It makes no mistake on the test set." in text
 
 
-def test_page_that_cannot_be_written(roots: dict[str, Path], tmp_path: Path) -> None:
+def test_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name a file that can be written"):
-        write(roots["main"], tmp_path, "mlp")
+        page.write(tmp_path, page.Page(title="", notes=[], tables=[], sections=[]))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +125,7 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
     shown.on("request", lambda request: asked.append(request.url))
     shown.goto(written.as_uri())
     widths = shown.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 8 and min(widths) > 300
+    assert len(widths) == 12 and min(widths) > 300
     assert shown.evaluate("document.documentElement.scrollWidth") == width
     red, *_ = re.findall(r"\d+", shown.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert (int(red) < 50) == (scheme == "dark")

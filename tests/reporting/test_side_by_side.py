@@ -1,41 +1,42 @@
-"""What is told of trainings side by side is what they left."""
+"""What is told of runs side by side is what they left."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from synthetic import write_study, write_workspace
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.reporting import side_by_side
 from refashion.reporting.side_by_side import Comparison
-from refashion.tracking import runs, store
-from refashion.tracking.results import Results
+from refashion.runs import listing
+from refashion.tracking import published, store
 
 
-def of(roots: Mapping[str, Path], *sides: str) -> Comparison:
+def of(workspaces: Mapping[str, Workspace], *names: str) -> Comparison:
     """Set side by side what is named as workspace and variant."""
-    split = [side.rsplit(" ", 1) for side in sides]
-    return side_by_side.of([Results(root=roots[root], variant=variant) for root, variant in split])
+    split = [name.rsplit(" ", 1) for name in names]
+    return side_by_side.of(listing.variant(workspaces[where], variant) for where, variant in split)
 
 
-def test_variants_of_one_workspace(roots: dict[str, Path]) -> None:
-    found = of(roots, "main softmax", "main mlp", "main dropout")
-    assert list(found.sides) == ["dropout", "mlp", "softmax"]
-    assert found.dataset == "fashion_mnist"
-    assert set(found.apart) == {"hidden", "dropout", "lr"}
-    told = found.as_dict()
-    assert told["runs"]["dropout"]["settings"]["hidden"] == [256, 256]
-    assert told["runs"]["mlp"]["metrics"]["accuracy"] == pytest.approx(51 / 60)
+def test_variants_of_one_workspace(workspaces: dict[str, Workspace]) -> None:
+    comparison = of(workspaces, "main softmax", "main mlp", "main dropout")
+    assert list(comparison.runs) == ["dropout", "mlp", "softmax"]
+    assert comparison.dataset == "fashion_mnist"
+    told = comparison.as_dict()
+    assert told["runs"]["dropout"]["settings"] == {"hidden": [256, 256], "lr": 0.5}
+    assert told["runs"]["mlp"]["run"] == "mlp"
+    assert told["runs"]["mlp"]["metrics"]["test_accuracy"] == pytest.approx(51 / 60)
     interval = binomtest(51, 60).proportion_ci(method="wilson")
     assert told["runs"]["mlp"]["accuracy_interval"] == pytest.approx(list(interval))
     assert (told["seeds"], told["notes"]) == ({}, [])
 
 
-def test_pairs_are_tested(roots: dict[str, Path]) -> None:
-    pairs = of(roots, "main softmax", "main mlp", "seed 2 mlp").as_dict()["pairs"]
+def test_pairs_are_tested(workspaces: dict[str, Workspace]) -> None:
+    pairs = of(workspaces, "main softmax", "main mlp", "seed 2 mlp").as_dict()["pairs"]
     first, *others = pairs
     assert first == "mlp seed=0 vs mlp seed=2"
     assert others == ["mlp seed=0 vs softmax", "mlp seed=2 vs softmax"]
@@ -45,9 +46,9 @@ def test_pairs_are_tested(roots: dict[str, Path]) -> None:
     assert (pair["p_holm"], pair["better"]) == (3 * pair["p_value"], "mlp seed=0")
 
 
-def test_names_tell_what_sets_namesakes_apart(roots: dict[str, Path]) -> None:
-    found = of(roots, "main mlp", "seed 1 mlp", "lr 0.2 mlp", "main softmax")
-    assert list(found.sides) == [
+def test_names_tell_what_sets_namesakes_apart(workspaces: dict[str, Workspace]) -> None:
+    comparison = of(workspaces, "main mlp", "seed 1 mlp", "lr 0.2 mlp", "main softmax")
+    assert list(comparison.runs) == [
         "mlp lr=0.1 seed=0",
         "mlp lr=0.1 seed=1",
         "mlp lr=0.2 seed=0",
@@ -55,53 +56,67 @@ def test_names_tell_what_sets_namesakes_apart(roots: dict[str, Path]) -> None:
     ]
 
 
-def test_runs_that_differ_in_seed_alone_are_summed_up(roots: dict[str, Path]) -> None:
-    sides = ("seed 2 mlp", "main mlp", "lr 0.2 mlp", "seed 1 mlp", "main dropout")
-    found = of(roots, *sides)
-    ((name, group),) = found.seeds.items()
+def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Workspace]) -> None:
+    names = ("seed 2 mlp", "main mlp", "lr 0.2 mlp", "seed 1 mlp", "main dropout")
+    comparison = of(workspaces, *names)
+    ((name, group),) = comparison.seeds.items()
     assert (name, group.seeds) == ("mlp", [0, 1, 2])
     accuracies = np.array([51, 48, 42]) / 60
-    assert group.mean["accuracy"] == pytest.approx(accuracies.mean())
-    assert group.standard_deviation["accuracy"] == pytest.approx(accuracies.std(ddof=1))
-    assert group.mean["macro_f1"] == 0.85
-    assert of(roots, *reversed(sides)).as_dict() == found.as_dict()
+    assert group.metrics["test_accuracy"] == pytest.approx(accuracies.mean())
+    assert group.metrics["test_accuracy_std"] == pytest.approx(accuracies.std(ddof=1))
+    assert group.metrics["test_macro_f1"] == 0.85
+    assert of(workspaces, *reversed(names)).as_dict() == comparison.as_dict()
 
 
-def test_groups_are_named_like_runs(roots: dict[str, Path]) -> None:
-    found = of(roots, "main softmax", "seed 1 softmax", "main mlp", "seed 1 mlp")
-    assert list(found.seeds) == ["mlp", "softmax"]
-
-
-def test_one_training_alone(roots: dict[str, Path]) -> None:
-    found = of(roots, "main mlp")
-    assert list(found.sides) == ["mlp"]
-    assert (found.apart, found.seeds, found.tested["pairs"]) == ([], {}, {})
+def test_one_run_alone(workspaces: dict[str, Workspace]) -> None:
+    comparison = of(workspaces, "main mlp")
+    assert list(comparison.runs) == ["mlp"]
+    assert (comparison.settings, comparison.seeds) == ({"mlp": {}}, {})
+    assert comparison.tests["pairs"] == {}
 
 
 def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
-    ids: dict[str, str], tmp_path: Path
+    workspaces: dict[str, Workspace], ids: dict[str, str], tmp_path: Path
 ) -> None:
     chosen = [ids["main mlp"], ids["seed 1 mlp"], ids["diverged mlp"]]
-    with store.connect(reading=True) as there:
-        found = side_by_side.of(
-            runs.read(there.client.get_run(run_id), tmp_path / run_id, there) for run_id in chosen
-        )
+    with store.connect(workspaces["main"], reading=True) as connected:
+        runs = {
+            published.read(
+                connected.client.get_run(run_id), tmp_path / run_id, connected
+            ).run: run_id
+            for run_id in chosen
+        }
+    comparison = side_by_side.of(runs, runs)
     same = sorted(f"mlp {run_id[:8]}" for run_id in (chosen[0], chosen[2]))
-    assert list(found.sides) == sorted([*same, "mlp seed=1"])
-    assert found.seeds == {}
-    (note,) = found.notes
-    assert note.startswith(f"{same[0]} and {same[1]}: the same settings, data and seed came out")
+    assert list(comparison.runs) == sorted([*same, "mlp seed=1"])
+    assert set(comparison.ids.values()) == set(chosen)
+    assert comparison.seeds == {}
+    (note,) = comparison.notes
+    assert note.startswith(f"{same[0]} and {same[1]}: the same settings, data and seed gave")
+
+
+def test_runs_of_a_study_are_compared_like_any_other(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_study(workspace, "weight_decay", "decay_0", "decay_3")
+    comparison = side_by_side.of(listing.of_study(workspace, "weight_decay"))
+    assert comparison.settings == {
+        "decay_0": {"weight_decay": 0.0},
+        "decay_3": {"weight_decay": 1.0},
+    }
+    told = comparison.as_dict()
+    assert told["runs"]["decay_3"]["run"] == "weight_decay/decay_3"
+    assert told["runs"]["decay_3"]["metrics"]["l2_std"] == 0.1
+    assert (told["runs"]["decay_3"]["accuracy_interval"], told["pairs"]) == (None, {})
 
 
 def test_what_cannot_be_compared_is_refused(
-    roots: dict[str, Path], made_up: SimpleNamespace, tmp_path: Path
+    workspaces: dict[str, Workspace], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"different data sets, fashion_mnist and mnist; choose"):
-        of(roots, "main mlp", "mnist softmax")
-    made_up.write_results(tmp_path)
+        of(workspaces, "main mlp", "mnist softmax")
+    other = write_workspace(tmp_path)
     file = tmp_path / "reports/evaluation/mlp/predictions.csv"
     *lines, _ = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines))
-    other = {**roots, "other": tmp_path}
     with pytest.raises(UserError, match="mlp and softmax: measured on different test sets; choose"):
-        of(other, "main softmax", "other mlp")
+        of({**workspaces, "other": other}, "main softmax", "other mlp")

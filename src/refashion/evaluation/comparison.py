@@ -1,17 +1,32 @@
-"""All variants side by side, and every pair put to the test."""
+"""Variants side by side: accuracies with intervals, and a test of every pair."""
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
+from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.evaluation import predictions as answers
 from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm, mcnemar, wilson
+from refashion.runs.run import Run
 
 SIGNIFICANCE = 0.05
+
+METRICS = {
+    "accuracy": "test_accuracy",
+    "cross_entropy": "test_cross_entropy_nats",
+    "calibration_error": "test_expected_calibration_error",
+}
+"""What DVC compares variants by, and the metrics of a run that it stands for."""
+
+CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
+CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
 
 
 def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
@@ -26,10 +41,10 @@ def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     -------
     dict
         ``variants``: name to ``accuracy`` with its 95 % Wilson interval ``low`` to ``high``,
-        ``correct`` and ``images``. ``pairs``: "a vs b", in alphabetical order, to the images
-        that ``only_first`` or ``only_second`` gets right, the exact McNemar ``p_value``,
-        ``p_holm``, adjusted for the number of pairs, and ``better``, the variant that is better
-        at an adjusted 5 %, or None.
+        ``correct`` and ``images``. ``pairs``: "a vs b", in alphabetical order, to the number of
+        images that are correct only in the first, ``only_first``, or only in the second,
+        ``only_second``; the exact McNemar ``p_value``; ``p_holm``, adjusted for the number of
+        pairs; and ``better``, the variant that is better at an adjusted 5 %, or None.
 
     Raises
     ------
@@ -40,8 +55,8 @@ def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     for name in names[1:]:
         if predictions[name].actual != predictions[names[0]].actual:
             raise UserError(
-                f"{names[0]} and {name}: evaluated on different test sets; run `dvc repro` "
-                "to evaluate both on the present one"
+                f"{names[0]} and {name}: measured on different test sets; choose runs that were "
+                "measured on the same, or run `dvc repro` to measure both on the present one"
             )
     correct = {name: predictions[name].correct for name in names}
     variants = {}
@@ -85,16 +100,62 @@ def _pairs(correct: Mapping[str, list[bool]]) -> dict[str, dict[str, Any]]:
     return pairs
 
 
-def accuracies(comparison: Mapping[str, Any]) -> list[list[Any]]:
-    """Rows of variant, accuracy, low and high, in alphabetical order."""
-    return [
-        [name, v["accuracy"], v["low"], v["high"]] for name, v in comparison["variants"].items()
-    ]
+def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
+    """Compare runs, and write what DVC shows of all of them side by side.
+
+    Parameters
+    ----------
+    runs : iterable of Run
+        Each with its history and all that its evaluation measured; named by their titles.
+    folder : Path
+        For ``metrics.json``, ``comparison.json``, ``accuracies.csv``, ``curves.csv``,
+        ``calibration.csv`` and ``confusion.csv`` (all pairs of classes, those of no image too).
+
+    Returns
+    -------
+    dict
+        As `compare` gives it.
+
+    Raises
+    ------
+    UserError
+        If a file of a run is missing, or as `compare`.
+    """
+    by_name = {run.title: run for run in sorted(runs, key=lambda run: run.title)}
+    predictions = {name: answers.read(run.file("predictions.csv")) for name, run in by_name.items()}
+    result = compare(predictions)
+    files.write_json(folder / "comparison.json", result)
+    metrics = {
+        name: {short: run.metrics[metric] for short, metric in METRICS.items()}
+        for name, run in by_name.items()
+    }
+    files.write_json(folder / "metrics.json", metrics)
+    bounds = ["accuracy", "low", "high"]
+    accuracies = [[name, *(v[b] for b in bounds)] for name, v in result["variants"].items()]
+    files.write_csv(folder / "accuracies.csv", ["variant", *bounds], accuracies)
+    for file, source, columns in (
+        ("curves.csv", "history.csv", CURVES),
+        ("calibration.csv", "calibration.csv", CALIBRATION),
+    ):
+        rows = [
+            [name, *(row.get(column, "") for column in columns)]
+            for name, run in by_name.items()
+            for row in run.table(source)
+        ]
+        files.write_csv(folder / file, ["variant", *columns], rows)
+    confusion = []
+    for name, run in by_name.items():
+        images = Counter(zip(predictions[name].actual, predictions[name].predicted, strict=True))
+        classes = [row["class"] for row in run.table("per_class.csv")]
+        confusion += [[name, a, p, images[a, p]] for a in classes for p in classes]
+    header = ["variant", "actual", "predicted", "images"]
+    files.write_csv(folder / "confusion.csv", header, confusion)
+    return result
 
 
 def tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
-    """Lay the comparison out for a terminal: accuracies, then pairs where there are any."""
-    table = Table("variant", "test accuracy", "95 % interval", "correct")
+    """Lay the comparison out: accuracies, then pairs where there are any."""
+    table = Table("run", "accuracy", "95 % interval", "correct", title="Test accuracy")
     for name, v in comparison["variants"].items():
         interval = f"{v['low']:.4f} to {v['high']:.4f}"
         count = f"{v['correct']:,} of {v['images']:,}"
@@ -102,9 +163,13 @@ def tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
     yield table
     if not comparison["pairs"]:
         return
-    table = Table("pair", "only one is right", "p, McNemar", "p, Holm", "better")
+    table = Table(
+        *(Column("pair", no_wrap=True), "correct only in the first / only in the second"),
+        *("p, McNemar", "p, Holm", Column("better", no_wrap=True)),
+        title="Which is better: exact McNemar tests with Holm's correction",
+    )
     for name, pair in comparison["pairs"].items():
-        discordant = f"{pair['only_first']:,} : {pair['only_second']:,}"
-        better = pair["better"] or "may be luck"
-        table.add_row(name, discordant, f"{pair['p_value']:.2g}", f"{pair['p_holm']:.2g}", better)
+        counts = f"{pair['only_first']:,} / {pair['only_second']:,}"
+        p_values = (f"{pair['p_value']:.2g}", f"{pair['p_holm']:.2g}")
+        table.add_row(name, counts, *p_values, pair["better"] or "not significant")
     yield table

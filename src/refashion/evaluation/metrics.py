@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +24,11 @@ class Bin:
     """The test images whose confidence lies in one interval."""
 
     low: float
-    """Confidences are above this."""
-
     high: float
-    """Confidences are at most this."""
+    """Confidences are above ``low``, and at most this."""
 
     images: int
-    """How many images the bin holds, at least 1."""
+    """At least 1."""
 
     confidence: float
     """Mean confidence of the images."""
@@ -41,11 +38,26 @@ class Bin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScores:
+    """How well one class is told from the others; shares are 0 where they are undefined."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Images of this class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What a model does on a test set of n images and k classes."""
 
-    metrics: dict[str, Any]
-    """Numbers by name, ready for JSON; ``per_class`` holds a mapping by class name."""
+    metrics: dict[str, float]
+    """Numbers by name, as `evaluate` lists them."""
+
+    per_class: tuple[ClassScores, ...]
+    """Scores of every class, in the order of the labels."""
 
     predicted: Tensor
     """Most probable class of every image, int64 [n]; of equals, the lower index."""
@@ -75,11 +87,11 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     Returns
     -------
     Evaluation
-        Its ``metrics``: ``accuracy``; ``top2_accuracy``; ``macro_f1``; ``images``;
-        ``per_class`` with ``precision``, ``recall``, ``f1`` (0 where undefined) and ``support``;
-        ``cross_entropy_*`` and ``prediction_entropy_*``, means over the images in ``nats`` and
-        ``bits``; ``expected_calibration_error`` over 15 equal bins of confidence
-        (Guo et al. 2017, arXiv 1706.04599).
+        Its ``metrics``: ``test_accuracy``; ``test_top2_accuracy``; ``test_macro_f1``, the mean F1
+        of the classes; ``test_images``; ``test_cross_entropy_*`` and
+        ``test_prediction_entropy_*``, means over the images in ``nats`` and ``bits``;
+        ``test_expected_calibration_error`` over 15 equal bins of confidence (Guo et al. 2017,
+        arXiv 1706.04599).
 
     Raises
     ------
@@ -113,19 +125,19 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     entropy = math.fsum((-probabilities * log_probabilities).flatten().tolist()) / n
     per_class, macro_f1 = _per_class(confusion.tolist(), classes)
     metrics = {
-        "accuracy": int(correct.sum()) / n,
-        "top2_accuracy": int((_rank(logits, labels) < 2).sum()) / n,
-        "cross_entropy_nats": cross_entropy,
-        "cross_entropy_bits": cross_entropy / functions.LN2,
-        "prediction_entropy_nats": entropy,
-        "prediction_entropy_bits": entropy / functions.LN2,
-        "expected_calibration_error": _calibration_error(calibration),
-        "macro_f1": macro_f1,
-        "images": n,
-        "per_class": per_class,
+        "test_accuracy": int(correct.sum()) / n,
+        "test_top2_accuracy": int((_rank(logits, labels) < 2).sum()) / n,
+        "test_macro_f1": macro_f1,
+        "test_cross_entropy_nats": cross_entropy,
+        "test_cross_entropy_bits": cross_entropy / functions.LN2,
+        "test_prediction_entropy_nats": entropy,
+        "test_prediction_entropy_bits": entropy / functions.LN2,
+        "test_expected_calibration_error": _calibration_error(calibration),
+        "test_images": n,
     }
     return Evaluation(
         metrics=metrics,
+        per_class=per_class,
         predicted=predicted,
         confidence=confidence,
         confusion=confusion,
@@ -173,21 +185,22 @@ def _calibration_error(bins: Sequence[Bin]) -> float:
 
 def _per_class(
     confusion: list[list[int]], classes: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], float]:
-    """Precision, recall, F1 and support by class, and the mean of the exact F1s."""
-    per_class: dict[str, dict[str, float]] = {}
-    total_f1 = Fraction(0)
+) -> tuple[tuple[ClassScores, ...], float]:
+    """Scores of every class, and the mean of the exact F1s."""
+    scores, f1s = [], []
     for i, name in enumerate(classes):
         hits, support, claimed = confusion[i][i], sum(confusion[i]), sum(r[i] for r in confusion)
-        f1 = _share(2 * hits, support + claimed)
-        total_f1 += f1
-        per_class[name] = {
-            "precision": float(_share(hits, claimed)),
-            "recall": float(_share(hits, support)),
-            "f1": float(f1),
-            "support": support,
-        }
-    return per_class, float(total_f1 / len(classes))
+        f1s.append(_share(2 * hits, support + claimed))
+        scores.append(
+            ClassScores(
+                name=name,
+                precision=float(_share(hits, claimed)),
+                recall=float(_share(hits, support)),
+                f1=float(f1s[-1]),
+                support=support,
+            )
+        )
+    return tuple(scores), float(sum(f1s, Fraction(0)) / len(classes))
 
 
 def _share(part: int, whole: int) -> Fraction:

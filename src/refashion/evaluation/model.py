@@ -1,37 +1,32 @@
-"""A trained model, read back from what its training left."""
-
-import json
-from pathlib import Path
+"""A trained model, read back from the run that left it."""
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from refashion.base.errors import UserError
+from refashion.runs.run import WEIGHTS, Run
 from refashion.training import digest
 from refashion.training.initial import Weights
 
 
-def load(weights: Path, record: Path) -> Weights:
-    """Read the weights of a training, and make sure that they are the ones of its record.
+def load(run: Run) -> Weights:
+    """Read the weights of a run, and make sure that they are the ones its record promises.
 
     Raises
     ------
     UserError
-        If a file is missing or damaged, or if the two do not belong together.
+        If a file is missing or damaged, or if the weights are not those of the record.
     """
-    for path in (weights, record):
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file; run `dvc repro`")
+    file = run.file(WEIGHTS)
     try:
-        tensors = load_file(weights)
-        promised = json.loads(record.read_text(encoding="utf-8"))["outputs"]["weights"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        weights = load_file(file)
+    except (SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{weights.parent}: its files are damaged ({reason}); delete them and run `dvc repro`"
+            f"{file}: damaged ({reason}); delete it and run `dvc repro` to make it again"
         ) from None
-    if digest.weights(tensors) != promised:
+    if digest.weights(weights) != run.record.outputs["weights"]:
         raise UserError(
-            f"{weights}: not the weights that {record.name} tells of; delete it and run `dvc repro`"
+            f"{file}: not the weights that record.json promises; delete it and run `dvc repro`"
         )
-    return tensors
+    return weights

@@ -1,4 +1,4 @@
-"""What a model said about every test image, as a file that people and DVC's plots can read."""
+"""Predictions for every test image, in a file that people and DVC's plots can read."""
 
 import csv
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def write(
 
 
 def read(path: Path) -> Predictions:
-    """Read what ``write`` wrote.
+    """Read what `write` wrote.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Trainings side by side, on a terminal or as a page."""
+"""Runs side by side, on a terminal or as a page."""

@@ -2,18 +2,18 @@
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-from refashion.base import params, paths
 from refashion.base.errors import UserError
-from refashion.reporting import explained, page, side_by_side, studies
-from refashion.tracking import figures
-from refashion.tracking.results import Results
+from refashion.base.workspace import Workspace
+from refashion.pictures.studies import PICTURES
+from refashion.reporting import explained, page, side_by_side
+from refashion.reporting.page import Page
+from refashion.runs import listing
 
-EXPLAINED = "explained"
 
-
-def write(path: Path) -> Iterator[Path]:
+def write(workspace: Workspace, path: Path) -> Iterator[Path]:
     """Write the variants' page to `path`, and those of studies and the explanation beside it.
 
     A study that has not run in this workspace has no page, and nothing is explained where the
@@ -29,39 +29,34 @@ def write(path: Path) -> Iterator[Path]:
     UserError
         If a result is missing, or nothing can be written there.
     """
-    titles = {name: studies.TITLES[name] for name in studies.TITLES if _has_run(name)}
-    if found := _explanation():
-        titles[EXPLAINED] = "Softmax and cross-entropy"
-    beside = {name: path.with_name(f"{path.stem}-{name}{path.suffix}") for name in titles}
-    others = {beside[name].name: title for name, title in titles.items()}
-    links = {path.name: "Variants", **others}
-    variants = [Results(root=paths.ROOT, variant=v) for v in params.load().variants]
-    page.write(side_by_side.of(variants), path, others)
-    yield path
-    for name, file in beside.items():
-        if name == EXPLAINED:
-            assert found is not None
-            picture = page.picture(titles[name], figures.png(explained.picture(found)))
-            page.render(
-                file,
-                title=titles[name],
-                links=links,
-                notes=explained.NOTES,
-                tables=explained.tables(found),
-                sections=[f"<section>{picture}</section>"],
-            )
-        else:
-            studies.write(paths.ROOT, name, file, links)
+    variants = side_by_side.of(listing.variants(workspace))
+    pages = {path: page.of(variants, workspace.test, title="Variants")}
+    for study in PICTURES:
+        if listing.of_study(workspace, study):
+            pages[_beside(path, study)] = _of_study(workspace, study)
+    try:
+        explanation = explained.explain(workspace)
+    except UserError as error:
+        print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
+    else:
+        pages[_beside(path, "explained")] = explained.page(explanation)
+    titles = {file.name: shown.title for file, shown in pages.items()}
+    for file, shown in pages.items():
+        page.write(file, shown, titles)
         yield file
 
 
-def _has_run(study: str) -> bool:
-    return paths.study_record(study).exists()
+def _of_study(workspace: Workspace, study: str) -> Page:
+    """The page of a study: its own words, and the runs that sum up others."""
+    runs, module = listing.of_study(workspace, study), import_module(f"refashion.studies.{study}")
+    return page.of(
+        side_by_side.of(run for run in runs if run.record.parent is None),
+        workspace.test,
+        title=module.TITLE,
+        notes=module.NOTES,
+        figures={module.TITLE: PICTURES[study](runs)},
+    )
 
 
-def _explanation() -> explained.Explained | None:
-    try:
-        return explained.explain(None)
-    except UserError as error:
-        print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
-        return None
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}{path.suffix}")

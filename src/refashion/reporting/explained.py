@@ -10,14 +10,23 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
-from refashion.base import paths
+from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
+from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
 from refashion.portable import exact, functions, softmax, streams
+from refashion.reporting.page import Page, Section
 from refashion.serving import predict
-from refashion.tracking.figures import TRAIN, VALIDATION, WRONG, blank, plain
 from refashion.training import portable
 
+NOTES = (
+    "How logits become probabilities and a loss, and what the probabilities of a model tell "
+    "(book, sections 3.4 to 3.7).",
+    "The last table is about the images that the model takes for a class. P is the distribution "
+    "of their true classes, Q the model's mean probabilities for them. It has the entropy H(P), "
+    "the cross-entropy H(P, Q), the Kullback-Leibler divergence KL(P|Q) = H(P, Q) - H(P) between "
+    "the truth and the model, and the mean entropy of the model's probabilities for one image.",
+)
 NUM_RANDOM = 256
 
 
@@ -27,32 +36,37 @@ class ClassInformation:
 
     name: str
     images: int
+
     entropy: float
-    """Of what these images are."""
+    """Of the distribution P of their true classes."""
+
     cross_entropy: float
-    """Of that with the model's mean probabilities for them."""
-    doubt: float
+    """Of P with the model's mean probabilities Q for these images."""
+
+    image_entropy: float
     """Mean entropy of the model's probabilities for one image."""
 
     @property
     def divergence(self) -> float:
-        """Kullback-Leibler divergence: what the model's mean probabilities are away from truth."""
+        """Kullback-Leibler divergence of Q from P."""
         return self.cross_entropy - self.entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Explained:
+class Explanation:
     """All numbers of the explanation."""
 
     variant: str
-    """The model whose answers are looked at."""
-    dataset: str
+    """Whose model the numbers are of."""
+
     gradient_error: float
-    """Largest difference of ``softmax(o) - y`` from what autograd finds."""
+    """Largest difference between ``softmax(o) - y`` and autograd's gradient."""
+
     classes: list[ClassInformation]
+    """Classes that the model predicts at all, in the order of the labels."""
 
 
-def explain(variant: str | None) -> Explained:
+def explain(workspace: Workspace, variant: str | None = None) -> Explanation:
     """Look at the test images through a model of the workspace; by default the best one.
 
     Raises
@@ -60,20 +74,19 @@ def explain(variant: str | None) -> Explained:
     UserError
         If there is no such variant, or its model or the test images are missing.
     """
-    chosen, dataset, weights = predict.trained_here(variant)
-    test = prepared.load(paths.TEST)
+    chosen, dataset, weights = predict.trained_here(workspace, variant)
+    test = prepared.load(workspace.test)
     logits = portable.outputs(weights, torch.tensor(np.asarray(test.images)))
     labels = torch.tensor(test.labels, dtype=torch.int64)
-    return Explained(
+    return Explanation(
         variant=chosen,
-        dataset=dataset,
-        gradient_error=_gradient_error(),
-        classes=_by_class(logits, labels, DATASETS[dataset].classes),
+        gradient_error=gradient_error(),
+        classes=by_class(logits, labels, DATASETS[dataset].classes),
     )
 
 
-def _gradient_error() -> float:
-    """Of random logits and classes."""
+def gradient_error() -> float:
+    """Difference of the cross-entropy's gradient by hand from autograd's, on random examples."""
     numbers = streams.normal((NUM_RANDOM, 11), streams.key(0, streams.Purpose.EXAMPLES, 2))
     logits = (numbers[:, :10] * 10).requires_grad_()
     labels = (numbers[:, 10] * 100).to(torch.int64).remainder(10)
@@ -83,88 +96,46 @@ def _gradient_error() -> float:
     return float((by_hand - logits.grad).abs().max())
 
 
-def _by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[ClassInformation]:
+def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[ClassInformation]:
+    """Information measures of a model's answers, by predicted class.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Outputs of the model, float64 [n, k].
+    labels : Tensor
+        True classes, int64 [n].
+    classes : sequence of str
+        Names of the k classes; those that are never predicted are left out.
+    """
     logarithms = softmax.log_softmax(logits)
     probabilities = functions.exp(logarithms)  # not 0 where the softmax itself is
     predicted = logits.argmax(1)
-    found = []
+    rows = []
     for i, name in enumerate(classes):
         chosen = predicted == i
         n = int(chosen.sum())
         if not n:
             continue
-        own = probabilities[chosen]
-        truth = torch.bincount(labels[chosen], minlength=len(classes)).to(torch.float64) / float(n)
-        mean = torch.tensor([exact.mean(column) for column in own.mT], dtype=torch.float64)
-        doubt = [exact.mean(column) for column in (own * logarithms[chosen]).mT]
-        found.append(
+        p = torch.bincount(labels[chosen], minlength=len(classes)).to(torch.float64) / float(n)
+        q = _column_means(probabilities[chosen])
+        terms = _column_means(probabilities[chosen] * logarithms[chosen])
+        rows.append(
             ClassInformation(
                 name=name,
                 images=n,
-                entropy=_information(truth, truth),
-                cross_entropy=_information(truth, mean),
-                doubt=0.0 - math.fsum(doubt),
+                entropy=cross_entropy(p, p),
+                cross_entropy=cross_entropy(p, q),
+                image_entropy=0.0 - math.fsum(terms.tolist()),
             )
         )
-    return found
+    return rows
 
 
-def _information(p: Tensor, q: Tensor) -> float:
-    """``- sum p log q`` in nats; what never happens adds nothing."""
+def cross_entropy(p: Tensor, q: Tensor) -> float:
+    """``- sum p log q`` of two distributions, in nats; what never happens adds nothing."""
     happens = p > 0
     return 0.0 - math.fsum((p[happens] * functions.log(q[happens])).tolist())
-
-
-def tables(found: Explained) -> Iterator[Table]:
-    """Lay the explanation out."""
-    yield _softmax_table()
-    yield _overflow_table()
-    table = Table("what", "value", title="The gradient of the cross-entropy is softmax(o) - y")
-    table.add_row(
-        f"largest difference from autograd, {NUM_RANDOM} random examples",
-        f"{found.gradient_error:.1e}",
-    )
-    yield table
-    title = f"{found.variant}: the images that it takes for each class, in nats (bits)"
-    table = Table("taken for", "images", "H(P)", "H(P, Q)", "KL(P|Q)", "one image", title=title)
-    for c in found.classes:
-        values = (c.entropy, c.cross_entropy, c.divergence, c.doubt)
-        table.add_row(c.name, f"{c.images:,}", *map(_nats_and_bits, values))
-    yield table
-
-
-NOTES = (
-    "How logits become probabilities and a loss, and what the probabilities of a model tell "
-    "(book, sections 3.4 to 3.7).",
-    "Of the images that the model takes for a class: entropy H(P) of what they are; cross-entropy "
-    "H(P, Q) of that with the model's mean probabilities Q for them; the Kullback-Leibler "
-    "divergence KL(P|Q) = H(P, Q) - H(P), by which the model is wrong about itself; and the mean "
-    "entropy of its probabilities for one image.",
-)
-"""What the numbers mean."""
-
-
-def _nats_and_bits(nats: float) -> str:
-    return f"{nats:.4f} ({nats / functions.LN2:.4f})"
-
-
-def _softmax_table() -> Table:
-    title = "What softmax does: positive, sums to 1, keeps the order, forgets a common shift"
-    table = Table("logits", "softmax", title=title)
-    for logits in ([1.0, 2.0, 3.0], [101.0, 102.0, 103.0], [10.0, 20.0, 30.0], [0.1, 0.2, 0.3]):
-        values = softmax.softmax(torch.tensor([logits], dtype=torch.float64))[0].tolist()
-        table.add_row(_list(logits, "g"), _list(values, ".4f"))
-    return table
-
-
-def _overflow_table() -> Table:
-    title = "What LogSumExp avoids: cross-entropy of the first class, in nats"
-    table = Table("logits", "log of the softmax", "LogSumExp", title=title)
-    for logits in ([10.0, 0.0], [1000.0, 0.0], [0.0, 1000.0], [-1000.0, -1000.0]):
-        o = torch.tensor([logits], dtype=torch.float64)
-        loss, _ = softmax.cross_entropy(o, torch.tensor([0]))
-        table.add_row(_list(logits, "g"), f"{float(naive(o)[0]):.6g}", f"{float(loss):.6g}")
-    return table
 
 
 def naive(logits: Tensor) -> Tensor:
@@ -178,44 +149,84 @@ def naive(logits: Tensor) -> Tensor:
     return torch.where(first == 0, torch.inf, -functions.log(first))
 
 
-def _list(values: Sequence[float], form: str) -> str:
-    return ", ".join(f"{value:{form}}" for value in values)
+def tables(explanation: Explanation) -> Iterator[Table]:
+    """Lay the explanation out."""
+    title = "What softmax does: positive, sums to 1, keeps the order, ignores a common shift"
+    table = Table("logits", "softmax", title=title)
+    for logits in ([1.0, 2.0, 3.0], [101.0, 102.0, 103.0], [10.0, 20.0, 30.0], [0.1, 0.2, 0.3]):
+        probabilities = softmax.softmax(torch.tensor([logits], dtype=torch.float64))[0].tolist()
+        table.add_row(_list(logits, "g"), _list(probabilities, ".4f"))
+    yield table
+    title = "What LogSumExp avoids: cross-entropy of the first class, in nats"
+    table = Table("logits", "log of the softmax", "LogSumExp", title=title)
+    for logits in ([10.0, 0.0], [1000.0, 0.0], [0.0, 1000.0], [-1000.0, -1000.0]):
+        o = torch.tensor([logits], dtype=torch.float64)
+        loss, _ = softmax.cross_entropy(o, torch.tensor([0]))
+        table.add_row(_list(logits, "g"), f"{float(naive(o)[0]):.6g}", f"{float(loss):.6g}")
+    yield table
+    table = Table("what", "value", title="The gradient of the cross-entropy is softmax(o) - y")
+    what = f"largest difference from autograd, {NUM_RANDOM} random examples"
+    table.add_row(what, f"{explanation.gradient_error:.1e}")
+    yield table
+    title = f"{explanation.variant}: the images that it takes for each class, in nats (bits)"
+    measures = ("H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
+    table = Table("taken for", "images", *measures, title=title)
+    for c in explanation.classes:
+        values = (c.entropy, c.cross_entropy, c.divergence, c.image_entropy)
+        cells = (f"{nats:.4f} ({nats / functions.LN2:.4f})" for nats in values)
+        table.add_row(c.name, f"{c.images:,}", *cells)
+    yield table
 
 
-def picture(found: Explained) -> Figure:
-    """Loss and gradient by the logit of the true class, and what each class's answers tell."""
-    drawn = blank(12.0, 4.2, "softmax and cross-entropy")
-    losses, gradients, classes = drawn.subplots(1, 3, width_ratios=(1, 1, 1.3))
+def page(explanation: Explanation) -> Page:
+    """The page that has all of it."""
+    title = "Softmax and cross-entropy"
+    figures = {f"{title}: losses, gradients and information": picture(explanation)}
+    sections = [Section(title="In pictures", figures=figures)]
+    return Page(title=title, notes=[*NOTES], tables=[*tables(explanation)], sections=sections)
+
+
+def picture(explanation: Explanation) -> Figure:
+    """Loss and gradient by the logit of the true class, and the information by class."""
+    figure = blank(12.0, 4.2, "softmax and cross-entropy")
+    losses, gradients, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     o = torch.linspace(-1000, 1000, 401, dtype=torch.float64)
-    logits = torch.stack([o, torch.zeros_like(o)], 1)
-    stable, _ = softmax.cross_entropy(logits, torch.zeros(401, dtype=torch.int64), reduction="none")
-    losses.plot(o, stable, color=TRAIN, label="LogSumExp")
+    logits, loss, _ = _two_classes(o)
+    losses.plot(o, loss, color=TRAIN, label="LogSumExp")
     losses.plot(o, naive(logits), color=VALIDATION, lw=3, ls=":", label="log of the softmax")
-    losses.set(
-        title="two classes, logits o and 0", xlabel="o, of the true class", ylabel="loss / nats"
-    )
-    near = torch.linspace(-8, 8, 161, dtype=torch.float64)
-    logits = torch.stack([near, torch.zeros_like(near)], 1)
-    loss, gradient = softmax.cross_entropy(
-        logits, torch.zeros(161, dtype=torch.int64), reduction="none"
-    )
-    gradients.plot(near, loss, color=TRAIN, label="loss / nats")
-    gradients.plot(near, gradient[:, 0], color=WRONG, label="gradient, softmax(o) - y")
-    gradients.set(title="loss and gradient", xlabel="o, of the true class")
-    rows = range(len(found.classes))
-    classes.barh(rows, [c.entropy for c in found.classes], color=TRAIN, label="entropy H(P)")
-    classes.barh(
-        rows,
-        [c.divergence for c in found.classes],
-        left=[c.entropy for c in found.classes],
-        color=WRONG,
-        label="KL(P|Q)",
-    )
-    classes.plot([c.doubt for c in found.classes], rows, "k|", ms=9, label="entropy of one answer")
-    classes.set_yticks(rows, [c.name for c in found.classes])
-    classes.invert_yaxis()
-    classes.set(title=f"{found.variant}: images taken for a class", xlabel="nats")
-    for axes in (losses, gradients, classes):
+    losses.set(title="two classes, logits o and 0", ylabel="loss / nats")
+    o = torch.linspace(-8, 8, 161, dtype=torch.float64)
+    _, loss, gradient = _two_classes(o)
+    gradients.plot(o, loss, color=TRAIN, label="loss / nats")
+    gradients.plot(o, gradient[:, 0], color=WRONG, label="gradient, softmax(o) - y")
+    gradients.set(title="loss and gradient")
+    for axes in (losses, gradients):
+        axes.set_xlabel("o, of the true class")
+    classes = explanation.classes
+    rows, entropies = range(len(classes)), [c.entropy for c in classes]
+    divergences = [c.divergence for c in classes]
+    bars.barh(rows, entropies, color=TRAIN, label="entropy H(P)")
+    bars.barh(rows, divergences, left=entropies, color=WRONG, label="KL(P|Q)")
+    bars.plot([c.image_entropy for c in classes], rows, "k|", ms=9, label="entropy of one image")
+    bars.set_yticks(rows, [c.name for c in classes])
+    bars.invert_yaxis()
+    bars.set(title=f"{explanation.variant}: images taken for a class", xlabel="nats")
+    for axes in (losses, gradients, bars):
         plain(axes)
         axes.legend(frameon=False, fontsize=8)
-    return drawn
+    return figure
+
+
+def _two_classes(o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits o and 0, and the loss and its gradient where the first class is true."""
+    logits = torch.stack([o, torch.zeros_like(o)], 1)
+    labels = torch.zeros(len(o), dtype=torch.int64)
+    return logits, *softmax.cross_entropy(logits, labels, reduction="none")
+
+
+def _column_means(x: Tensor) -> Tensor:
+    return torch.tensor([exact.mean(column) for column in x.mT], dtype=torch.float64)
+
+
+def _list(values: Sequence[float], form: str) -> str:
+    return ", ".join(f"{value:{form}}" for value in values)

@@ -1,177 +1,137 @@
-"""Trainings side by side as one page that needs nothing but itself."""
+"""Runs side by side as a page that needs nothing but itself."""
 
 import base64
-import csv
 from collections.abc import Iterable, Mapping
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-import numpy as np
+import jinja2
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from refashion.base import files, paths
+from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.data import prepared
-from refashion.data.catalogue import DATASETS
-from refashion.reporting.figures import calibration
-from refashion.reporting.side_by_side import Comparison, Side
-from refashion.reporting.tables import html, tables
-from refashion.tracking import figures
-from refashion.tracking.results import Results
+from refashion.pictures import of_run
+from refashion.pictures.figures import png
+from refashion.reporting.side_by_side import Comparison
+from refashion.reporting.tables import rows_of, tables
+from refashion.runs.run import Run
 
-TEMPLATE = Path(__file__).with_name("page.html")
-
-
-def write(found: Comparison, path: Path, pages: Mapping[str, str] | None = None) -> None:
-    """Write the page to `path`: tables, and of each training its pictures.
-
-    Parameters
-    ----------
-    found
-        The trainings.
-    path
-        Where to.
-    pages
-        Names of other pages to link to, from their files.
-
-    Raises
-    ------
-    UserError
-        If nothing can be written there.
-    """
-    images = _test_images(found)
-    links, sections = {}, []
-    for i, (name, side) in enumerate(found.sides.items()):
-        links[f"#run-{i}"] = name
-        sections.append(_section(f"run-{i}", name, side, found.dataset, images))
-    render(
-        path,
-        title=f"{found.dataset}: trainings side by side",
-        links=links | dict(pages or {}),
-        notes=found.notes,
-        tables=tables(found),
-        sections=sections,
-    )
+WIDE = 1.5
+"""Width by height from which on a picture has a row of its own."""
 
 
-def render(
-    path: Path,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """Pictures under a title."""
+
+    title: str
+    figures: Mapping[str, Figure]
+    """By the text that stands for them where they cannot be seen."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """What a page shows, from top to bottom."""
+
+    title: str
+    notes: list[str]
+    """Paragraphs."""
+    tables: list[Table]
+    sections: list[Section]
+
+
+def of(
+    comparison: Comparison,
+    test: Path,
     *,
-    title: str,
-    links: Mapping[str, str],
-    notes: Iterable[str],
-    tables: Iterable[Table],
-    sections: Iterable[str],
-) -> None:
-    """Write a page to `path`.
+    title: str | None = None,
+    notes: Iterable[str] = (),
+    figures: Mapping[str, Figure] | None = None,
+) -> Page:
+    """The page of runs side by side: notes, tables, and the pictures of each run.
 
     Parameters
     ----------
-    path
-        Where to.
+    comparison
+        The runs.
+    test
+        Folder of the test images, for pictures of them.
     title
-        Of the page.
-    links
-        Text of every link, by what it points to.
+        By default, the data set's.
     notes
-        Paragraphs.
-    tables
-        In their order.
-    sections
-        HTML.
+        Paragraphs that introduce the runs.
+    figures
+        Pictures of all runs together, by the text that stands for them.
+
+    Raises
+    ------
+    UserError
+        If a run's file is damaged.
+    """
+    sections = [Section(title="All runs", figures=figures or {})]
+    sections += [_section(name, run, test) for name, run in comparison.runs.items()]
+    return Page(
+        title=title or f"{comparison.dataset}: runs side by side",
+        notes=[*notes, *comparison.notes],
+        tables=[*tables(comparison), _digests(comparison)],
+        sections=[section for section in sections if section.figures],
+    )
+
+
+def write(path: Path, page: Page, pages: Mapping[str, str] | None = None) -> None:
+    """Write a page to `path`, with links to the others of `pages`: titles by file name.
 
     Raises
     ------
     UserError
         If nothing can be written there.
     """
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=title,
-        links="\n".join(
-            f'<a href="{escape(target)}">{escape(text)}</a>' for target, text in links.items()
-        ),
-        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in notes),
-        tables="\n".join(map(html, tables)),
-        sections="\n".join(sections),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    environment.filters |= {"rows": rows_of, "png": _base64, "is_wide": _is_wide}
+    template = environment.get_template("page.html.jinja")
+    html = template.render(page=page, pages=pages or {}, own_name=path.name)
     try:
-        files.write_text(path, page)
+        files.write_text(path, html)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None
 
 
-def _test_images(found: Comparison) -> np.ndarray | None:
-    """Images of this checkout's test set; None if it is not the one of the predictions."""
-    try:
-        split = prepared.load(paths.TEST)
-    except UserError:
-        return None
-    classes = DATASETS[found.dataset].classes
-    actual = next(iter(found.sides.values())).results.predictions["actual"]
-    return split.images if [classes[i] for i in split.labels.tolist()] == actual else None
-
-
-def _section(anchor: str, name: str, side: Side, dataset: str, images: np.ndarray | None) -> str:
-    """Show one training: what it is known by, and its pictures."""
-    title, results, answers = f"{name} on {dataset}", side.results, side.results.predictions
-    actual, predicted = answers["actual"], answers["predicted"]
-    confidence = list(map(float, answers["confidence"]))
-    pictures: dict[str, Figure | None] = {
-        "learning curves": figures.learning_curves(title, results.history),
-        "confusion matrix": figures.confusion_matrix(
-            title, DATASETS[dataset].classes, actual, predicted
-        ),
-        "calibration": calibration(title, _bins(results)),
-    }
+def _section(name: str, run: Run, test: Path) -> Section:
+    drawn = of_run.of_files(run, test)
     note = ""
-    if images is None:
+    if run.has("predictions.csv") and "predictions" not in drawn:
         note = (
-            "Its most confident mistakes are not shown: the test images of this checkout, in "
+            "Its predictions are not shown in pictures: the test images of this checkout, in "
             "data/prepared/test, are not those that it was measured on."
         )
-    elif actual == predicted:
+    elif run.has("predictions.csv") and "confident_mistakes" not in drawn:
         note = "It makes no mistake on the test set."
-    else:
-        pictures["most confident mistakes"] = figures.confident_mistakes(
-            title, images, actual, predicted, confidence
-        )
-    return "\n".join(
-        [
-            f'<section id="{anchor}">',
-            f"<h2>{escape(name)}</h2>",
-            f'<p class="facts">{_facts(side)}</p>',
-            *([f'<p class="note">{note}</p>'] if note else []),
-            '<div class="pictures">',
-            *(
-                picture(f"{title}: {what}", figures.png(figure))
-                for what, figure in pictures.items()
-                if figure
-            ),
-            "</div>",
-            "</section>",
-        ]
-    )
+    figures = {f"{name}: {what.replace('_', ' ')}": figure for what, figure in drawn.items()}
+    return Section(title=name, figures=figures, note=note)
 
 
-def _bins(results: Results) -> list[dict[str, float]]:
-    file = results.file(paths.calibration(results.variant))
-    with file.open(encoding="utf-8", newline="") as opened:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(opened)]
+def _digests(comparison: Comparison) -> Table:
+    known = bool(comparison.ids)
+    columns = ["run", *["MLflow run"] * known, "run key", "weights"]
+    table = Table(*columns, title="Ids and digests")
+    for name, run in comparison.runs.items():
+        run_id = [comparison.ids.get(name, "-")] * known
+        table.add_row(name, *run_id, run.record.run_key, run.record.outputs["weights"])
+    return table
 
 
-def _facts(side: Side) -> str:
-    record = side.results.record
-    weights = record["outputs"]["weights"]
-    facts = {"run": side.run_id, "run key": record["run_key"], "weights": weights}
-    return "<br>".join(f"{k} <code>{escape(v)}</code>" for k, v in facts.items() if v)
+def _base64(figure: Figure) -> str:
+    return base64.b64encode(png(figure)).decode()
 
 
-def picture(alt: str, png: bytes) -> str:
-    """A picture as HTML, in a box that scrolls where the screen is narrow."""
-    data, alt = base64.b64encode(png).decode(), escape(alt)
-    return (
-        f'<div class="scroll" role="region" aria-label="{alt}" tabindex="0">'
-        f'<img src="data:image/png;base64,{data}" alt="{alt}"></div>'
-    )
+def _is_wide(figure: Figure) -> bool:
+    width, height = figure.get_size_inches()
+    return width > WIDE * height

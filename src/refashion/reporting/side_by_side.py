@@ -1,109 +1,86 @@
-"""Trainings side by side: what sets them apart, how good each is, and which is better."""
+"""Runs side by side: what sets them apart, how good each is, and which is better."""
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from refashion.base import paths
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison, predictions
-from refashion.tracking.results import Results
-from refashion.tracking.runs import Published
+from refashion.runs.run import Run
 
 ID_LENGTH = 8
 """Characters that tell one run's id from another's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Side:
-    """One training."""
-
-    results: Results
-    """What it left."""
-
-    settings: dict[str, Any]
-    """What determined it, named as in params.yaml; the engine by its contract."""
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of its run; None: it is a workspace's."""
-        return self.results.run_id if isinstance(self.results, Published) else None
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics on the whole test set."""
-        return {k: v for k, v in self.results.metrics.items() if k != "per_class"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Seeds:
-    """Trainings that differ in their seed alone, summed up."""
+    """Runs that differ in their seed alone, summed up."""
 
     seeds: list[int]
     """In rising order; their number is n."""
 
-    mean: dict[str, float]
-    """Of each metric."""
-
-    standard_deviation: dict[str, float]
-    """Of each metric, with n - 1 in the denominator."""
+    metrics: dict[str, float]
+    """Mean of each metric, and with ``_std`` its standard deviation (n - 1 in the denominator)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Trainings that were measured on the same test set."""
+    """Runs on one data set."""
 
     dataset: str
-    """Which all were trained on."""
 
-    sides: dict[str, Side]
-    """By name, in alphabetical order."""
+    runs: dict[str, Run]
+    """By a name that tells them apart, in alphabetical order."""
 
-    apart: list[str]
-    """Settings that are not the same for all."""
+    ids: dict[str, str]
+    """MLflow's ids of those runs that it has, by the same names."""
+
+    settings: dict[str, dict[str, Any]]
+    """Those that are not the same for all runs, by the same names; None where a run has none."""
 
     seeds: dict[str, Seeds]
-    """By name: trainings that differ in their seed alone."""
+    """By name: runs that differ in their seed alone."""
 
-    tested: dict[str, Any]
-    """As `evaluation.comparison.compare` gives it."""
+    tests: dict[str, Any]
+    """`evaluation.comparison.compare` of the runs with predictions."""
 
     notes: list[str]
     """What else the reader of the numbers should know."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all numbers as plain values, for JSON."""
-        interval = {name: [v["low"], v["high"]] for name, v in self.tested["variants"].items()}
+        """All numbers as plain values, for JSON."""
+        intervals = {name: [v["low"], v["high"]] for name, v in self.tests["variants"].items()}
         runs = {
             name: {
-                "variant": side.results.variant,
-                "run_id": side.run_id,
-                "settings": {key: side.settings.get(key) for key in self.apart},
-                "metrics": side.metrics,
-                "accuracy_interval": interval[name],
+                "run": run.name,
+                "run_id": self.ids.get(name),
+                "settings": self.settings[name],
+                "metrics": run.metrics,
+                "accuracy_interval": intervals.get(name),
             }
-            for name, side in self.sides.items()
+            for name, run in self.runs.items()
         }
-        seeds = {name: asdict(group) for name, group in self.seeds.items()}
         return {
             "dataset": self.dataset,
             "runs": runs,
-            "seeds": seeds,
-            "pairs": self.tested["pairs"],
+            "seeds": {name: asdict(group) for name, group in self.seeds.items()},
+            "pairs": self.tests["pairs"],
             "notes": self.notes,
         }
 
 
-def of(everything: Iterable[Results]) -> Comparison:
-    """Set trainings side by side.
+def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
+    """Set runs side by side.
 
     Parameters
     ----------
-    everything : iterable of Results
+    runs : iterable of Run
         At least one.
+    ids : mapping, optional
+        MLflow's id of each run that it has.
 
     Raises
     ------
@@ -111,15 +88,26 @@ def of(everything: Iterable[Results]) -> Comparison:
         If two are of different data sets or were measured on different test sets, or if a file
         is missing.
     """
-    found = [Side(results=results, settings=_settings(results)) for results in everything]
-    sides = dict(sorted(zip(_names(found), found, strict=True), key=lambda named: named[0]))
-    seeds, notes = _over_seeds(sides)
+    runs = list(runs)
+    known = ids or {}
+    names = _names([(run, _settings(run)) for run in runs], [known.get(run) for run in runs])
+    by_name = dict(sorted(zip(names, runs, strict=True)))
+    settings = {name: _settings(run) for name, run in by_name.items()}
+    keys = _differing(list(settings.values()))
+    seeds, notes = _over_seeds(by_name)
     return Comparison(
-        dataset=found[0].settings["data.dataset"],
-        sides=sides,
-        apart=_apart([side.settings for side in found]),
+        dataset=_dataset(by_name),
+        runs=by_name,
+        ids={name: known[run] for name, run in by_name.items() if run in known},
+        settings={name: {key: s.get(key) for key in keys} for name, s in settings.items()},
         seeds=seeds,
-        tested=_test(sides),
+        tests=comparison.compare(
+            {
+                name: predictions.read(run.file("predictions.csv"))
+                for name, run in by_name.items()
+                if run.has("predictions.csv")
+            }
+        ),
         notes=notes,
     )
 
@@ -129,84 +117,73 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _settings(results: Results) -> dict[str, Any]:
-    record = results.record
-    data = {f"data.{name}": value for name, value in results.data}
-    return {**record["params"], "numerics": record["contract"], **data}
+def _settings(run: Run) -> dict[str, Any]:
+    """What determined a run, named as in params.yaml; the engine by its contract."""
+    return {**run.settings, "numerics": run.record.contract}
 
 
-def _apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for own in settings for key in own)
-    return [k for k in keys if any(own.get(k) != settings[0].get(k) for own in settings)]
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [k for k in keys if any(one.get(k) != settings[0].get(k) for one in settings)]
 
 
-def _names(sides: Sequence[Side]) -> list[str]:
-    """Name trainings: by the variant, with what sets it apart, or else with the run's id."""
+def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | None]) -> list[str]:
+    """Name runs by their own names, with what sets namesakes apart: a setting, or else the id."""
+    studies = {run.name.rpartition("/")[0] for run, _ in runs}
     names = []
-    for side in sides:
-        variant, own = side.results.variant, side.settings
-        namesakes = [other.settings for other in sides if other.results.variant == variant]
-        marks = [f"{key}={text(own.get(key))}" for key in _apart(namesakes)]
-        if namesakes.count(own) > 1:
-            marks = [(side.run_id or "")[:ID_LENGTH]]
-        names.append(" ".join([variant, *marks]))
+    for (run, settings), run_id in zip(runs, ids, strict=True):
+        namesakes = [other for one, other in runs if one.name == run.name]
+        marks = [f"{key}={text(settings.get(key))}" for key in _differing(namesakes)]
+        if namesakes.count(settings) > 1:
+            marks = [(run_id or "")[:ID_LENGTH]]
+        name = run.name.rpartition("/")[2] if len(studies) == 1 else run.name
+        names.append(" ".join([name, *marks]))
     return names
 
 
-def _test(sides: Mapping[str, Side]) -> dict[str, Any]:
-    """Put every pair to the test, unless a pair cannot be compared."""
-    answers = {
-        name: predictions.read(side.results.file(paths.predictions(side.results.variant)))
-        for name, side in sides.items()
-    }
-    first, *others = sides
+def _dataset(runs: Mapping[str, Run]) -> str:
+    first, *others = runs
+    datasets = {name: run.record.data["dataset"] for name, run in runs.items()}
     for name in others:
-        one, other = (sides[n].settings["data.dataset"] for n in (first, name))
-        if one != other:
+        if datasets[name] != datasets[first]:
             raise UserError(
-                f"{first} and {name}: trained on different data sets, {one} and {other}; "
-                "choose runs of one data set"
+                f"{first} and {name}: trained on different data sets, {datasets[first]} and "
+                f"{datasets[name]}; choose runs of one data set"
             )
-        if answers[first].actual != answers[name].actual:
-            raise UserError(
-                f"{first} and {name}: measured on different test sets; choose runs that were "
-                "measured on the same, or measure again with `dvc repro`"
-            )
-    return comparison.compare(answers)
+    return datasets[first]
 
 
-def _over_seeds(sides: Mapping[str, Side]) -> tuple[dict[str, Seeds], list[str]]:
-    """Sum up the trainings that differ in their seed alone, and note where that cannot be done."""
-    groups: defaultdict[str, dict[str, Side]] = defaultdict(dict)
-    for name, side in sides.items():
-        record = side.results.record
-        alike = {k: record[k] for k in ("contract", "inputs", "variant")}
-        alike["params"] = {**record["params"], "seed": None}
-        groups[json.dumps(alike, sort_keys=True)][name] = side
+def _over_seeds(runs: Mapping[str, Run]) -> tuple[dict[str, Seeds], list[str]]:
+    """Sum up the runs that differ in their seed alone, and note where that cannot be done."""
+    groups: defaultdict[str, dict[str, Run]] = defaultdict(dict)
+    for name, run in runs.items():
+        record = run.record
+        rest = {**record.params, "seed": None}
+        alike = [record.name, record.contract, dict(record.inputs), rest]
+        groups[json.dumps(alike, sort_keys=True)][name] = run
     summed_up, firsts, notes = [], [], []
     for group in groups.values():
-        times = Counter(side.settings["seed"] for side in group.values())
+        times = Counter(run.settings.get("seed") for run in group.values())
         for seed, n in times.items():
             if n > 1:
-                same = [name for name, side in group.items() if side.settings["seed"] == seed]
+                same = [name for name, run in group.items() if run.settings.get("seed") == seed]
                 notes.append(
-                    f"{' and '.join(same)}: the same settings, data and seed came out "
-                    "differently, so there is no mean over seeds; `refashion diverge` says where "
-                    "they part"
+                    f"{' and '.join(same)}: the same settings, data and seed gave different "
+                    "results, so there is no mean over seeds; `refashion diverge` finds the first "
+                    "epoch where they differ"
                 )
         if len(times) == len(group) > 1:
             first = next(iter(group.values()))
-            firsts.append(replace(first, settings={**first.settings, "seed": None}))
+            firsts.append((first, {**_settings(first), "seed": None}))
             summed_up.append(_sum_up(group.values()))
-    return dict(zip(_names(firsts), summed_up, strict=True)), notes
+    return dict(zip(_names(firsts, [None] * len(firsts)), summed_up, strict=True)), notes
 
 
-def _sum_up(group: Iterable[Side]) -> Seeds:
-    members = sorted(group, key=lambda side: side.settings["seed"])
-    shared = [k for k in members[0].metrics if all(k in side.metrics for side in members)]
-    columns = {k: [side.metrics[k] for side in members] for k in shared}
-    return Seeds(
-        seeds=[side.settings["seed"] for side in members],
-        mean={metric: mean(column) for metric, column in columns.items()},
-        standard_deviation={metric: stdev(column) for metric, column in columns.items()},
-    )
+def _sum_up(runs: Iterable[Run]) -> Seeds:
+    runs = sorted(runs, key=lambda run: run.settings["seed"])
+    metrics: dict[str, float] = {}
+    for name in runs[0].metrics:
+        values = [run.metrics[name] for run in runs if name in run.metrics]
+        if len(values) == len(runs) and not name.endswith("_std"):
+            metrics |= {name: mean(values), f"{name}_std": stdev(values)}
+    return Seeds(seeds=[run.settings["seed"] for run in runs], metrics=metrics)

@@ -1,95 +1,100 @@
-"""The numbers of trainings side by side as tables: for a terminal, for GitHub, for a page."""
+"""The numbers of runs side by side as tables: for a terminal, for GitHub, for a page."""
 
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from refashion.evaluation import comparison
+from refashion.evaluation import comparison as statistics
 from refashion.reporting.side_by_side import Comparison, text
 
-METRICS = {
-    "top2_accuracy": "top-2 accuracy",
-    "macro_f1": "macro F1",
-    "cross_entropy_nats": "cross-entropy / nats",
-    "expected_calibration_error": "calibration error",
+LABELS = {
+    "test_accuracy": "test accuracy",
+    "test_top2_accuracy": "top-2 accuracy",
+    "test_macro_f1": "macro F1",
+    "test_cross_entropy_nats": "cross-entropy / nats",
+    "test_expected_calibration_error": "calibration error",
 }
-"""Metrics that are shown besides the accuracy, and what they are called."""
+"""Plain names of the metrics on the test set; those of studies go by their own."""
+
+LEFT_OUT = {
+    "test_images",
+    "test_cross_entropy_bits",
+    "test_prediction_entropy_nats",
+    "test_prediction_entropy_bits",
+}
+"""Metrics that the tables have no column for; `Comparison.as_dict` has them."""
 
 
-def tables(found: Comparison) -> Iterator[Table]:
-    """Lay trainings out side by side: settings, metrics, means over seeds, tests."""
-    if found.apart:
-        table = Table("run", *found.apart, title="Settings that differ")
-        for name, side in found.sides.items():
-            table.add_row(name, *(text(side.settings.get(key)) for key in found.apart))
+def tables(comparison: Comparison) -> Iterator[Table]:
+    """Lay runs out side by side: settings, metrics, means over seeds, tests."""
+    if keys := list(next(iter(comparison.settings.values()))):
+        table = Table("run", *keys, title="Settings that differ")
+        for name, settings in comparison.settings.items():
+            table.add_row(name, *map(text, settings.values()))
         yield table
-    accuracies, *pairs = comparison.tables(found.tested)
-    accuracies.title = "Test accuracy"
-    accuracies.columns[0].header = "run"
-    yield accuracies
-    table = Table("run", *METRICS.values(), title="Other metrics on the test set")
-    for name, side in found.sides.items():
-        table.add_row(name, *(_number(side.metrics.get(key)) for key in METRICS))
+    accuracies, *pairs = statistics.tables(comparison.tests)
+    names = _metrics(run.metrics for run in comparison.runs.values())
+    if comparison.tests["variants"]:
+        yield accuracies
+        names.pop("test_accuracy", None)
+    spread = any(name.endswith("_std") for run in comparison.runs.values() for name in run.metrics)
+    title = "Metrics: mean ± standard deviation" if spread else "Metrics"
+    table = Table("run", *names.values(), title=title)
+    for name, run in comparison.runs.items():
+        table.add_row(name, *(_cell(run.metrics, metric) for metric in names))
     yield table
-    if found.seeds:
-        title = "Runs that differ in their seed alone; standard deviation with n - 1"
-        table = Table("runs", "n", "seeds", "metric", "mean", "standard deviation", title=title)
-        for name, group in found.seeds.items():
-            first = [name, str(len(group.seeds)), text(group.seeds)]
-            for key, label in {"accuracy": "test accuracy", **METRICS}.items():
-                if key in group.mean:
-                    both = (group.mean[key], group.standard_deviation[key])
-                    table.add_row(*first, label, *map(_number, both))
+    if comparison.seeds:
+        title = "Runs that differ in their seed alone: mean ± standard deviation (n - 1)"
+        names = _metrics(group.metrics for group in comparison.seeds.values())
+        table = Table("runs", "n", "seeds", *names.values(), title=title)
+        for name, group in comparison.seeds.items():
+            cells = (_cell(group.metrics, metric) for metric in names)
+            table.add_row(name, str(len(group.seeds)), text(group.seeds), *cells)
         yield table
-    for table in pairs:
-        table.title = "Which is better: exact McNemar tests with Holm's correction"
-        yield table
+    yield from pairs
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _metrics(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """Labels of all metrics that some run has, those on the test set first."""
+    present = dict.fromkeys(name for metrics in runs for name in metrics)
+    others = [name for name in present if name not in LABELS and name not in LEFT_OUT]
+    names = [*(name for name in LABELS if name in present), *others]
+    return {name: LABELS.get(name, name) for name in names if not name.endswith("_std")}
 
 
-def show(found: Comparison) -> None:
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return "-"
+    value, std = metrics[name], metrics.get(f"{name}_std")
+    number = f"{value:,}" if isinstance(value, int) else f"{value:#.4g}"
+    return number if std is None else f"{number} ± {std:.2g}"
+
+
+def show(comparison: Comparison) -> None:
     """Print the tables on the terminal."""
     console = Console(markup=False)
-    for table in tables(found):
+    for table in tables(comparison):
         console.print(table)
-    for note in found.notes:
+    for note in comparison.notes:
         console.print(note)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """Write the tables as GitHub's Markdown has them."""
-    return "\n".join([*map(_markdown, tables(found)), *(f"{note}\n" for note in found.notes)])
+    blocks = [_markdown(table) for table in tables(comparison)]
+    return "\n".join([*blocks, *(f"{note}\n" for note in comparison.notes)])
 
 
 def _markdown(table: Table) -> str:
     header, *rows = (
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in _rows(table)
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows_of(table)
     )
     rule = "|" + "---|" * len(table.columns)
     return "\n".join([f"### {table.title}", "", header, rule, *rows, ""])
 
 
-def html(table: Table) -> str:
-    """Write a table as HTML, in a box that scrolls where the screen is narrow."""
-    title = escape(str(table.title))
-    header, *rows = ([escape(cell) for cell in row] for row in _rows(table))
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
-        for first, *others in rows
-    )
-    return (
-        f'<h2>{title}</h2>\n<div class="scroll" role="region" aria-label="{title}" tabindex="0">\n'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _rows(table: Table) -> list[list[str]]:
-    """Give the header and the rows."""
-    cells = zip(*(column.cells for column in table.columns), strict=True)
-    return [[str(c.header) for c in table.columns], *([str(c) for c in row] for row in cells)]
+def rows_of(table: Table) -> list[list[str]]:
+    """The header and the rows of a table."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return [[str(c.header) for c in table.columns], *([str(c) for c in row] for row in rows)]

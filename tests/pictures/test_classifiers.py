@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from refashion.tracking import figures
+from refashion.pictures import classifiers, figures
 
 CLASSES = [f"class {i}" for i in range(10)]
 IMAGES = np.random.default_rng(0).integers(0, 255, (30, 784), np.uint8)
@@ -21,18 +21,18 @@ def texts(figure: Figure) -> list[str]:
 
 def test_learning_curves() -> None:
     history = {"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0], "train_accuracy": [0.5, 0.6]}
-    figure = figures.learning_curves("mlp", history)
+    figure = classifiers.learning_curves("mlp", history)
     loss, accuracy = figure.axes
     assert loss.get_ylabel() == "cross-entropy / nats per image"
     assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[0.5, 0.6]]
     both = {**history, "validation_loss": [2.5, 2.0], "validation_accuracy": [0.4, 0.5]}
-    legend = figures.learning_curves("mlp", both).axes[0].get_legend()
+    legend = classifiers.learning_curves("mlp", both).axes[0].get_legend()
     assert legend and [t.get_text() for t in legend.get_texts()] == ["train", "validation"]
 
 
 def test_confusion_matrix_counts_every_image() -> None:
-    axes = figures.confusion_matrix("mlp", CLASSES, ACTUAL, PREDICTED).axes[0]
+    axes = classifiers.confusion_matrix("mlp", CLASSES, ACTUAL, PREDICTED).axes[0]
     counts = np.array([int(t.get_text()) for t in axes.texts]).reshape(10, 10)
     assert counts.sum() == 30
     assert counts[0, 0] == 3
@@ -42,31 +42,30 @@ def test_confusion_matrix_counts_every_image() -> None:
 
 def test_predictions_are_titled_as_in_the_book() -> None:
     predicted = [CLASSES[1], *ACTUAL[1:]]
-    figure = figures.predictions("mlp", IMAGES, ACTUAL, predicted)
+    figure = classifiers.predictions("mlp", IMAGES, ACTUAL, predicted)
     assert len(texts(figure)) == 18
     assert texts(figure)[:2] == ["class 0\nclass 1", "class 1\nclass 1"]
     colours = [t.get_color() for t in figure.axes[0].texts]
     assert colours[0] == figures.WRONG
     assert figures.WRONG not in colours[1:]
-    assert len(texts(figures.predictions("mlp", IMAGES[:5], ACTUAL, predicted))) == 5
+    assert len(texts(classifiers.predictions("mlp", IMAGES[:5], ACTUAL, predicted))) == 5
 
 
 def test_most_confident_mistakes_come_first() -> None:
     confidence = [i / 30 for i in range(30)]
-    figure = figures.confident_mistakes("mlp", IMAGES, ACTUAL, PREDICTED, confidence)
+    figure = classifiers.confident_mistakes("mlp", IMAGES, ACTUAL, PREDICTED, confidence)
     assert figure
     assert texts(figure)[0] == "class 9\nclass 0\n96.7%"
     assert len(texts(figure)) == 9
-    assert figures.confident_mistakes("mlp", IMAGES, ACTUAL, ACTUAL, confidence) is None
+    assert classifiers.confident_mistakes("mlp", IMAGES, ACTUAL, ACTUAL, confidence) is None
 
 
 @pytest.mark.parametrize("units", [1, 10, 40, 256])
 def test_first_layer(units: int, tmp_path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(784, units)).astype(np.float32)
-    figure = figures.first_layer("mlp", weights, CLASSES)
+    figure = classifiers.first_layer("mlp", weights, CLASSES)
     assert texts(figure) == (CLASSES if units == 10 else [])
-    figures.save({"first_layer": figure, "nothing": None}, tmp_path)
-    assert [f.name for f in tmp_path.iterdir()] == ["first_layer.png"]
+    figures.save({"first_layer": figure}, tmp_path)
     width, height = struct.unpack(">II", (tmp_path / "first_layer.png").read_bytes()[16:24])
     assert 300 < width < 2000
     assert 50 < height < 1500
@@ -75,4 +74,23 @@ def test_first_layer(units: int, tmp_path: Path) -> None:
 def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
     weights = np.full((784, 12), np.nan, np.float32)
     weights[0] = np.inf
-    figures.save({"first_layer": figures.first_layer("mlp", weights, CLASSES)}, tmp_path)
+    figures.save({"first_layer": classifiers.first_layer("mlp", weights, CLASSES)}, tmp_path)
+
+
+def test_calibration_shows_every_bin() -> None:
+    bins = [
+        {"low": 0.4, "high": 0.6, "images": 10, "confidence": 0.52, "accuracy": 0.7},
+        {"low": 0.8, "high": 1.0, "images": 30, "confidence": 0.97, "accuracy": 0.9},
+    ]
+    above, below = classifiers.calibration("mlp", bins).axes
+    points = above.lines[1]
+    assert list(points.get_xdata()) == [0.52, 0.97]
+    assert list(points.get_ydata()) == [0.7, 0.9]
+    (gaps,) = above.collections
+    assert [list(map(tuple, gap)) for gap in gaps.get_segments()] == [
+        [(0.52, 0.52), (0.52, 0.7)],
+        [(0.97, 0.97), (0.97, 0.9)],
+    ]
+    assert [bar.get_height() for bar in below.patches] == [10, 30]
+    assert [bar.get_width() for bar in below.patches] == pytest.approx([0.2, 0.2])
+    assert above.get_xlim() == below.get_xlim() == (0, 1)

@@ -1,35 +1,17 @@
-"""Pictures of one training and of what its model answers."""
+"""Drawings of a classifier: its training, its predictions and its weights."""
 
 from collections.abc import Collection, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-DPI = 110
-TRAIN, VALIDATION, WRONG = "#1f5fa8", "#e0802b", "#c22f2f"
-SIDE = 28
+from refashion.data.idx import SIDE
+from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
+
 COLUMNS = 9
-
-
-def save(figures: Mapping[str, Figure | None], folder: Path) -> None:
-    """Write each figure that there is as ``folder``/NAME.png."""
-    for name, figure in figures.items():
-        if figure is not None:
-            (folder / f"{name}.png").write_bytes(png(figure))
-
-
-def png(figure: Figure) -> bytes:
-    """Draw a figure."""
-    drawn = BytesIO()
-    # The canvas's own method draws once; savefig draws twice for the same picture.
-    FigureCanvasAgg(figure).print_png(drawn, pil_kwargs={"compress_level": 2})
-    return drawn.getvalue()
 
 
 def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figure:
@@ -77,6 +59,35 @@ def confusion_matrix(
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.tick_params(length=0)
     figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
+    """Accuracy by confidence, and how many images have which (a reliability diagram).
+
+    Parameters
+    ----------
+    title : str
+        Which model on which data.
+    bins : sequence of mappings
+        The rows of ``calibration.csv``: ``low``, ``high``, ``images``, ``confidence`` and
+        ``accuracy`` (Guo et al. 2017, arXiv 1706.04599).
+    """
+    figure = blank(7.4, 6.4, f"{title}: calibration on the test set")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    names = ("low", "confidence", "accuracy", "images")
+    low, confidence, accuracy, images = ([b[name] for b in bins] for name in names)
+    width = [b["high"] - b["low"] for b in bins]
+    above.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1, label="accuracy equals confidence")
+    above.bar(low, accuracy, width, align="edge", color=TRAIN, alpha=0.35, edgecolor="white")
+    above.plot(confidence, accuracy, "o", color=TRAIN, ms=4.5, label="images of one bin")
+    above.vlines(confidence, confidence, accuracy, WRONG, lw=1.5, label="gap")
+    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    above.legend(frameon=False, loc="upper left")
+    below.bar(low, images, width, align="edge", color=TRAIN, edgecolor="white")
+    below.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    for axes in (above, below):
+        plain(axes)
     return figure
 
 
@@ -157,13 +168,6 @@ def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figu
     return figure
 
 
-def plain(axes: Axes) -> None:
-    """Leave a light grid behind the data, and no frame above and to the right of it."""
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _gallery(
     title: str,
     tiles: Sequence[np.ndarray] | np.ndarray,
@@ -203,10 +207,3 @@ def _gallery(
         )
     picture = axes.imshow(mosaic, cmap=cmap, vmin=limits[0], vmax=limits[1])
     return figure, axes, picture
-
-
-def blank(width: float, height: float, title: str) -> Figure:
-    """An empty figure of so many inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold")
-    return figure

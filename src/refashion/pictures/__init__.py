@@ -1,0 +1,1 @@
+"""Drawings of runs and of studies, for MLflow and for pages."""

@@ -1,0 +1,83 @@
+"""A run is drawn as far as its files reach."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from synthetic import write_evaluation, write_run, write_study, write_workspace
+
+from refashion.base.workspace import Workspace
+from refashion.pictures import figures, of_run
+from refashion.runs import listing
+from refashion.runs.run import in_folder
+
+ALL = [
+    *("learning_curves", "calibration", "confusion_matrix"),
+    *("confident_mistakes", "predictions", "first_layer"),
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = write_workspace(tmp_path_factory.mktemp("workspace"))
+    write_evaluation(workspace, "softmax", wrong=0)
+    return workspace
+
+
+def test_a_variant_has_every_picture(workspace: Workspace) -> None:
+    run = listing.variant(workspace, "mlp")
+    drawn = of_run.draw(run, workspace)
+    assert list(drawn) == ALL
+    again = of_run.draw(run, workspace)
+    for name in ALL:
+        assert figures.png(drawn[name]) == figures.png(again[name])
+        assert drawn[name].get_suptitle().startswith("mlp on fashion_mnist: ")
+
+
+def test_what_all_is_right_in_has_no_mistakes(workspace: Workspace) -> None:
+    drawn = of_run.draw(listing.variant(workspace, "softmax"), workspace)
+    assert set(ALL) - set(drawn) == {"confident_mistakes"}
+
+
+@pytest.mark.parametrize("test", ["data/prepared/train", "nowhere"])
+def test_images_of_another_test_set_are_left_out(workspace: Workspace, test: str) -> None:
+    run = listing.variant(workspace, "mlp")
+    drawn = of_run.of_files(run, workspace.root / test)
+    assert set(ALL) - set(drawn) == {"confident_mistakes", "predictions"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "left_out"),
+    [
+        ("weights.safetensors", {"first_layer"}),
+        ("history.csv", {"learning_curves"}),
+        ("calibration.csv", {"calibration"}),
+        ("predictions.csv", {"confusion_matrix", "confident_mistakes", "predictions"}),
+    ],
+)
+def test_files_that_are_missing_are_not_drawn(
+    workspace: Workspace, tmp_path: Path, missing: str, left_out: set[str]
+) -> None:
+    for file in listing.variant(workspace, "mlp").files:
+        shutil.copy(file, tmp_path)
+    (tmp_path / missing).unlink()
+    drawn = of_run.of_files(in_folder(tmp_path, "mlp"), workspace.test)
+    assert set(ALL) - set(drawn) == left_out
+
+
+def test_a_run_of_a_study_has_the_picture_of_all(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    row = {"train_loss": 1.0, "train_accuracy": 0.5, "validation_accuracy": 0.5}
+    metrics = {**row, "validation_accuracy_std": 0.1, "folds": 2}
+    write_run(workspace, "k_fold/mlp", [row], metrics)
+    write_run(workspace, "k_fold/mlp.fold_1", [row], row, parent="k_fold/mlp")
+    variant, fold = listing.of_study(workspace, "k_fold")
+    assert list(of_run.draw(variant, workspace)) == ["learning_curves", "k_fold"]
+    assert list(of_run.draw(fold, workspace)) == ["learning_curves"]
+
+
+def test_a_study_without_a_picture_has_none(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_study(workspace, "sweep", "first")
+    (run,) = listing.of_study(workspace, "sweep")
+    assert of_run.draw(run, workspace) == {}
