@@ -1,6 +1,6 @@
 """The ``refashion`` command: a thin skin over the package, one function a command.
 
-Exit codes: 0 what was asked holds, 1 it does not, 2 the user's mistake.
+Exit codes: 0 the answer is yes, 1 it is no, 2 on a usage error.
 """
 
 import dataclasses
@@ -8,28 +8,28 @@ import json
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 
 if TYPE_CHECKING:
-    from refashion.reproduction.diverge import Side
     from refashion.tracking.store import Store
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Group(click.Group):
-    """Commands whose mistakes are told in one line."""
+    """Commands that answer a usage error in one line."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command; turn a user's mistake into one line and exit code 2."""
+        """Run a command; turn a usage error into one line and exit code 2."""
         try:
             return super().invoke(context)
         except UserError as error:
@@ -42,50 +42,60 @@ class Group(click.Group):
             sys.exit(130)
 
 
-variant_option = click.option("--variant", help="This variant alone, or STUDY/ARM.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+PATH = click.Path(path_type=Path)
+MODEL_HELP = "This workspace's model of this name, as mlp; by default the best one."
+name_option = click.option("--name", help="The run of this name alone, as weight_decay/decay_3.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
-def show_json(found: Any) -> None:
-    """Print JSON with sorted keys."""
-    print(json.dumps(found, indent=2, sort_keys=True))
+def answer(value: Any, lines: Iterable[str], as_json: bool, yes: bool = True) -> NoReturn:
+    """Print a value as JSON with sorted keys, or lines, and exit: 0 for yes, 1 for no."""
+    if as_json:
+        lines = [json.dumps(value, indent=2, sort_keys=True)]
+    for line in lines:
+        print(line)
+    sys.exit(not yes)
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
 @click.option("--debug", is_flag=True, help="Show where in the code an error comes from.")
 @click.version_option(package_name="refashion")
-def main(debug: bool) -> None:
-    """Run any training again, compare it, and say whether it came out the same.
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Training runs anyone can reproduce, bit for bit.
 
     RUN is the id of an MLflow run (or its beginning) or the name of a DVC experiment. Runs are
-    looked for in MLFLOW_TRACKING_URI, by default in this checkout's mlflow.db.
+    looked for in MLFLOW_TRACKING_URI, by default in this checkout's mlflow.db. The exit code is 0
+    if the answer is yes, 1 if it is no, 2 on a usage error.
 
     Completion in bash (zsh and fish likewise): eval "$(_REFASHION_COMPLETE=bash_source refashion)"
 
     Example: refashion reproduce 3f2a9c
     """
+    context.obj = context.obj or Workspace.here()  # tests hand in another one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
-def reading_place() -> "Iterator[tuple[Store | None, Path]]":
+def store_to_read(workspace: Workspace) -> "Iterator[tuple[Store | None, Path]]":
     """Give the store, if there is one, and a folder to read runs into."""
     from refashion.tracking import store
 
-    with tempfile.TemporaryDirectory(prefix="refashion-") as name:
-        if os.environ.get("MLFLOW_TRACKING_URI") or store.default_database().exists():
-            with store.connect(reading=True) as found:
-                yield found, Path(name)
+    with TemporaryDirectory(prefix="refashion-") as folder:
+        if os.environ.get("MLFLOW_TRACKING_URI") or store.default_database(workspace).exists():
+            with store.connect(workspace, reading=True) as connected:
+                yield connected, Path(folder)
         else:
-            yield None, Path(name)
+            yield None, Path(folder)
 
 
 @main.command()
 @click.argument("run")
-@variant_option
-@as_json
-def reproduce(run: str, variant: str | None, as_json: bool) -> None:
-    """Run a training again and say whether it came out the same.
+@name_option
+@json_option
+@click.pass_obj
+def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -> None:
+    """Run again, and say whether the result is the same.
 
     RUN may also be a git revision. Its commit, uncommitted changes and settings are brought back
     in a temporary folder, its stages run there, and every digest is compared. The verdict is
@@ -93,117 +103,77 @@ def reproduce(run: str, variant: str | None, as_json: bool) -> None:
 
     \b
     Example: refashion reproduce 3f2a9c
-             refashion reproduce puffy-hake --variant mlp
+             refashion reproduce puffy-hake --name mlp
              refashion reproduce main
     """
     from refashion.reproduction import reproduce as reproduction
 
-    found = []
-    with reading_place() as (store, folder):
-        for claim in reproduction.claims(run, folder, store, variant):
-            for attestation in reproduction.reproduce(claim):
-                found.append(attestation)
+    attestations = []
+    with store_to_read(workspace) as (store, folder):
+        for claim in reproduction.claims(run, folder, store, workspace, name):
+            for attestation in reproduction.reproduce(claim, workspace):
+                attestations.append(attestation)
                 if store:
                     reproduction.publish(attestation, store)
-    if as_json:
-        show_json([attestation.as_dict() for attestation in found])
-    else:
-        for attestation in found:
-            _tell(attestation.as_dict())
-    sys.exit(not all(attestation.verdict.holds for attestation in found))
-
-
-def _tell(attestation: dict[str, Any]) -> None:
-    """Print an attestation for people."""
-    verdict = attestation["verdict"]
-    source = f"run {attestation['run_id']}" if attestation["run_id"] else "commit"
-    print(f"{verdict['variant']} ({source}, {attestation['commit'][:12]}): {verdict['line']}")
-    for name, tensor in verdict["tensors"].items():
-        share = f"{tensor['distance']:.2g} of its norm"
-        print(f"  tensor {name}: differs by up to {tensor['largest']:.2g}, {share}")
-    for name, difference in verdict["metrics"].items():
-        print(f"  metric {name}: differs by {difference:.2g}")
-    if verdict["note"]:
-        print(f"  {verdict['note']}")
-    if verdict["outcome"] != "identical":
-        for name, (then, now) in attestation["environment"].items():
-            print(f"  {name}: {then} then, {now} now")
+    lines = (line for attestation in attestations for line in attestation.lines())
+    same = all(attestation.verdict.holds for attestation in attestations)
+    answer([attestation.as_dict() for attestation in attestations], lines, as_json, same)
 
 
 @main.command()
 @click.argument("revision", default="HEAD")
-@as_json
-def verify(revision: str, as_json: bool) -> None:
-    """Run a commit's whole pipeline again and hold every output against its dvc.lock.
+@json_option
+@click.pass_obj
+def verify(workspace: Workspace, revision: str, as_json: bool) -> None:
+    """Run a commit's whole pipeline again and compare every output with its dvc.lock.
 
     \b
     Example: refashion verify
              refashion verify v1.0
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from refashion.reproduction import verify as verification
     from refashion.reproduction import worktree
 
-    commit = worktree.require(revision)
-    outputs = verification.verify(commit)
-    if as_json:
-        rows = [
-            {"path": o.path, "promised": o.promised, "found": o.found, "identical": o.identical}
-            for o in outputs
-        ]
-        show_json({"commit": commit, "outputs": rows})
-    else:
-        table = Table("output", "", "promised", "found", title=f"commit {commit[:12]}")
-        for o in outputs:
-            same = "identical" if o.identical else "[bold red]different[/]"
-            table.add_row(o.path, same, (o.promised or "-")[:12], (o.found or "-")[:12])
-        Console().print(table)
-    sys.exit(not (outputs and all(o.identical for o in outputs)))
+    commit = worktree.require(revision, workspace.root)
+    outputs = verification.verify(workspace, commit)
+    rows = [{**dataclasses.asdict(o), "identical": o.identical} for o in outputs]
+    same = all(o.identical for o in outputs)
+    answer({"commit": commit, "outputs": rows}, map(str, outputs), as_json, same)
 
 
 @main.command()
 @click.argument("a")
 @click.argument("b")
-@variant_option
-@as_json
-def diverge(a: str, b: str, variant: str | None, as_json: bool) -> None:
-    """Say in which epoch two runs part, and what could have parted them.
+@name_option
+@json_option
+@click.pass_obj
+def diverge(workspace: Workspace, a: str, b: str, name: str | None, as_json: bool) -> None:
+    """Find the first epoch where two runs diverge, and why.
 
     A and B are runs, experiments or git revisions, or record.json files.
 
     \b
     Example: refashion diverge 3f2a9c 77b01e
-             refashion diverge main puffy-hake --variant mlp
+             refashion diverge main puffy-hake --name mlp
     """
     from refashion.reproduction import diverge as divergence
 
-    with reading_place() as (store, folder):
-        sides: list[Side] = [
-            divergence.find(text, folder / str(i), store, variant) for i, text in enumerate((a, b))
-        ]
-        found = divergence.diverge(*sides)
-    if as_json:
-        show_json(found)
-    else:
-        if found["epoch"]:
-            print(f"part in epoch {found['epoch']}")
-        else:
-            print("same history" if found["same_outputs"] else "same history, other weights")
-        for part in ("params", "data", "outputs", "environment"):
-            for name, (one, other) in found[part].items():
-                print(f"  {part} {name}: {one} | {other}")
-        unknown = found["code"] is None
-        print(f"  code: {'unknown' if unknown else ', '.join(found['code']) or 'the same'}")
-    sys.exit(not found["same_outputs"])
+    with store_to_read(workspace) as (store, folder):
+        one, other = (
+            divergence.find(text, folder / str(i), store, workspace, name)
+            for i, text in enumerate((a, b))
+        )
+        difference = divergence.diverge(one, other, workspace)
+    lines = divergence.lines(difference)
+    answer(difference, lines, as_json, difference["same_outputs"])
 
 
 @main.command()
-@click.option("--baseline", metavar="REV", help="Refuse variants significantly worse than there.")
-@as_json
-def gate(baseline: str | None, as_json: bool) -> None:
-    """Hold the workspace's results to what params.yaml asks, and to their promise.
+@click.option("--baseline", metavar="REV", help="Refuse runs significantly worse than there.")
+@json_option
+@click.pass_obj
+def gate(workspace: Workspace, baseline: str | None, as_json: bool) -> None:
+    """Check the results against the thresholds and the reproducibility guarantee.
 
     Fresh (dvc status), reproducible under one thread and under the lowest instruction set, good
     enough (gates: in params.yaml) and, with a baseline, not significantly worse (McNemar). The
@@ -216,57 +186,54 @@ def gate(baseline: str | None, as_json: bool) -> None:
     from refashion.reproduction import gate as gates
 
     checks = []
-    for check in gates.gate(baseline):
+    for check in gates.gate(workspace, baseline):
         checks.append(check)
-        print(
-            f"{'holds' if check.holds else 'FAILS'}  {check.name}: {check.detail}", file=sys.stderr
-        )
-    if as_json:
-        show_json([{"name": c.name, "holds": c.holds, "detail": c.detail} for c in checks])
-    else:
-        print(gates.summary(checks))
+        outcome = "holds" if check.holds else "FAILS"
+        print(f"{outcome}  {check.name}: {check.detail}", file=sys.stderr)
+    summary = gates.summary(checks)
     if file := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(file).open("a", encoding="utf-8") as summary:
-            summary.write(gates.summary(checks))
-    sys.exit(not all(check.holds for check in checks))
+        with Path(file).open("a", encoding="utf-8") as appended:
+            appended.write(summary)
+    rows = [dataclasses.asdict(check) for check in checks]
+    answer(rows, [summary], as_json, all(check.holds for check in checks))
 
 
 @main.command()
-@as_json
-def publish(as_json: bool) -> None:
-    """Publish the workspace's results and those of all DVC experiments to MLflow, each once.
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@json_option
+@click.pass_obj
+def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None:
+    """Publish this workspace's runs and those of all DVC experiments to MLflow, each once.
 
-    Builds an emptied database anew; where nothing is missing, nothing changes.
+    With a NAME, this workspace's run of that name alone. Builds an emptied database anew; where
+    nothing is missing, nothing changes.
 
     \b
     Example: refashion publish
+             refashion publish mlp
     """
     from refashion.reproduction import republish
     from refashion.tracking import store
 
     rows = []
-    with store.connect() as found:
-        for source, done in republish.republish(found):
-            if isinstance(done, republish.Missing):
-                rows.append({"source": source, "outcome": "missing", "detail": done.reason})
-            else:
-                detail = f"{done.variant}, run {done.run_id}"
-                rows.append({"source": source, "outcome": done.outcome, "detail": detail})
+    with store.connect(workspace) as connected:
+        for row in republish.republish(connected, workspace, names):
+            rows.append(row)
             if not as_json:
-                print("{source}: {outcome}: {detail}".format(**rows[-1]), flush=True)
-    if as_json:
-        show_json(rows)
-    sys.exit(any(row["outcome"] == "missing" for row in rows))
+                print("{source}: {outcome}: {detail}".format(**row), flush=True)
+    answer(rows, [], as_json, all(row["outcome"] != "missing" for row in rows))
 
 
 @main.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--experiment", metavar="NAME", help="All runs of an experiment, MLflow's or DVC's.")
 @click.option("--tag", metavar="KEY=VALUE", help="All runs with this tag.")
-@as_json
+@json_option
 @click.option("--markdown", is_flag=True, help="Print tables for GitHub.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures there.")
+@click.option("--html", type=PATH, help="Write a page with pictures there.")
+@click.pass_obj
 def compare(
+    workspace: Workspace,
     runs: tuple[str, ...],
     experiment: str | None,
     tag: str | None,
@@ -274,12 +241,12 @@ def compare(
     markdown: bool,
     html: Path | None,
 ) -> None:
-    """Set runs side by side: settings, metrics, means over seeds and tests of significance.
+    """Compare runs: settings, metrics, means over seeds and tests of significance.
 
     \b
     Example: refashion compare 3f2a9c 77b01e
              refashion compare --experiment puffy-hake --markdown
-             refashion compare --tag variant=mlp --html build/mlp.html
+             refashion compare --tag name=mlp --html build/mlp.html
     """
     if not (runs or experiment or tag):
         raise click.UsageError("name at least one RUN, an --experiment or a --tag")
@@ -289,29 +256,27 @@ def compare(
         raise click.BadParameter(f"{tag!r} is not KEY=VALUE", param_hint="--tag")
 
     from refashion.reporting import choice, page, side_by_side, tables
-    from refashion.tracking import runs as tracked
-    from refashion.tracking import store
+    from refashion.tracking import published, store
 
-    with tempfile.TemporaryDirectory() as folder, store.connect(reading=True) as found:
-        chosen = choice.choose(runs, experiment, tag, found)
-        read = [tracked.read(run, Path(folder) / run.info.run_id, found) for run in chosen]
-        comparison = side_by_side.of(read)
+    with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
+        chosen = choice.choose(runs, experiment, tag, connected)
+        read = [published.read(run, Path(folder) / run.info.run_id, connected) for run in chosen]
+        comparison = side_by_side.of([r.run for r in read], {r.run: r.id for r in read})
         if as_json:
-            show_json(comparison.as_dict())
+            answer(comparison.as_dict(), [], as_json)
         elif markdown:
             print(tables.markdown(comparison))
         elif html:
-            page.write(comparison, html)
+            page.write(html, comparison, workspace.test)
             print(html)
         else:
             tables.show(comparison)
 
 
 @main.command()
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Where to; by default build/report.html."
-)
-def report(output: Path | None) -> None:
+@click.option("--output", type=PATH, help="Page to write, by default build/report.html.")
+@click.pass_obj
+def report(workspace: Workspace, output: Path | None) -> None:
     """Write the results of this workspace as pages, with tables and pictures.
 
     The variants are on the first; each study, and the explanation of softmax and cross-entropy,
@@ -321,31 +286,31 @@ def report(output: Path | None) -> None:
     Example: refashion report
              refashion report --output results.html
     """
-    from refashion.base import paths
     from refashion.reporting import book
 
-    for path in book.write(output or paths.ROOT / "build" / "report.html"):
+    for path in book.write(workspace, output or workspace.root / "build" / "report.html"):
         print(path)
 
 
 @main.command()
-@click.option("--variant", help="The workspace's model of this variant; by default the best one.")
-def explain(variant: str | None) -> None:
+@click.option("--run", "name", metavar="NAME", help=MODEL_HELP)
+@click.pass_obj
+def explain(workspace: Workspace, name: str | None) -> None:
     """Explain softmax and cross-entropy in numbers, the last of them a model's.
 
     The overflow that LogSumExp avoids, the gradient against autograd, and entropy, cross-entropy
-    and Kullback-Leibler divergence of what the workspace's model answers; by default the best one.
+    and Kullback-Leibler divergence of the predictions of this workspace's model.
 
     \b
     Example: refashion explain
-             refashion explain --variant softmax
+             refashion explain --run softmax
     """
     from rich.console import Console
 
     from refashion.reporting import explained
 
     console = Console(markup=False)
-    for table in explained.tables(explained.explain(variant)):
+    for table in explained.tables(explained.explain(workspace, name)):
         console.print(table)
     console.print(explained.NOTES[-1])
 
@@ -353,9 +318,10 @@ def explain(variant: str | None) -> None:
 @main.command()
 @click.argument("run")
 @click.option("--alias", default="champion", show_default=True, help="Points to the version.")
-@click.option("--name", help="Of the registered model; by default DATASET-VARIANT.")
-@as_json
-def register(run: str, alias: str, name: str | None, as_json: bool) -> None:
+@click.option("--name", help="Of the registered model; by default DATASET-NAME.")
+@json_option
+@click.pass_obj
+def register(workspace: Workspace, run: str, alias: str, name: str | None, as_json: bool) -> None:
     """Make a run's model a version of a registered model in MLflow, and point an alias to it.
 
     The model has its code and weights along, no pickle, and gives the same bits on every machine.
@@ -369,26 +335,28 @@ def register(run: str, alias: str, name: str | None, as_json: bool) -> None:
     from refashion.serving import registry
     from refashion.tracking import store
 
-    with store.connect(reading=True) as found:
-        done = registry.register(registry.one_run(run, found), alias, found, name=name)
-    if as_json:
-        show_json({**dataclasses.asdict(done), "uri": f"models:/{done.name}@{alias}"})
-        return
-    what = "registered" if done.is_new else "already there, alias set"
-    print(f"models:/{done.name}@{alias}: version {done.version}, run {done.run_id}: {what}")
+    with store.connect(workspace, reading=True) as connected:
+        chosen = registry.one_run(run, connected)
+        done = registry.register(chosen, alias, connected, name=name)
+    uri = f"models:/{done.name}@{alias}"
+    outcome = "registered" if done.is_new else "already there, alias set"
+    line = f"{uri}: version {done.version}, run {done.run_id}: {outcome}"
+    answer({**dataclasses.asdict(done), "uri": uri}, [line], as_json)
 
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--model", metavar="URI", help="One that `refashion register` made.")
+@click.option("--model", metavar="URI", help="A model that `refashion register` made.")
 @click.option("--run", metavar="RUN", help="The model of an MLflow run.")
-@click.option("--variant", help="The workspace's model of this variant; by default the best one.")
-@as_json
+@click.option("--name", help=MODEL_HELP)
+@json_option
+@click.pass_obj
 def predict(
+    workspace: Workspace,
     images: tuple[str, ...],
     model: str | None,
     run: str | None,
-    variant: str | None,
+    name: str | None,
     as_json: bool,
 ) -> None:
     """Classify image files of 28x28 pixels, light on black as the images of the data set.
@@ -398,30 +366,28 @@ def predict(
 
     \b
     Example: refashion predict boot.png shirt.png
-             refashion predict boot.png --variant mlp --json
+             refashion predict boot.png --name mlp --json
              refashion predict boot.png --model models:/fashion_mnist-mlp@champion
     """
-    if sum(choice is not None for choice in (model, run, variant)) > 1:
-        raise click.UsageError("choose one of --model, --run and --variant")
+    if sum(choice is not None for choice in (model, run, name)) > 1:
+        raise click.UsageError("choose one of --model, --run and --name")
 
     from refashion.serving import predict as prediction
 
-    pixels = prediction.read([Path(name) for name in images])
+    pixels = prediction.read([Path(file) for file in images])
     if model is not None:
-        chosen = prediction.of_registry(model)
+        chosen = prediction.of_registry(workspace, model)
     elif run is not None:
-        chosen = prediction.of_run(run)
+        chosen = prediction.of_run(workspace, run)
     else:
-        chosen = prediction.of_workspace(variant)
+        chosen = prediction.of_workspace(workspace, name)
     print(f"model: {chosen.name}", file=sys.stderr)
-    rows = []
-    for name, probabilities in zip(images, chosen.answer(pixels), strict=True):
+    rows: list[dict[str, Any]] = []
+    for file, probabilities in zip(images, chosen.answer(pixels), strict=True):
         likeliest = max(probabilities, key=probabilities.__getitem__)
-        rows.append({"file": name, "class": likeliest, "probabilities": probabilities})
-        if not as_json:
-            print(name, likeliest, f"{probabilities[likeliest]:.4f}", sep="\t")
-    if as_json:
-        show_json(rows)
+        rows.append({"file": file, "class": likeliest, "probabilities": probabilities})
+    lines = (f"{r['file']}\t{r['class']}\t{r['probabilities'][r['class']]:.4f}" for r in rows)
+    answer(rows, lines, as_json)
 
 
 if __name__ == "__main__":

@@ -1,172 +1,238 @@
-"""Every verdict from real trainings in which one thing was changed."""
+"""Every verdict from runs in which one thing was changed, and thresholds of the gate."""
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
-from refashion import selftest
-from refashion.base import files, paths
-from refashion.reproduction import verdict
-from refashion.tracking.runs import SideBySide
-from refashion.training import digest, loop, record
-from refashion.training.settings import Settings
+from refashion.base import files
+from refashion.base.params import Threshold
+from refashion.reproduction import gate, verdict
+from refashion.runs import write
+from refashion.runs.record import Record
+from refashion.runs.run import Run, in_checkout
+from refashion.training import digest
 
-CPU = torch.device("cpu")
-MLP = replace(selftest.INSTANCES["mlp"], epochs=3)
-
-
-class Split:
-    """Images of the self-test, some of them changed."""
-
-    def __init__(self, changed: int = 0) -> None:
-        data = selftest.examples(CPU)
-        self.images = data.inputs.numpy().copy()
-        self.labels = data.targets.numpy().astype(np.uint8)
-        self.images[:changed, 400] ^= 1
+WEIGHTS = {"layers.0.weight": torch.eye(4), "layers.1.bias": torch.arange(4.0)}
+EVALUATED = ("models/mlp", "reports/evaluation/mlp")
+STUDY = ("reports/studies/weight_decay/decay_3",)
 
 
-def trained(folder: Path, settings: Settings = MLP, data: Split | None = None) -> SideBySide:
-    """What a training and its evaluation leave."""
-    data = data or Split()
-    training = loop.train(settings, data, data, device="cpu")
-    results = SideBySide(root=folder, variant="mlp")
-    inputs = {"train": str(data.images.sum()), "validation": "none"}
-    record.save(
-        training,
-        variant="mlp",
-        settings=settings,
-        inputs=inputs,
-        weights=results._here(paths.weights("mlp")),
-        history=results._here(paths.history("mlp")),
-        record=results._here(paths.record("mlp")),
-        log=results._here(paths.training_log("mlp")),
+def run(
+    root: Path,
+    *,
+    folders: tuple[str, ...] = EVALUATED,
+    contract: str = "portable/2",
+    lr: float = 0.1,
+    images: str = "a",
+    losses: tuple[float, ...] = (3.0, 2.0, 1.0),
+    change: Callable[[dict[str, torch.Tensor]], Any] = dict,
+    promised: str = "",
+    **metrics: float,
+) -> Run:
+    """Write a run: of a variant with its weights, or of a study without."""
+    weights = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
+    change(weights)
+    record = Record(
+        name="mlp" if folders == EVALUATED else "weight_decay/decay_3",
+        experiment="tests",
+        stage="evaluate@mlp",
+        folders=folders,
+        contract=contract,
+        data={"dataset": "synthetic"},
+        inputs={"train": images},
+        params={"lr": lr},
     )
-    accuracy = training.history[-1].train_accuracy
-    files.write_json(results._here(paths.metrics("mlp")), {"accuracy": accuracy})
-    return results
+    done = write.write(
+        root,
+        record,
+        [{"train_loss": loss} for loss in losses],
+        digest=promised or digest.weights(weights),
+        weights=weights if folders == EVALUATED else None,
+        timings={},
+    )
+    files.write_json(root / folders[-1] / "metrics.json", {"loss": 0.5, "accuracy": 0.5, **metrics})
+    files.write_csv(root / folders[-1] / "predictions.csv", ["predicted"], [["Bag"]])
+    return in_checkout(root, done)
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> SideBySide:
-    return trained(tmp_path_factory.mktemp("expected"))
+def flip(weights: dict[str, torch.Tensor]) -> None:
+    """Change the last bit of one number."""
+    weights["layers.1.bias"].view(torch.int32)[1] ^= 1
 
 
-def test_the_same_training_is_identical(expected: SideBySide, tmp_path: Path) -> None:
-    found = verdict.compare(expected, trained(tmp_path))
-    assert (found.outcome, str(found), found.holds) == ("identical", "identical", True)
-    assert not found.tensors and not found.metrics
+def scale(factor: float) -> Callable[[dict[str, torch.Tensor]], Any]:
+    return lambda weights: weights["layers.0.weight"].mul_(factor)
 
 
-def test_another_setting(expected: SideBySide, tmp_path: Path) -> None:
-    found = verdict.compare(expected, trained(tmp_path, replace(MLP, lr=MLP.lr * 1.01)))
-    assert (found.outcome, found.stage, found.epoch) == ("different", "settings", 1)
-    assert not found.holds and "settings" in str(found)
+@pytest.fixture(params=[EVALUATED, STUDY], ids=["variant", "study"])
+def folders(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return request.param
 
 
-def test_another_byte_of_the_data(expected: SideBySide, tmp_path: Path) -> None:
-    found = verdict.compare(expected, trained(tmp_path, data=Split(changed=1)))
-    assert (found.outcome, found.stage, found.epoch) == ("different", "preprocess", 1)
-    assert found.tensor == "layers.0.bias"
+def compare(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> verdict.Verdict:
+    return verdict.compare(run(tmp_path / "a", **before), run(tmp_path / "b", **after))
 
 
-def test_other_code(expected: SideBySide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the second epoch on, the labels are taken in another order."""
-    order = loop.ENGINES["portable"].train_epoch
-
-    def train_epoch(self, examples, epoch, after_step=None):
-        return order(self, examples, epoch + (epoch > 1), after_step)
-
-    monkeypatch.setattr(loop.ENGINES["portable"], "train_epoch", train_epoch)
-    found = verdict.compare(expected, trained(tmp_path))
-    assert (found.outcome, found.stage, found.epoch) == ("different", "train", 2)
-    assert all(0 < tensor.distance < 1 for tensor in found.tensors.values())
+def test_the_same_run_is_identical(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    result = compare(tmp_path, {"folders": folders}, {"folders": folders})
+    name = "mlp" if folders == EVALUATED else "weight_decay/decay_3"
+    assert result == verdict.Verdict(name=name, outcome="identical")
+    assert (str(result), result.holds) == ("identical", True)
 
 
-def test_the_last_bit_of_a_weight(expected: SideBySide, tmp_path: Path) -> None:
-    """As if the training had left it so: the record tells of it."""
-    results = trained(tmp_path)
-    path = results.file(paths.weights("mlp"))
-    tensors = load_file(path)
-    tensors["layers.1.weight"].view(np.int32)[3, 2] ^= 1
-    save_file(tensors, path)
-    told = json.loads(results.file(paths.record("mlp")).read_text())
-    told["outputs"]["weights"] = digest.weights({k: torch.tensor(v) for k, v in tensors.items()})
-    files.write_json(results.file(paths.record("mlp")), told)
-    found = verdict.compare(expected, SideBySide(root=tmp_path, variant="mlp"))
-    assert (found.outcome, found.stage, found.epoch) == ("different", "train", None)
-    assert list(found.tensors) == ["layers.1.weight"] and found.tensor == "layers.1.weight"
-    assert 0 < found.tensors["layers.1.weight"].distance < 1e-6
-    assert 0 < found.tensors["layers.1.weight"].largest < 1e-6
+@pytest.mark.parametrize(
+    ("change", "stage", "epoch"),
+    [
+        ({"lr": 0.2, "images": "b", "losses": (4.0, 2.0, 1.0)}, "settings", 1),
+        ({"images": "b", "losses": (3.0, 2.5, 1.0), "loss": 0.4}, "preprocess", 2),
+        ({"losses": (3.0, 2.0, 1.5), "loss": 0.4}, "train", 3),
+        ({"losses": (3.0, 2.0)}, "train", 3),
+        ({"promised": "0" * 64, "loss": 0.4}, "train", None),
+        ({"loss": 0.5 + 2**-54 * 2}, "evaluate", None),
+    ],
+)
+def test_the_first_stage_that_differs(
+    tmp_path: Path, folders: tuple[str, ...], change: dict[str, Any], stage: str, epoch: int | None
+) -> None:
+    result = compare(tmp_path, {"folders": folders}, {"folders": folders, **change})
+    assert (result.outcome, result.holds) == ("different", False)
+    assert (result.stage, result.epoch) == (stage, epoch)
+    at = f", epoch {epoch}" if epoch else ""
+    assert str(result) == f"different: first at stage {stage}{at}"
+    assert ("loss" in result.metrics) == ("loss" in change)
 
 
-def test_another_evaluation(expected: SideBySide, tmp_path: Path) -> None:
-    results = trained(tmp_path)
-    files.write_json(results.file(paths.metrics("mlp")), {"accuracy": expected.metrics["accuracy"]})
-    assert verdict.compare(expected, results).holds
-    files.write_json(results.file(paths.metrics("mlp")), {"accuracy": 0.25, "new": 1.0})
-    found = verdict.compare(expected, SideBySide(root=tmp_path, variant="mlp"))
-    assert (found.outcome, found.stage) == ("different", "evaluate")
-    assert found.metrics == {"accuracy": abs(expected.metrics["accuracy"] - 0.25), "new": np.inf}
+def test_metrics_that_only_one_has(tmp_path: Path) -> None:
+    result = compare(tmp_path, {"old": 1.0}, {"accuracy": 0.25, "new": 1.0})
+    assert result.metrics == {"accuracy": 0.25, "new": float("inf"), "old": float("inf")}
 
 
-def threads(count: int, make: Callable[[], SideBySide]) -> SideBySide:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        return make()
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize(
+    ("name", "stage"), [("history.csv", "train"), ("predictions.csv", "evaluate")]
+)
+def test_files_that_were_altered_or_not_made(tmp_path: Path, name: str, stage: str) -> None:
+    expected, actual = run(tmp_path / "a"), run(tmp_path / "b")
+    file = actual.file(name)
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert verdict.compare(expected, actual).stage == stage
+    assert verdict.compare(actual, expected).stage == stage
+    if name == "predictions.csv":
+        file.unlink()
+        assert verdict.compare(expected, actual).stage == stage
 
 
-def test_native_numerics_on_other_threads_are_within_tolerance(tmp_path: Path) -> None:
-    """A wide model, so that a product is split among threads."""
-    native = replace(MLP, hidden=(512,), epochs=2, numerics="native")
-    sides = [threads(n, lambda n=n: trained(tmp_path / str(n), native)) for n in (1, 2)]
-    found = verdict.compare(*sides)
-    if found.outcome == "identical":
-        pytest.skip("this machine's kernels do not depend on the number of threads")
-    assert found.outcome == "within tolerance" and found.holds
-    assert found.stage == "train"
-    assert all(0 < d.distance < verdict.TENSOR_TOLERANCE for d in found.tensors.values())
+def test_the_last_bit_of_a_weight(tmp_path: Path) -> None:
+    result = compare(tmp_path, {}, {"change": flip})
+    assert str(result) == "different: first at stage train, tensor layers.1.bias"
+    assert list(result.tensors) == ["layers.1.bias"]
+    difference = result.tensors["layers.1.bias"]
+    assert difference.largest == pytest.approx(2**-23, rel=1e-3)
+    assert difference.distance == pytest.approx(2**-23 / 14**0.5, rel=1e-3)
 
 
-def test_native_numerics_far_apart_are_different(tmp_path: Path) -> None:
-    native = replace(MLP, numerics="native")
-    sides = [trained(tmp_path / "a", native), trained(tmp_path / "b", native)]
-    path = sides[1].file(paths.weights("mlp"))
-    tensors = load_file(path)
-    tensors["layers.0.weight"] *= 1.2
-    save_file(tensors, path)
-    told = sides[1].record
-    told["outputs"]["weights"] = "other"
-    files.write_json(sides[1].file(paths.record("mlp")), told)
-    found = verdict.compare(sides[0], SideBySide(root=tmp_path / "b", variant="mlp"))
-    assert found.outcome == "different"
-    assert found.tensors["layers.0.weight"].distance == pytest.approx(0.2, rel=1e-3)
+def test_weights_that_the_record_does_not_tell_of(tmp_path: Path) -> None:
+    promised = digest.weights(WEIGHTS)
+    result = compare(tmp_path, {}, {"change": flip, "promised": promised})
+    assert (result.outcome, result.stage) == ("different", "train")
 
 
-def test_without_the_weights_native_numerics_cannot_be_close(tmp_path: Path) -> None:
-    native = replace(MLP, numerics="native")
-    other = replace(native, seed=1)
-    sides = [trained(tmp_path / "a", native), trained(tmp_path / "b", other)]
-    for side in sides:
-        told = {**side.record, "params": {}}
-        files.write_json(side.file(paths.record("mlp")), told)
-    sides = [SideBySide(root=side.root, variant="mlp") for side in sides]
-    sides[0].file(paths.weights("mlp")).unlink()
-    found = verdict.compare(*sides)
-    assert found.outcome == "different" and "not here" in found.note
+def test_a_tensor_of_another_shape(tmp_path: Path) -> None:
+    def grow(weights: dict[str, torch.Tensor]) -> None:
+        weights["layers.1.bias"] = torch.arange(5.0)
+        weights["layers.2.bias"] = torch.zeros(1)
+
+    infinite = verdict.Difference(largest=float("inf"), distance=float("inf"))
+    result = compare(
+        tmp_path, {"contract": "native/cpu"}, {"contract": "native/cpu", "change": grow}
+    )
+    assert result.tensors == {"layers.1.bias": infinite, "layers.2.bias": infinite}
+    assert result.outcome == "different"
 
 
-def test_a_shorter_history_parts_where_it_ends(expected: SideBySide, tmp_path: Path) -> None:
-    found = trained(tmp_path)
-    path = found.file(paths.history("mlp"))
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert verdict.first_epoch(expected, found) == MLP.epochs
-    assert verdict.first_epoch(expected, expected) is None
+# --- tolerance --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({"change": scale(1.04)}, "within tolerance"),
+        ({"change": scale(1.06)}, "different"),
+        ({"promised": "0" * 64}, "within tolerance"),
+        ({"accuracy": 0.515}, "within tolerance"),
+        ({"accuracy": 0.485}, "within tolerance"),
+        ({"accuracy": 0.525}, "different"),
+        ({"images": "b"}, "different"),
+        ({"lr": 0.2}, "different"),
+    ],
+)
+def test_native_numerics_may_differ_a_little(
+    tmp_path: Path, change: dict[str, Any], outcome: str
+) -> None:
+    result = compare(tmp_path, {"contract": "native/cpu"}, {"contract": "native/cpu", **change})
+    assert (result.outcome, result.holds) == (outcome, outcome == "within tolerance")
+    if result.tensors:
+        assert result.tensors["layers.0.weight"].distance == pytest.approx(0.05, abs=0.011)
+
+
+def test_the_bounds_themselves_are_tolerated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "TENSOR_TOLERANCE", 0.25)
+    monkeypatch.setattr(verdict, "METRIC_TOLERANCE", 0.25)
+    native = {"contract": "native/cpu"}
+    result = compare(tmp_path, native, {**native, "change": scale(1.25), "accuracy": 0.75})
+    assert result.tensors["layers.0.weight"].distance == result.metrics["accuracy"] == 0.25
+    assert result.outcome == "within tolerance"
+
+
+def test_portable_numerics_may_not_differ(tmp_path: Path) -> None:
+    assert compare(tmp_path, {}, {"accuracy": 0.515}).outcome == "different"
+
+
+def test_what_is_missing_is_not_compared(tmp_path: Path) -> None:
+    """Portable digests decide without it; native numerics cannot be called close."""
+    expected, actual = run(tmp_path / "a"), run(tmp_path / "b")
+    for name in ("weights.safetensors", "metrics.json", "predictions.csv"):
+        expected.file(name).unlink()
+    result = verdict.compare(expected, actual)
+    note = "not here, so not compared: weights.safetensors, metrics.json, predictions.csv"
+    assert (result.outcome, result.note) == ("identical", note)
+
+    native = {"contract": "native/cpu"}
+    expected = run(tmp_path / "c", **native)
+    expected.file("weights.safetensors").unlink()
+    actual = run(tmp_path / "d", **native, change=scale(1.01))
+    result = verdict.compare(expected, actual)
+    assert (result.outcome, result.note) == (
+        *("different", "not here, so not compared: weights.safetensors"),
+    )
+
+
+# --- thresholds -------------------------------------------------------------------------------
+
+
+def test_thresholds(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    one = run(tmp_path, folders=folders, accuracy=0.8, loss=0.5, folds=5)
+    thresholds = {
+        "accuracy": [
+            (Threshold(at_least=0.8), True),
+            (Threshold(at_least=0.9, margin=0.11), True),
+            (Threshold(at_least=0.9, margin=0.05), False),
+        ],
+        "loss": [
+            (Threshold(at_most=0.5), True),
+            (Threshold(at_most=0.4, margin=0.11), True),
+            (Threshold(at_most=0.4, margin=0.05), False),
+        ],
+        "nonsense": [(Threshold(at_least=0.0), False)],
+    }
+    for metric, cases in thresholds.items():
+        for threshold, holds in cases:
+            (check,) = gate.good_enough([one], {one.name: {metric: threshold}})
+            assert (check.name, check.holds) == (f"{one.name}: {metric}", holds)
+            assert check.detail.endswith(f", must be {threshold}")
+    (check,) = gate.good_enough([one], {"gone": {"loss": Threshold(at_least=0.0)}})
+    assert (check.holds, check.detail) == (False, "missing, must be >= 0")

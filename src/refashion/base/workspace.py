@@ -15,6 +15,9 @@ class Workspace:
 
     root: Path
 
+    commit: str | None = None
+    """That was checked out here, where that is known."""
+
     @classmethod
     def here(cls) -> "Workspace":
         """The checkout whose code is running."""

@@ -1,28 +1,24 @@
 """What must hold before results are trusted: fresh, reproducible, good enough, no worse."""
 
 import json
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
-from typing import Any
 
-from refashion import studies
-from refashion.base import params, paths
 from refashion.base.errors import UserError
 from refashion.base.params import Threshold
-from refashion.evaluation import predictions
-from refashion.evaluation.comparison import SIGNIFICANCE
+from refashion.base.workspace import Workspace
+from refashion.evaluation import comparison, predictions
 from refashion.evaluation.predictions import Predictions
-from refashion.evaluation.statistics import holm, mcnemar
-from refashion.reproduction import reproduce, verdict, verify, worktree
+from refashion.evaluation.statistics import holm
+from refashion.reproduction import reproduce, verdict, worktree
 from refashion.reproduction.worktree import State
+from refashion.runs import listing
+from refashion.runs.run import Run, in_checkout
 from refashion.tracking import context
-from refashion.tracking.results import Results, everything
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 PERTURBED = {
@@ -36,46 +32,61 @@ PERTURBED = {
 }
 """Environments that must not change a result."""
 
+PREDICTIONS = "predictions.csv"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing that was asked."""
+    """One of the conditions that results must meet."""
 
     name: str
     holds: bool
     detail: str
 
 
-def gate(baseline: str | None = None) -> Iterator[Check]:
-    """Put the workspace's results to every test.
+def gate(
+    workspace: Workspace,
+    baseline: str | None = None,
+    perturbed: Mapping[str, Mapping[str, str]] = PERTURBED,
+) -> Iterator[Check]:
+    """Check a workspace's results against the thresholds and the reproducibility guarantee.
 
     Parameters
     ----------
+    workspace : Workspace
+        Whose results to check.
     baseline : str, optional
-        Revision that no variant may be significantly worse than.
+        Revision that no run may be significantly worse than.
+    perturbed : mapping
+        Name of an environment to the variables to set; results must come out the same in each.
 
     Yields
     ------
     Check
         Each when it is known.
+
+    Raises
+    ------
+    UserError
+        If nothing is committed, a stage fails, or the baseline cannot be compared with.
     """
-    settings = params.load()
-    variants = list(settings.variants)
-    stale = _stale()
+    settings = workspace.params()
+    # Stages and files that no longer are what dvc.lock says.
+    stale = sorted(json.loads(worktree.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
     yield Check(
         name="fresh",
         holds=not stale,
         detail=f"changed: {', '.join(stale)}; run `dvc repro`" if stale else "nothing has changed",
     )
-    found = everything(paths.ROOT, variants)
-    if all(one.has(one.training_files[0]) for one in found):
-        yield from _reproduces(found)
-    yield from _good_enough(settings.gates)
+    runs = listing.of_pipeline(workspace)
+    if all(run.has("record.json") for run in runs):
+        yield from _reproduces(workspace, runs, perturbed)
+    yield from good_enough(runs, settings.gates)
     if baseline is not None:
-        yield from _no_worse(baseline, variants)
+        yield from _no_worse(workspace, runs, baseline)
 
 
-def summary(checks: list[Check]) -> str:
+def summary(checks: Sequence[Check]) -> str:
     """The checks as a table in Markdown."""
     held = all(check.holds for check in checks)
     lines = [
@@ -90,90 +101,90 @@ def summary(checks: list[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stale() -> list[str]:
-    """Stages and files that no longer are what ``dvc.lock`` says."""
-    done = worktree.dvc(["status", "--json", "dvc.yaml"], paths.ROOT)
-    if done.returncode:
-        raise UserError(f"dvc status: {' '.join(done.stderr.split())}")
-    return sorted(json.loads(done.stdout))
-
-
-def _reproduces(found: list[Results]) -> Iterator[Check]:
-    """Run everything again in every perturbed environment, side by side."""
-    origin = context.gather(paths.ROOT)
+def _reproduces(
+    workspace: Workspace, runs: Sequence[Run], perturbed: Mapping[str, Mapping[str, str]]
+) -> Iterator[Check]:
+    """Make all runs again in every perturbed environment, one beside the other."""
+    origin = context.gather(workspace.root)
     if origin.commit is None:
         raise UserError("gate: there is no commit to run again; commit first")
-    lock = (paths.ROOT / "dvc.lock").read_bytes()
+    lock = (workspace.root / "dvc.lock").read_bytes()
     state = State(commit=origin.commit, diff=origin.diff, lock=lock)
+    stages = [run.record.stage for run in runs]
     with ExitStack() as stack:
-        roots = [stack.enter_context(worktree.checkout(state)) for _ in PERTURBED]
+        checkouts = [stack.enter_context(worktree.checkout(state, workspace)) for _ in perturbed]
         pool = stack.enter_context(ThreadPoolExecutor())
-        list(pool.map(worktree.rerun, roots, repeat(verify.LAST), PERTURBED.values()))
-        for name, root in zip(PERTURBED, roots, strict=True):
-            verdicts = [verdict.compare(one, one.at(root)) for one in found]
-            told = [f"{v.variant}: {v}" for v in verdicts if v.outcome != "identical"]
+        reruns = [
+            pool.submit(worktree.rerun, checkout, stages, workspace, variables)
+            for checkout, variables in zip(checkouts, perturbed.values(), strict=True)
+        ]
+        for rerun in reruns:
+            rerun.result()
+        for name, checkout in zip(perturbed, checkouts, strict=True):
+            verdicts = [
+                verdict.compare(run, in_checkout(checkout.root, run.record)) for run in runs
+            ]
+            details = [f"{v.name}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(
                 name=f"reproduces: {name}",
                 holds=all(v.holds for v in verdicts),
-                detail="; ".join(told) or f"{', '.join(one.variant for one in found)}: identical",
+                detail="; ".join(details) or f"{', '.join(run.name for run in runs)}: identical",
             )
 
 
-def _good_enough(gates: Mapping[str, Mapping[str, Threshold]]) -> Iterator[Check]:
-    for variant, thresholds in gates.items():
-        file = paths.study_metrics(variant) if variant in studies.NAMES else paths.metrics(variant)
-        metrics: dict[str, Any] = {}
-        if file.exists():
-            metrics = verdict.flat(json.loads(file.read_text(encoding="utf-8")))
+def good_enough(
+    runs: Sequence[Run], gates: Mapping[str, Mapping[str, Threshold]]
+) -> Iterator[Check]:
+    """Check metrics against thresholds; a metric that is missing is not good enough.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        All that there are.
+    gates : mapping
+        Name of a run to names of its metrics to the threshold of each.
+    """
+    metrics = {run.title: run.metrics for run in runs if run.has("metrics.json")}
+    for name, thresholds in gates.items():
         for metric, threshold in thresholds.items():
-            value = metrics.get(metric)
+            value = metrics.get(name, {}).get(metric)
             yield Check(
-                name=f"{variant}: {metric}",
+                name=f"{name}: {metric}",
                 holds=value is not None and threshold.admits(value),
-                detail=f"{'missing' if value is None else f'{value:.4f}'}, asked {threshold}",
+                detail=f"{'missing' if value is None else f'{value:.4f}'}, must be {threshold}",
             )
 
 
-def _no_worse(baseline: str, variants: list[str]) -> Iterator[Check]:
-    before = _predictions_at(baseline)
-    now = {v: predictions.read(paths.predictions(v)) for v in variants if v in before}
-    counts = {v: _discordant(v, before[v], now[v]) for v in now}
-    p_values = dict(zip(counts, holm([mcnemar(*pair) for pair in counts.values()]), strict=True))
-    for variant, (only_before, only_now) in counts.items():
-        p = p_values[variant]
-        yield Check(
-            name=f"{variant}: no worse than {baseline}",
-            holds=not (only_before > only_now and p <= SIGNIFICANCE),
-            detail=f"right then alone {only_before}, right now alone {only_now}, p = {p:.2g}",
-        )
-    for variant in variants:
-        if variant not in before:
-            yield Check(
-                name=f"{variant}: no worse than {baseline}", holds=True, detail="new since then"
-            )
+def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Iterator[Check]:
+    """Check that no run classifies significantly fewer images correctly than at a revision."""
+    classifiers = [run for run in runs if run.has(PREDICTIONS)]
+    now = {run.name: predictions.read(run.file(PREDICTIONS)) for run in classifiers}
+    before = _predictions_at(workspace, baseline, set(now))
+    pairs = {}
+    for name in before:
+        sides = {f"{name} at {baseline}": before[name], f"{name} now": now[name]}
+        (pairs[name],) = comparison.compare(sides)["pairs"].values()
+    adjusted = holm([pair["p_value"] for pair in pairs.values()])
+    p_values = dict(zip(pairs, adjusted, strict=True))
+    for name in now:
+        holds, detail = True, "new since then"
+        if name in pairs:
+            only_before, only_now = pairs[name]["only_first"], pairs[name]["only_second"]
+            p = p_values[name]
+            holds = not (only_before > only_now and p <= comparison.SIGNIFICANCE)
+            detail = f"correct only then {only_before}, only now {only_now}, p = {p:.2g}"
+        yield Check(name=f"{name}: no worse than {baseline}", holds=holds, detail=detail)
 
 
-def _discordant(variant: str, before: Predictions, now: Predictions) -> tuple[int, int]:
-    if before.actual != now.actual:
-        raise UserError(
-            f"{variant}: the baseline was evaluated on another test set; choose another"
-        )
-    pairs = list(zip(before.correct, now.correct, strict=True))
-    return pairs.count((True, False)), pairs.count((False, True))
-
-
-def _predictions_at(revision: str) -> dict[str, Predictions]:
-    """A revision's predictions, from DVC's cache or, where it has none, made again."""
-    commit = worktree.require(revision)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        claim = reproduce.from_revision(commit, folder)
-        known = [one for one in claim.results if one.answers]
-        missing = [one for one in known if not one.has(one.answers[0])]
+def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dict[str, Predictions]:
+    """A revision's predictions by run, from DVC's cache or, where it has none, made again."""
+    commit = worktree.require(revision, workspace.root)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        claim = reproduce.from_revision(commit, Path(folder), workspace)
+        runs = {run.name: run for _, run in claim.runs if run.name in names}
+        missing = [run.record for run in runs.values() if not run.has(PREDICTIONS)]
         if missing:
-            with worktree.checkout(claim.state) as root:
-                worktree.rerun(root, [one.stage for one in missing])
-                for one in missing:
-                    path = one.answers[0].relative_to(paths.ROOT)
-                    shutil.copyfile(root / path, folder / path)
-        return {one.variant: predictions.read(one.file(one.answers[0])) for one in known}
+            checkout = stack.enter_context(worktree.checkout(claim.state, workspace))
+            worktree.rerun(checkout, [record.stage for record in missing], workspace)
+            runs |= {record.name: in_checkout(checkout.root, record) for record in missing}
+        return {name: predictions.read(run.file(PREDICTIONS)) for name, run in runs.items()}

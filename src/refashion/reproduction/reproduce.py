@@ -1,28 +1,29 @@
-"""Run a training again from nothing but its run's id, and say what came of it."""
+"""Make a run again from nothing but its id, and say whether it came out the same."""
 
 import json
 import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from refashion.base import params, paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.reproduction import verdict, worktree
 from refashion.reproduction.verdict import Verdict
 from refashion.reproduction.worktree import State
-from refashion.tracking import context, runs
+from refashion.runs import listing
+from refashion.runs.run import Run, in_checkout
+from refashion.tracking import context, published
 from refashion.tracking.contents import HARDWARE
-from refashion.tracking.results import Results, everything
-from refashion.tracking.runs import Published
+from refashion.tracking.published import PublishedRun
 from refashion.tracking.store import Store
 
 TAGS = ("reproduced", "reproduced_at", "reproduced_by", "reproduced_on")
-"""Of the run: verdict, time, who, and on what."""
+"""Of the run in MLflow: verdict, time, processor, and versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +32,13 @@ class Attestation:
 
     verdict: Verdict
     run_id: str | None
-    """MLflow's id; None for a result known to git alone."""
+    """MLflow's id; None for a run known to git alone."""
     run_key: str
     contract: str
     commit: str
     expected: dict[str, str]
     """Digests of what the run's training came to."""
-    found: dict[str, str]
+    actual: dict[str, str]
     """Digests of what came out now."""
     environment: dict[str, list[Any]]
     """What differs between then and now."""
@@ -48,153 +49,186 @@ class Attestation:
     at: str
     """When, UTC."""
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        source = f"run {self.run_id}" if self.run_id else "commit"
+        yield f"{self.verdict.name} ({source}, {self.commit[:12]}): {self.verdict}"
+        for name, tensor in self.verdict.tensors.items():
+            share = f"{tensor.distance:.2g} of its norm"
+            yield f"  tensor {name}: differs by up to {tensor.largest:.2g}, {share}"
+        for name, difference in self.verdict.metrics.items():
+            yield f"  metric {name}: differs by {difference:.2g}"
+        if self.verdict.note:
+            yield f"  {self.verdict.note}"
+        if self.verdict.outcome != "identical":
+            for name, (then, now) in self.environment.items():
+                yield f"  {name}: {then} then, {now} now"
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        found = asdict(self)
-        found["verdict"] = {**found["verdict"], "line": str(self.verdict)}
-        return found
+        values = asdict(self)
+        values["verdict"]["line"] = str(self.verdict)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Results that came out of one state of the project."""
+    """Runs that came out of one state of the project."""
 
     state: State
-    results: Sequence[Results]
-    """All that is to be run again."""
+
+    runs: Sequence[tuple[str | None, Run]]
+    """MLflow's id, None of a run known to git alone; and the run."""
 
 
-def claims(text: str, folder: Path, store: Store | None, variant: str | None = None) -> list[Claim]:
-    """Find the results that a text means.
+def claims(
+    text: str, folder: Path, store: Store | None, workspace: Workspace, name: str | None = None
+) -> list[Claim]:
+    """Find the runs that a text means.
 
     Parameters
     ----------
     text : str
         Id of an MLflow run or its beginning, name of a DVC experiment, or a git revision.
     folder : Path
-        Where to put what is read back.
+        Where to put the files of the runs.
     store : Store or None
-        Where runs are; None: nowhere, then the text must be a revision.
-    variant : str, optional
-        Take this one alone.
+        Where published runs are; None: there are none, so the text must be a revision.
+    workspace : Workspace
+        Whose repository has the commits.
+    name : str, optional
+        Take the run of this name alone.
 
     Raises
     ------
     UserError
-        If the text means nothing, or nothing of this variant.
+        If the text means nothing, or no run of this name.
     """
-    found = runs.find(text, store) if store else []
-    if store and found:
-        there = {run.data.tags["variant"] for run in found}
-        chosen = [run for run in found if variant in (None, run.data.tags["variant"])]
+    runs = published.find(text, store) if store else []
+    if store and runs:
+        # A run of an older layout has no such tag: reading it tells which code can read it.
+        chosen = [run for run in runs if name in (None, run.data.tags.get("name", name))]
         if not chosen:
-            raise UserError(f"{text}: has no variant {variant!r}; there are {', '.join(there)}")
-        grouped: dict[State, list[Results]] = {}
-        for run in chosen:
-            published = runs.read(run, folder / run.info.run_id, store)
-            grouped.setdefault(_state(published), []).append(published)
-        return [Claim(state=state, results=results) for state, results in grouped.items()]
-    commit = worktree.resolve(text)
+            names = ", ".join(sorted({run.data.tags["name"] for run in runs}))
+            raise UserError(f"{text}: has no run of the name {name}; there are {names}")
+        grouped: dict[State, list[tuple[str | None, Run]]] = {}
+        for mlflow_run in chosen:
+            run = published.read(mlflow_run, folder / mlflow_run.info.run_id, store)
+            grouped.setdefault(_state(run), []).append((run.id, run.run))
+        return [Claim(state=state, runs=runs) for state, runs in grouped.items()]
+    commit = worktree.resolve(text, workspace.root)
     if commit is None:
         raise UserError(
             f"{text}: no run, experiment or revision of that name; runs are listed by `make ui`, "
             "experiments by `dvc exp list`"
         )
-    return [from_revision(commit, folder / commit, variant)]
+    return [from_revision(commit, folder / commit, workspace, name)]
 
 
-def _state(published: Published) -> State:
-    commit = published.tags.get("git_commit")
+def _state(published_run: PublishedRun) -> State:
+    tags, file = published_run.tags, published_run.run.file
+    commit = tags.get("git_commit")
     if commit is None:
         raise UserError(
-            f"run {published.run_id}: was made outside git, so its code is not known; choose a "
+            f"run {published_run.id}: was made outside git, so its code is not known; choose a "
             "run that has a commit"
         )
-    dirty = published.tags["git_dirty"] == "true"
     return State(
         commit=commit,
-        diff=published.artifact("uncommitted.diff").read_bytes() if dirty else b"",
-        params=published.artifact("params.yaml").read_bytes(),
-        lock=published.artifact("dvc.lock").read_bytes(),
+        diff=file("uncommitted.diff").read_bytes() if tags["git_dirty"] == "true" else b"",
+        params=file("params.yaml").read_bytes(),
+        lock=file("dvc.lock").read_bytes(),
     )
 
 
-def from_revision(commit: str, folder: Path, variant: str | None = None) -> Claim:
-    """Take what a commit says of its results; weights and predictions as far as DVC has them."""
+def from_revision(
+    commit: str, folder: Path, workspace: Workspace, name: str | None = None
+) -> Claim:
+    """Take the runs that a commit names; of their files those that git or DVC's cache has.
+
+    Parameters
+    ----------
+    commit : str
+        Full hash.
+    folder : Path
+        Where to put the files.
+    workspace : Workspace
+        Whose repository has the commit.
+    name : str, optional
+        Take the run of this name alone.
+
+    Raises
+    ------
+    UserError
+        If the commit has no runs, none of this name, or runs of another layout.
+    """
     state = State(commit=commit)
-    with worktree.checkout(state) as root:
-        variants = params.load(root / "params.yaml").variants
-        found = everything(root, variants)
-        chosen = [one for one in found if variant in (None, one.variant)]
-        if not chosen:
-            names = ", ".join(one.variant for one in found)
-            raise UserError(f"{commit[:12]}: has no variant {variant!r}; there are {names}")
-        worktree.fetch([path for one in chosen for path in one.cached], root)
-        for path in (paths.MODELS, paths.REPORTS):
-            here = root / path.relative_to(paths.ROOT)
-            shutil.copytree(here, folder / here.name, dirs_exist_ok=True)
-    results = [one.at(folder) for one in chosen]
-    for one in results:
-        one.file(one.training_files[0])
-    return Claim(state=state, results=results)
+    with worktree.checkout(state, workspace) as checkout:
+        results = [path for path in worktree.promised(checkout) if not path.startswith("data/")]
+        worktree.fetch(results, checkout.root)
+        runs = listing.of_pipeline(checkout) if name is None else [listing.find(checkout, name)]
+        records = [run.record for run in runs]
+        if not records:
+            raise UserError(f"commit {commit[:12]}: has no runs; choose one that has")
+        for part in {part for record in records for part in record.folders}:
+            if (checkout.root / part).exists():
+                shutil.copytree(checkout.root / part, folder / part)
+    copies = [replace(in_checkout(folder, record), commit=commit) for record in records]
+    return Claim(state=state, runs=[(None, run) for run in copies])
 
 
-def reproduce(claim: Claim) -> Iterator[Attestation]:
-    """Run all results of a claim again in a checkout of its own.
+def reproduce(claim: Claim, workspace: Workspace) -> Iterator[Attestation]:
+    """Make all runs of a claim again, in a checkout of its own.
 
     Yields
     ------
     Attestation
-        One for every variant.
+        One for every run.
 
     Raises
     ------
     UserError
         If the state cannot be brought back, no source has the data, or a stage fails.
     """
-    with worktree.checkout(claim.state) as root:
-        worktree.rerun(root, list(dict.fromkeys(one.stage for one in claim.results)))
-        for expected in claim.results:
-            yield _attest(claim.state, expected, expected.at(root))
+    with worktree.checkout(claim.state, workspace) as checkout:
+        worktree.rerun(checkout, [run.record.stage for _, run in claim.runs], workspace)
+        installed = packages(context.gather(workspace.root).environment)
+        for run_id, expected in claim.runs:
+            actual = in_checkout(checkout.root, expected.record)
+            log = actual.log or {}
+            machine = {name: log.get(name) for name in HARDWARE}
+            then, now = environment(expected), {**installed, **machine}
+            yield Attestation(
+                verdict=verdict.compare(expected, actual),
+                run_id=run_id,
+                run_key=expected.record.run_key,
+                contract=expected.record.contract,
+                commit=claim.state.commit,
+                expected=dict(expected.record.outputs),
+                actual=dict(actual.record.outputs),
+                environment={k: [then[k], now.get(k)] for k in then if then[k] != now.get(k)},
+                machine={**machine, "host": platform.node()},
+                seconds=log.get("seconds"),
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
 
 
-def _attest(state: State, expected: Results, found: Results) -> Attestation:
-    now = {name: (found.log or {}).get(name) for name in HARDWARE}
-    published = expected if isinstance(expected, Published) else None
-    return Attestation(
-        verdict=verdict.compare(expected, found),
-        run_id=published.run_id if published else None,
-        run_key=expected.record["run_key"],
-        contract=expected.record["contract"],
-        commit=state.commit,
-        expected=expected.record["outputs"],
-        found=found.record["outputs"],
-        environment=environment_differences(published, now) if published else {},
-        machine={**now, "host": platform.node()},
-        seconds=(found.log or {}).get("seconds"),
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+def environment(run: Run) -> dict[str, Any]:
+    """Hardware of a run, and versions of its packages, as far as they are known."""
+    log = run.log or {}
+    hardware = {name: log[name] for name in HARDWARE if log.get(name) is not None}
+    known = run.has("environment.txt")
+    return {**(packages(run.file("environment.txt").read_text()) if known else {}), **hardware}
 
 
-def environment_differences(published: Published, now: dict[str, Any]) -> dict[str, list[Any]]:
-    """Hardware and packages of a run that differ from these, as pairs of then and now."""
-    then = {name: published.tags.get(name) for name in HARDWARE}
-    pairs = {name: [then[name], str(now[name])] for name in HARDWARE if then[name] is not None}
-    packages = requirements(published.artifact("environment.txt").read_text(encoding="utf-8"))
-    present = requirements(context.gather(paths.ROOT).environment)
-    for name in sorted({*packages, *present}) if packages else ():  # rebuilt runs have no list
-        pairs[name] = [packages.get(name), present.get(name)]
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def requirements(text: str) -> dict[str, str]:
+def packages(text: str) -> dict[str, str]:
     """Version of every package that a file of requirements pins."""
     lines = (line.partition("==") for line in text.splitlines() if "==" in line)
     return {name: version for name, _, version in lines}
 
 
 def publish(attestation: Attestation, store: Store) -> None:
-    """Write the verdict on the run: tags for the last one, an artifact for each."""
+    """Write a verdict on the run: tags for the last one, an artifact for each."""
     run_id = attestation.run_id
     if run_id is None:
         return

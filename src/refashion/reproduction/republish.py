@@ -1,71 +1,92 @@
 """MLflow built anew from what the repository and DVC's cache hold."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 
-from refashion import studies
-from refashion.base import params, paths
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
+from refashion.runs import listing
+from refashion.runs.run import Run
 from refashion.tracking import context, publish
 from refashion.tracking.context import Context
-from refashion.tracking.publish import Publication
-from refashion.tracking.results import Results, everything
 from refashion.tracking.store import Store
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Missing:
-    """Results that could not be published."""
+def republish(
+    store: Store, workspace: Workspace, names: Collection[str] = ()
+) -> Iterator[dict[str, str]]:
+    """Publish the workspace's runs, then those of every DVC experiment.
 
-    reason: str
-
-
-def republish(store: Store) -> Iterator[tuple[str, Publication | Missing]]:
-    """Publish the workspace's results, then those of every DVC experiment.
+    Parameters
+    ----------
+    store : Store
+        Where to publish.
+    workspace : Workspace
+        The user's own.
+    names : collection of str
+        Publish the workspace's runs of these names, and those that sum them up; none: everything.
 
     Yields
     ------
-    tuple
-        Where a result comes from (``workspace`` or an experiment's name), and what became of it.
+    dict
+        Of every run ``source``: ``workspace`` or the experiment's name; ``outcome``: that of
+        `refashion.tracking.publish.Publication`, or ``missing``; ``detail``: its name and id, or
+        why it could not be published.
+
+    Raises
+    ------
+    UserError
+        If the workspace has no run of a name.
     """
-    yield from _publish(
-        "workspace",
-        everything(paths.ROOT, params.load().variants, studies.NAMES),
-        context.gather(paths.ROOT),
-        store,
-    )
-    for name, (commit, baseline) in sorted(worktree.experiments().items()):
+    runs = [listing.find(workspace, name) for name in names]
+    parents = [listing.find(workspace, run.record.parent) for run in runs if run.record.parent]
+    runs = [*parents, *runs] or listing.everything(workspace)
+    origin = context.gather(workspace.root)
+    yield from _publish("workspace", runs, origin, store, workspace)
+    experiments = {} if names else worktree.experiments(workspace.root)
+    for name, (commit, baseline) in sorted(experiments.items()):
+        changes = ("diff", *context.FORM, baseline, commit, *context.INPUTS)
         origin = Context(
             commit=baseline,
-            diff=_changes(baseline, commit),
+            diff=worktree.git(*changes, folder=workspace.root),
             experiment=name,
             baseline=baseline,
             environment="",
         )
-        with worktree.checkout(State(commit=commit)) as root:
-            variants = params.load(root / "params.yaml").variants
-            found = everything(root, variants)
-            worktree.fetch([paths.TEST, *(file for one in found for file in one.cached)], root)
-            yield from _publish(name, found, origin, store)
+        with worktree.checkout(State(commit=commit), workspace) as checkout:
+            test = checkout.relative(checkout.test)
+            promised = worktree.promised(checkout)
+            files = [path for path in promised if path == test or not path.startswith("data/")]
+            worktree.fetch(files, checkout.root)
+            try:
+                runs = listing.of_pipeline(checkout)
+            except UserError as error:
+                yield {"source": name, "outcome": "missing", "detail": str(error)}
+            else:
+                yield from _publish(name, runs, origin, store, checkout)
 
 
 def _publish(
-    source: str, found: Iterable[Results], origin: Context, store: Store
-) -> Iterator[tuple[str, Publication | Missing]]:
+    source: str, runs: Iterable[Run], origin: Context, store: Store, checkout: Workspace
+) -> Iterator[dict[str, str]]:
     whole = []
-    for results in found:
-        needed = (*results.training_files, *results.cached)
-        missing = [path for path in needed if not results.has(path)]
-        if missing:
-            file = missing[0].relative_to(paths.ROOT)
-            yield source, Missing(reason=f"{file}: neither here nor in DVC's cache")
+    for run in runs:
+        reason = _missing(run, checkout)
+        if reason:
+            yield {"source": source, "outcome": "missing", "detail": reason}
         else:
-            whole.append(results)
-    for done in publish.publish_all(whole, origin, store):
-        yield source, done
+            whole.append(run)
+    for done in publish.publish_all(whole, origin, store, checkout):
+        detail = f"{done.name}, run {done.run_id}"
+        yield {"source": source, "outcome": done.outcome, "detail": detail}
 
 
-def _changes(baseline: str, commit: str) -> bytes:
-    """What an experiment changed, in the form in which a workspace's changes are kept."""
-    return worktree.git("diff", *context.FORM, baseline, commit, *context.INPUTS)
+def _missing(run: Run, checkout: Workspace) -> str:
+    """Why a run cannot be published; empty, if it can be."""
+    folders = {checkout.relative(folder) for folder in run.folders}
+    for path in worktree.promised(checkout):
+        of_run = path in folders or path.rpartition("/")[0] in folders
+        if of_run and not (checkout.root / path).exists():
+            return f"{path}: neither here nor in DVC's cache"
+    return "" if run.has("record.json") else f"{run.title}: its record.json is missing"

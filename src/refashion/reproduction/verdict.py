@@ -1,13 +1,14 @@
 """Did a run come out the same? If not: the first stage, epoch and tensor that differ."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from refashion.tracking.results import Results
+from refashion.runs.run import MEASURED, WEIGHTS, Run
 
 TENSOR_TOLERANCE = 0.05
 """Largest distance between two native trainings' tensors, relative to the tensor's norm."""
@@ -31,9 +32,11 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What came of running a variant again."""
+    """What came of making a run again."""
 
-    variant: str
+    name: str
+    """Of the run."""
+
     outcome: Outcome
     stage: str | None = None
     """First stage whose outputs differ."""
@@ -63,49 +66,50 @@ class Verdict:
         return f"{self.outcome}: first at {', '.join(where)}"
 
 
-def compare(expected: Results, found: Results) -> Verdict:
-    """Hold what a rerun left against what the run had left.
+def compare(expected: Run, actual: Run) -> Verdict:
+    """Compare what a rerun left with what the run had left.
 
     Parameters
     ----------
-    expected, found : Results
-        Of the same variant. The expected weights and predictions may be missing; their digests
-        in the record and the metrics then decide alone.
+    expected, actual : Run
+        Of the same name. Of the expected one the weights and what was measured may be missing;
+        the digests in its record then decide alone.
 
     Returns
     -------
     Verdict
         ``within tolerance`` is open to native numerics alone.
     """
-    before, after = expected.record, found.record
-    tensors, note = _tensors(expected, found)
-    metrics = _differences(flat(expected.metrics), flat(found.metrics))
-    same_answers = all(
-        found.file(path).read_bytes() == expected.file(path).read_bytes()
-        for path in expected.answers
-        if expected.has(path)
-    )
-    stages = {
-        "settings": before["params"] == after["params"],
-        "preprocess": before["inputs"] == after["inputs"],
-        "train": before["outputs"] == after["outputs"] and not tensors,
-        "evaluate": not metrics and same_answers,
+    before, after = expected.record, actual.record
+    missing = [f for f in (WEIGHTS, *MEASURED) if actual.has(f) and not expected.has(f)]
+    note = f"not here, so not compared: {', '.join(missing)}" if missing else ""
+    tensors = _tensors(expected, actual) if expected.has(WEIGHTS) else {}
+    measured = expected.has("metrics.json")
+    metrics = _differences(expected.metrics, actual.metrics) if measured else {}
+    written = [name for name in before.outputs if name != "weights"]
+    same = {
+        "settings": before.params == after.params,
+        "preprocess": before.inputs == after.inputs,
+        "train": before.outputs == after.outputs
+        and not tensors
+        and _same_files(expected, actual, written),
+        "evaluate": not metrics and _same_files(expected, actual, MEASURED),
     }
-    stage = next((name for name, same in stages.items() if not same), None)
+    stage = next((name for name in same if not same[name]), None)
     if stage is None:
-        return Verdict(variant=expected.variant, outcome="identical", note=note)
+        return Verdict(name=expected.name, outcome="identical", note=note)
     close = (
-        str(before["contract"]).startswith("native")
+        before.contract.startswith("native")
         and stage in ("train", "evaluate")
         and all(d.distance <= TENSOR_TOLERANCE for d in tensors.values())
         and all(d <= METRIC_TOLERANCE for d in metrics.values())
         and not note
     )
     return Verdict(
-        variant=expected.variant,
+        name=expected.name,
         outcome="within tolerance" if close else "different",
         stage=stage,
-        epoch=first_epoch(expected, found),
+        epoch=first_epoch(expected, actual),
         tensor=next(iter(tensors), None),
         tensors=tensors,
         metrics=metrics,
@@ -113,24 +117,28 @@ def compare(expected: Results, found: Results) -> Verdict:
     )
 
 
-def first_epoch(a: Results, b: Results) -> int | None:
-    """First epoch in which two histories part; None if they never do."""
-    for epoch, (one, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
-        if one != other:
+def first_epoch(a: Run, b: Run) -> int | None:
+    """First epoch in which two histories diverge; None if they never do."""
+    for epoch, (row, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
+        if row != other:
             return epoch
     return None
 
 
-def _tensors(expected: Results, found: Results) -> tuple[dict[str, Difference], str]:
-    """The tensors that differ, from the first layer on; why there are none."""
+def _same_files(expected: Run, actual: Run, names: Iterable[str]) -> bool:
+    """Whether files, as far as the expected run has them, are the same bytes."""
+    return all(
+        actual.has(name) and actual.file(name).read_bytes() == expected.file(name).read_bytes()
+        for name in names
+        if expected.has(name)
+    )
+
+
+def _tensors(expected: Run, actual: Run) -> dict[str, Difference]:
+    """The tensors that differ, from the first layer on."""
     from safetensors.numpy import load_file
 
-    path = expected.weights
-    if path is None:
-        return {}, ""
-    if not expected.has(path):
-        return {}, "the run's weights are not here, so their tensors were not compared one by one"
-    before, after = (load_file(side.file(path)) for side in (expected, found))
+    before, after = (load_file(run.file(WEIGHTS)) for run in (expected, actual))
     differences = {}
     for name in sorted({*before, *after}):
         a, b = before.get(name), after.get(name)
@@ -141,21 +149,10 @@ def _tensors(expected: Results, found: Results) -> tuple[dict[str, Difference], 
             differences[name] = Difference(
                 largest=float(np.abs(a - b).max()), distance=float(np.linalg.norm(a - b)) / norm
             )
-    return differences, ""
+    return differences
 
 
-def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Metrics of metrics of ..., by dotted name."""
-    found: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
-
-
-def _differences(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+def _differences(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
     return {
         name: abs(a[name] - b[name]) if name in a and name in b else math.inf
         for name in sorted({*a, *b})

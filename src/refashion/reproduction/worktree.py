@@ -1,24 +1,24 @@
-"""A checkout of its own, where anything can be run again without touching the user's."""
+"""A checkout in a folder of its own, where stages run without touching the user's."""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from refashion.base import paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.tracking.context import LEFT_OUT
 
-DOWNLOADS = {"download": paths.RAW, "download_houses": paths.HOUSES}
-"""Stages whose outputs a rerun may take from the cache: checksums pin them."""
+DOWNLOADED = ("data/raw", "data/houses")
+"""Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
 
 BELONGS_TO_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
@@ -40,7 +40,7 @@ class State:
     """Content of ``dvc.lock``, likewise."""
 
 
-def git(*arguments: str, folder: Path = paths.ROOT, feed: bytes = b"") -> bytes:
+def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
     """Return what a git command prints.
 
     Raises
@@ -56,73 +56,62 @@ def git(*arguments: str, folder: Path = paths.ROOT, feed: bytes = b"") -> bytes:
     return done.stdout
 
 
-def resolve(revision: str) -> str | None:
+def experiments(folder: Path) -> dict[str, tuple[str, str]]:
+    """DVC's experiments of a repository: name to the commit and the one it started from."""
+    form = "--format=%(objectname)/%(refname)"  # refs/exps/<two digits>/<the others>/<name>
+    lines = git("for-each-ref", form, "refs/exps", folder=folder).decode().split()
+    parts = [line.split("/") for line in lines]
+    return {p[5]: (p[0], p[3] + p[4]) for p in parts if len(p) == 6}
+
+
+def resolve(revision: str, folder: Path) -> str | None:
     """Return the full hash of a commit or of a DVC experiment, by any name that git or DVC has."""
-    names = [revision, *(r for r in _experiment_refs() if r.rpartition("/")[2] == revision)]
-    for name in reversed(names):
-        done = subprocess.run(
-            ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"],
-            cwd=paths.ROOT,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode == 0:
-            return done.stdout.strip()
-    return None
+    name, _ = experiments(folder).get(revision, (revision, None))
+    command = ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
-def require(revision: str) -> str:
-    """Return what `resolve` does.
-
-    Raises
-    ------
-    UserError
-        If there is no such revision.
-    """
-    commit = resolve(revision)
+def require(revision: str, folder: Path) -> str:
+    """Return what `resolve` does; UserError, if there is no such revision."""
+    commit = resolve(revision, folder)
     if commit is None:
         raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
     return commit
 
 
-def experiments() -> dict[str, tuple[str, str]]:
-    """DVC's experiments of this repository: name to the commit and the one it started from."""
-    found = {}
-    for ref in _experiment_refs():  # refs/exps/<two digits>/<the others>/<name>
-        *_, two, others, name = ref.split("/")
-        found[name] = (git("rev-parse", ref).decode().strip(), two + others)
-    return found
-
-
-def _experiment_refs() -> list[str]:
-    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").decode().split()
-    return [ref for ref in refs if len(ref.split("/")) == 5]
-
-
 @contextmanager
-def checkout(state: State) -> Iterator[Path]:
+def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     """Lend a checkout in a temporary folder; it goes at the end, on Ctrl-C too.
+
+    Parameters
+    ----------
+    state : State
+        What the checkout holds.
+    workspace : Workspace
+        The user's own, whose repository has the commit and whose cache of DVC is shared.
 
     Raises
     ------
     UserError
         If the commit is not in this repository, or the changes do not apply to it.
     """
-    if resolve(state.commit) is None:
+    if resolve(state.commit, workspace.root) is None:
         raise UserError(
             f"commit {state.commit}: is not in this repository; fetch it "
             "(`git fetch --all`), or ask whoever made the run to push it"
         )
     with tempfile.TemporaryDirectory(prefix="refashion-") as folder:
         root = Path(folder) / "project"
+        add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         try:
-            git("worktree", "add", "--detach", "--quiet", str(root), state.commit)
+            git(*add, folder=workspace.root)
             _apply(state, root)
-            _configure_dvc(root)
-            yield root
+            _configure_dvc(root, workspace.root)
+            yield Workspace(root, commit=state.commit)
         finally:
             shutil.rmtree(root, ignore_errors=True)
-            git("worktree", "prune")
+            git("worktree", "prune", folder=workspace.root)
 
 
 def _apply(state: State, root: Path) -> None:
@@ -144,50 +133,62 @@ def _apply(state: State, root: Path) -> None:
             (root / name).write_bytes(content)
 
 
-def _configure_dvc(root: Path) -> None:
-    """Give the checkout the user's own cache and remotes, to read from."""
+def _configure_dvc(root: Path, user: Path) -> None:
+    """Give a checkout the cache and remotes of the user's own, to read from."""
     from dvc.config import Config
     from dvc.repo import Repo
 
-    own = paths.ROOT / ".dvc" / "config.local"
-    if own.exists():
-        shutil.copyfile(own, root / ".dvc" / "config.local")
-    with Repo(str(paths.ROOT)) as repo:
+    local = user / ".dvc" / "config.local"
+    if local.exists():
+        shutil.copyfile(local, root / ".dvc" / "config.local")
+    with Repo(str(user)) as repo:
         cache = repo.cache.local_cache_dir
     with Config(str(root / ".dvc")).edit("local") as config:
         config["cache"]["dir"] = cache
         config["core"]["no_scm"] = True  # git's own folder is elsewhere
 
 
-def dvc(arguments: Sequence[str], root: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a short command of DVC quietly."""
+def dvc(*arguments: str, folder: Path) -> str:
+    """Return what a short command of DVC prints; UserError with DVC's own reason, if it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
-def fetch(files: Iterable[Path], root: Path) -> None:
-    """Bring files that `paths` names into a checkout, those that DVC's cache or remote has."""
-    names = [str(file.relative_to(paths.ROOT)) for file in files]
-    if dvc(["checkout", *names], root).returncode:
-        dvc(["pull", *names], root)
+def fetch(files: Iterable[str], root: Path) -> None:
+    """Bring outputs that are not there into a checkout, those that DVC's cache or remote has."""
+    for command in ("checkout", "pull"):
+        missing = [file for file in files if not (root / file).exists()]
+        if missing:
+            with suppress(UserError):  # whoever needs a file that is still missing says so
+                dvc(command, *missing, folder=root)
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of a stage that belongs to no experiment and whose main checkout is ours."""
-    own = {k: v for k, v in os.environ.items() if k not in BELONGS_TO_EXPERIMENT}
-    binaries = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
-    return {**own, "PATH": binaries, "DVC_ROOT": str(paths.MAIN_ROOT), **(changes or {})}
+    """Environment of a process that belongs to no experiment and finds this Python's programs."""
+    kept = {k: v for k, v in os.environ.items() if k not in BELONGS_TO_EXPERIMENT}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return {**kept, "PATH": programs, **(changes or {})}
 
 
-def rerun(root: Path, targets: Sequence[str], changes: Mapping[str, str] | None = None) -> None:
+def rerun(
+    checkout: Workspace,
+    stages: Iterable[str],
+    workspace: Workspace,
+    changes: Mapping[str, str] | None = None,
+) -> None:
     """Run stages and all that they need, nothing out of a cache but the downloaded files.
 
     Parameters
     ----------
-    root : Path
-        Of a `checkout`.
-    targets : sequence of str
-        Stages, as DVC addresses them.
+    checkout : Workspace
+        Of `checkout`.
+    stages : iterable of str
+        As DVC addresses them.
+    workspace : Workspace
+        The user's own.
     changes : mapping, optional
         Environment variables to set.
 
@@ -196,31 +197,42 @@ def rerun(root: Path, targets: Sequence[str], changes: Mapping[str, str] | None 
     UserError
         If no source has the data, or a stage fails.
     """
-    lock = root / "dvc.lock"
-    locked = read_lock(lock.read_bytes()) if lock.exists() else {}
-    # A stage that the lock does not know must run; outputs in git must not stand in for its own.
-    kept = {name: locked[name] for name in DOWNLOADS if name in locked}
-    lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": kept}))
-    if kept:
-        fetch([DOWNLOADS[name] for name in kept], root)
-    for folder in (paths.MODELS, paths.REPORTS):
-        shutil.rmtree(root / folder.relative_to(paths.ROOT), ignore_errors=True)
-    command = [sys.executable, "-m", "dvc", "repro", "--no-commit", "--no-run-cache", *targets]
-    done = subprocess.run(command, cwd=root, env=environment(changes), stdout=sys.stderr)
-    no_source = root / paths.NO_SOURCE.relative_to(paths.ROOT)
-    if no_source.exists():
-        raise UserError(no_source.read_text(encoding="utf-8").strip())
+    for file in checkout.root.rglob("dvc.lock"):
+        kept = {
+            name: stage
+            for name, stage in read_lock(file).items()
+            if stage.get("outs") and all(out["path"] in DOWNLOADED for out in stage["outs"])
+        }
+        # DVC runs a stage that the lock does not know, and removes its former outputs first.
+        file.write_text(yaml.safe_dump({"schema": "2.0", "stages": kept}))
+        fetch(outputs(kept), checkout.root)
+    targets = list(dict.fromkeys(stages))
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--no-commit", "--no-run-cache", *targets],
+        cwd=checkout.root,
+        env=environment({"DVC_ROOT": str(workspace.main), **(changes or {})}),
+        stdout=2,  # beside the answer
+    )
+    if checkout.no_source.exists():
+        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
     if done.returncode < 0 or done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:
         raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
 
 
-def read_lock(content: bytes) -> dict[str, dict[str, Any]]:
-    """Stages of a ``dvc.lock``, by name."""
-    return dict((yaml.safe_load(content) or {}).get("stages") or {})
+def read_lock(file: Path) -> dict[str, dict[str, Any]]:
+    """Stages of a ``dvc.lock``, by name; none, if there is no such file."""
+    if not file.exists():
+        return {}
+    return dict((yaml.safe_load(file.read_bytes()) or {}).get("stages") or {})
 
 
 def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Digest of every output that a ``dvc.lock`` tells of, by path, in the stages' order."""
     return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
+
+
+def promised(checkout: Workspace) -> dict[str, str]:
+    """Outputs that a checkout's ``dvc.lock`` tells of; see `outputs`."""
+    return outputs(read_lock(checkout.root / "dvc.lock"))

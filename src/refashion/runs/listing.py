@@ -12,6 +12,8 @@ from refashion.runs.run import Run
 
 def variants(workspace: Workspace) -> list[Run]:
     """The run of every variant of the checkout's own ``params.yaml``, whatever else that holds."""
+    if not workspace.params_file.exists():
+        return []
     settings = yaml.safe_load(workspace.params_file.read_bytes()) or {}
     return [variant(workspace, str(name)) for name in settings.get("variants") or ()]
 
@@ -53,10 +55,11 @@ def find(workspace: Workspace, name: str) -> Run:
     """
     runs = {run.title: run for run in everything(workspace)}
     if name not in runs:
-        raise UserError(f"{name}: no run of that name here; there are {', '.join(runs)}")
+        place = f"in commit {workspace.commit[:12]}" if workspace.commit else "here"
+        raise UserError(f"{name}: no run of that name {place}; there are {', '.join(runs)}")
     return runs[name]
 
 
 def _run(workspace: Workspace, name: str, folders: Iterable[Path]) -> Run:
     log = workspace.logs / f"{name}.json"
-    return Run(folders=tuple(folders), log_file=log, title=name)
+    return Run(folders=tuple(folders), log_file=log, title=name, commit=workspace.commit)

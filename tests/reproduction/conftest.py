@@ -1,0 +1,90 @@
+"""A repository whose pipeline runs in a second, with its runs committed and published."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from refashion import cli
+from refashion.base.workspace import Workspace
+from refashion.reproduction import republish, worktree
+from refashion.tracking import store
+
+TINY = Path(__file__).with_name("tiny")
+VARIANTS = {"softmax": {"hidden": [], "lr": 0.1}, "mlp": {"hidden": [32], "lr": 0.2}}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git repository with a workspace in it."""
+
+    workspace: Workspace
+
+    def git(self, *arguments: str) -> str:
+        return worktree.git(*arguments, folder=self.workspace.root).decode().strip()
+
+    def commit(self, message: str) -> str:
+        """Commit everything; the full hash."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def change(self, **changes: Any) -> None:
+        """Change top-level keys of params.yaml."""
+        file = self.workspace.params_file
+        settings = yaml.safe_load(file.read_text()) | changes
+        file.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+    def repro(self) -> None:
+        command = [sys.executable, "-m", "dvc", "repro", "--quiet"]
+        subprocess.run(command, cwd=self.workspace.root, check=True)
+
+    def refashion(self, *arguments: str) -> Result:
+        """Run the command on this workspace."""
+        return CliRunner().invoke(cli.main, arguments, obj=self.workspace)
+
+
+def variables() -> Iterator[tuple[str, str]]:
+    """For git, and for stages that import the code under test."""
+    for role in ("AUTHOR", "COMMITTER"):
+        yield f"GIT_{role}_NAME", "Tester"
+        yield f"GIT_{role}_EMAIL", "tester@example.org"
+    yield "PYTHONPATH", str(Workspace.here().root / "src")
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Give the repository that the others are copies of."""
+    root = shutil.copytree(TINY, tmp_path_factory.mktemp("original") / "project")
+    shutil.copyfile(Workspace.here().params_file, root / "params.yaml")
+    (root / ".gitignore").write_text("/data/\n/reports/evaluation/\n/logs/\n/mlflow*\n")
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    repository = Repository(Workspace(root))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables():
+            patch.setenv(name, value)
+        repository.git("init", "--quiet", "--initial-branch", "main")
+        repository.change(variants=VARIANTS, gates={})
+        repository.commit("Start")
+        repository.repro()
+        repository.commit("Run the pipeline")
+        with store.connect(repository.workspace) as connected:
+            outcomes = list(republish.republish(connected, repository.workspace))
+        assert [outcome["outcome"] for outcome in outcomes] == ["published"] * 3
+    return repository
+
+
+@pytest.fixture
+def repository(original: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Give a copy that a test may change."""
+    for name, value in variables():
+        monkeypatch.setenv(name, value)
+    return Repository(Workspace(shutil.copytree(original.workspace.root, tmp_path / "project")))

@@ -1,0 +1,305 @@
+"""Runs made again, verified, compared and gated, in a repository whose pipeline takes a second."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from pydantic import Field
+from synthetic import TIMINGS, write_variant, write_workspace
+
+from refashion.base import files, params
+from refashion.base.errors import UserError
+from refashion.reproduction import diverge, gate, worktree
+from refashion.runs.run import in_folder
+from refashion.tracking import store
+
+
+def client(repository: Any) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{store.default_database(repository.workspace)}")
+
+
+def mlflow_run(repository: Any, name: str) -> Any:
+    """The newest published run of a name."""
+    ids = [e.experiment_id for e in client(repository).search_experiments()]
+    return client(repository).search_runs(ids, f"tags.name = '{name}'")[0]
+
+
+def refused(repository: Any, *arguments: str) -> str:
+    """What a command answers that is refused, in one line."""
+    done = repository.refashion(*arguments)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.output
+    return done.stderr
+
+
+def make_experiment(repository: Any, name: str, commit: str) -> None:
+    """Let DVC know a commit as an experiment that started from its parent."""
+    parent = repository.git("rev-parse", f"{commit}^")
+    repository.git("update-ref", f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", commit)
+
+
+# --- reproduce --------------------------------------------------------------------------------
+
+
+def test_a_run_outlives_a_setting_that_is_required_later(
+    repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its id and as a revision, although this code refuses its params.yaml."""
+    before = repository.git("rev-parse", "HEAD")
+    repository.change(horizon=3)
+    repository.commit("Require a setting")
+
+    class Later(params.Params):
+        horizon: int = Field(description="an integer")
+
+    monkeypatch.setattr(params, "Params", Later)
+    old = tmp_path / "params.yaml"
+    old.write_text(repository.git("show", f"{before}:params.yaml"))
+    with pytest.raises(UserError, match="horizon"):
+        params.load(old)
+    run = mlflow_run(repository, "mlp")
+    done = repository.refashion("reproduce", run.info.run_id[:8], "--json")
+    assert done.exit_code == 0, done.output
+    (attestation,) = json.loads(done.stdout)
+    assert attestation["verdict"]["outcome"] == "identical"
+    assert attestation["actual"] == attestation["expected"] != {}
+    assert (attestation["commit"], attestation["run_key"]) == (before, run.data.tags["run_key"])
+    tags = client(repository).get_run(run.info.run_id).data.tags
+    assert (tags["reproduced"], tags["reproduced_at"]) == ("identical", attestation["at"])
+    (file,) = client(repository).list_artifacts(run.info.run_id, "attestations")
+    text = Path(client(repository).download_artifacts(run.info.run_id, file.path)).read_text()
+    assert json.loads(text) == attestation
+
+    done = repository.refashion("reproduce", before, "--name", "sweep/first")
+    assert done.stdout == f"sweep/first (commit, {before[:12]}): identical\n"
+    assert repository.git("status", "--porcelain") == ""
+    assert repository.git("worktree", "list").count("\n") == 0
+
+
+def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
+    """As a revision, as a run and among experiments."""
+    record = {"variant": "mlp", "run_key": "0" * 64, "params": {}, "inputs": {}, "outputs": {}}
+    file = repository.workspace.models / "mlp" / "record.json"
+    files.write_json(file, record)
+    commit = repository.commit("Results of an older layout")
+    tags = {"variant": "mlp", "published": "complete", "git_commit": commit, "git_dirty": "false"}
+    run = client(repository).create_run("1", tags=tags, run_name="mlp")
+    client(repository).log_artifact(run.info.run_id, str(file))
+    make_experiment(repository, "old-habit", commit)
+    repository.git("reset", "--quiet", "--hard", "HEAD~1")
+    cure = f"`git worktree add ../{commit[:12]} {commit}`"
+    for text in (commit, run.info.run_id):
+        assert cure in refused(repository, "reproduce", text, "--name", "mlp")
+    assert cure in refused(repository, "reproduce", "old-habit")
+    done = repository.refashion("publish", "--json")
+    *of_workspace, old = json.loads(done.stdout)
+    assert {row["outcome"] for row in of_workspace} == {"already there"}
+    assert (old["source"], old["outcome"], cure in old["detail"]) == ("old-habit", "missing", True)
+    assert done.exit_code == 1
+
+
+def test_what_cannot_be_brought_back(repository: Any) -> None:
+    run = mlflow_run(repository, "mlp")
+    name = run.info.run_id
+    assert "no run, experiment or revision" in refused(repository, "reproduce", "nothing")
+    assert "there are softmax, mlp, sweep/first" in refused(
+        repository, "reproduce", "main", "--name", "wide"
+    )
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    (folder / "uncommitted.diff").write_text(
+        "diff --git a/params.yaml b/params.yaml\n--- a/params.yaml\n+++ b/params.yaml\n"
+        "@@ -1 +1 @@\n-nothing like it\n+something\n"
+    )
+    client(repository).set_tag(name, "git_dirty", "true")
+    assert "do not apply to its commit" in refused(repository, "reproduce", name)
+    client(repository).set_tag(name, "git_commit", "0" * 40)
+    assert "is not in this repository; fetch it" in refused(repository, "reproduce", name)
+    client(repository).delete_tag(name, "git_commit")
+    assert "was made outside git" in refused(repository, "reproduce", name)
+    repository.git("rm", "--quiet", "-r", "models", "reports")
+    assert "record.json is missing" in refused(
+        repository, "reproduce", repository.commit("Nothing made"), "--name", "mlp"
+    )
+
+
+def test_data_that_no_source_has(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(repository.workspace.root / ".dvc" / "cache")
+    monkeypatch.setenv("OFFLINE", "1")
+    answer = refused(repository, "reproduce", "HEAD", "--name", "softmax")
+    assert answer == "error: digits: no source has its files\n"
+
+
+def test_interrupted(repository: Any) -> None:
+    """Ctrl-C while the stages run: the checkout goes, nothing else does."""
+    code = (
+        "from pathlib import Path; from refashion import cli; from refashion.base import workspace;"
+        "cli.main(['reproduce', 'HEAD'], obj=workspace.Workspace(Path.cwd()))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=repository.workspace.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Shells make what they start in the background deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "Running stage" in line:
+            break
+    assert repository.git("worktree", "list").count("\n") == 1, lines
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.stderr.read()
+    assert process.wait() == 130, printed
+    assert printed.endswith("interrupted\n")
+    assert repository.git("worktree", "list").count("\n") == 0
+
+
+# --- diverge ----------------------------------------------------------------------------------
+
+
+def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
+    """Code and a setting changed, nothing committed; then the workspace moves on."""
+    code = repository.workspace.root / "stages" / "make.py"
+    code.write_text(f"{code.read_text()}# changed\n")
+    repository.change(variants={"softmax": {"hidden": [], "lr": 0.05}})
+    repository.repro()
+    done = repository.refashion("publish", "softmax", "--json")
+    ((source, outcome),) = [(r["source"], r["outcome"]) for r in json.loads(done.stdout)]
+    assert (source, outcome) == ("workspace", "published")
+    repository.git("checkout", "--quiet", "--", ".")
+    dirty = mlflow_run(repository, "softmax").info.run_id
+    done = repository.refashion("reproduce", dirty)
+    assert (done.exit_code, done.stdout.endswith("): identical\n")) == (0, True), done.output
+
+    assert "choose one with --name" in refused(repository, "diverge", "HEAD", dirty)
+    pair = ("diverge", "HEAD", dirty, "--name", "softmax")
+    done = repository.refashion(*pair, "--json")
+    difference = json.loads(done.stdout)
+    assert (done.exit_code, difference.pop("same_outputs")) == (1, False)
+    assert {"weights", "history.csv"} == set(difference.pop("outputs"))
+    assert difference == {
+        **{"epoch": 1, "params": {"lr": [0.1, 0.05]}, "data": {}, "code": ["stages/make.py"]},
+        "environment": {},  # git knows nothing of it
+    }
+    first, *others = repository.refashion(*pair).stdout.splitlines()
+    assert first == "diverged in epoch 1"
+    assert others[0] == "  params lr: 0.1 | 0.05" and others[-1] == "  code: stages/make.py"
+
+
+def test_records_on_their_own(repository: Any) -> None:
+    record = str(repository.workspace.models / "mlp" / "record.json")
+    done = repository.refashion("diverge", record, record)
+    assert (done.exit_code, done.stdout) == (0, "same history\n  code: unknown\n")
+    other = refused(repository, "diverge", record, str(repository.workspace.params_file))
+    assert "params.yaml: is no record; name a record.json" in other
+
+
+def test_another_machine_is_a_reason(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path / "workspace")
+    write_variant(workspace, "mlp")
+    origins = []
+    for i, version in enumerate(("2.9.0", "2.8.0")):
+        folder = shutil.copytree(workspace.models / "mlp", tmp_path / str(i))
+        weights = in_folder(folder, "mlp").record.outputs["weights"]
+        log = {**TIMINGS, "weights": weights, "threads": i}
+        files.write_json(folder / "training_log.json", log)
+        (folder / "environment.txt").write_text(f"# Python\nnumpy=={version}\nmpmath==1\n")
+        origins.append(diverge.Origin(run=in_folder(folder, "mlp"), state=None))
+    difference = diverge.diverge(*origins, workspace)
+    assert difference["environment"] == {"numpy": ["2.9.0", "2.8.0"], "threads": [0, 1]}
+    assert difference["epoch"] is None and difference["same_outputs"]
+
+
+# --- verify -----------------------------------------------------------------------------------
+
+
+def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
+    """A digest changed in the lock; a stage that the pipeline no longer has does not matter."""
+    file = repository.workspace.root / "dvc.lock"
+    lock = yaml.safe_load(file.read_text())
+    lock["stages"]["evaluate@gone"] = {"cmd": "none", "outs": [{"path": "gone", "md5": "0" * 32}]}
+    lock["stages"]["evaluate@mlp"]["outs"][0]["md5"] = "0" * 32
+    file.write_text(yaml.safe_dump(lock))
+    repository.commit("Promise something else")
+    done = repository.refashion("verify", "--json")
+    outputs = {o["path"]: o for o in json.loads(done.stdout)["outputs"]}
+    different = [path for path, output in outputs.items() if not output["identical"]]
+    assert (done.exit_code, different) == (1, ["models/mlp/history.csv"])
+    assert outputs["models/mlp/history.csv"]["promised"] == "0" * 32
+    expected = {"data/raw", "reports/evaluation/mlp", "reports/studies/sweep"}
+    assert expected <= outputs.keys() and "gone" not in outputs
+
+    done = repository.refashion("verify", "HEAD~1")
+    assert done.exit_code == 0 and "data/raw: identical\n" in done.stdout
+    file.unlink()
+    repository.commit("Promise nothing")
+    assert "has no dvc.lock with outputs" in refused(repository, "verify")
+    assert "no such revision" in refused(repository, "verify", "nothing")
+
+
+# --- gate -------------------------------------------------------------------------------------
+
+
+def test_a_gate_that_holds(repository: Any) -> None:
+    repository.change(gates={"sweep/first": {"loss": {"at_most": 0.05, "margin": 0.06}}})
+    calm = {"one thread": gate.ONE_THREAD}
+    checks = list(gate.gate(repository.workspace, "HEAD", calm))
+    assert {check.name: check.detail for check in checks} == {
+        "fresh": "nothing has changed",
+        "reproduces: one thread": "softmax, mlp, sweep/first: identical",
+        "sweep/first: loss": "0.1000, must be <= 0.05 (margin 0.06)",
+        "softmax: no worse than HEAD": "correct only then 0, only now 0, p = 1",
+        "mlp: no worse than HEAD": "correct only then 0, only now 0, p = 1",
+    }
+    assert all(check.holds for check in checks)
+    assert gate.summary(checks).startswith("## Gate: holds\n")
+
+
+def test_a_gate_that_names_all_that_does_not_hold(
+    repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline's predictions are in no cache any more, so they are made again."""
+    root = repository.workspace.root
+    digest = worktree.promised(repository.workspace)["reports/evaluation/softmax"]
+    thresholds = {"loss": {"at_least": 0.2, "margin": 0.06}, "nonsense": {"at_most": 1}}
+    variants = {name: {"hidden": [], "lr": lr} for name, lr in (("softmax", 0.4), ("wide", 0.2))}
+    gates = {"softmax": thresholds, "gone": {"x": {"at_least": 0}}}
+    repository.change(variants=variants, gates=gates)
+    repository.repro()
+    altered = repository.workspace.studies / "sweep" / "first" / "metrics.json"
+    files.write_json(altered, {"loss": 0.0})
+    (root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).unlink()
+    environments = {"calm": {}, "windy": {"WOBBLE": "0.5"}}
+    monkeypatch.setattr(gate.gate, "__defaults__", (None, environments))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    done = repository.refashion("gate", "--baseline", "HEAD")
+    summary = (tmp_path / "summary.md").read_text()
+    assert done.exit_code == 1 and done.stdout == f"{summary}\n"
+    assert summary.startswith("## Gate: does not hold\n")
+    rows = [line[2:-2].split(" | ") for line in summary.splitlines()[4:]]
+    windy = "different: first at stage train, epoch 2"
+    assert {name: (holds, detail) for name, holds, detail in rows} == {
+        "fresh": ("**no**", "changed: study@sweep, track; run `dvc repro`"),
+        "reproduces: calm": ("**no**", "sweep/first: different: first at stage evaluate"),
+        "reproduces: windy": (
+            *("**no**", f"softmax: {windy}; wide: {windy}; sweep/first: {windy}"),
+        ),
+        "softmax: loss": ("**no**", "0.1333, must be >= 0.2 (margin 0.06)"),
+        "softmax: nonsense": ("**no**", "missing, must be <= 1"),
+        "gone: x": ("**no**", "missing, must be >= 0"),
+        "softmax: no worse than HEAD": (
+            *("**no**", "correct only then 30, only now 0, p = 1.9e-09"),
+        ),
+        "wide: no worse than HEAD": ("yes", "new since then"),
+    }

@@ -1,0 +1,70 @@
+"""The `refashion` command itself: help, exit codes and what goes where."""
+
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from refashion import cli
+from refashion.base.errors import UserError
+
+
+@click.command()
+@click.argument("kind")
+def fail(kind: str) -> None:
+    raise {
+        "usage": UserError("lr: must be a number"),
+        "interrupt": KeyboardInterrupt(),
+        "defect": ZeroDivisionError(),
+    }[kind]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.main.commands, "fail", fail)
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["fail", "usage"], 2, "error: lr: must be a number\n"),
+        (["fail", "interrupt"], 130, "interrupted\n"),
+        (["fail", "defect"], 1, ""),
+        (["--debug", "fail", "usage"], 1, ""),
+        (["--debug", "fail", "interrupt"], 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int, told: str) -> None:
+    done = CliRunner().invoke(cli.main, arguments)
+    assert (done.exit_code, done.stdout, done.stderr) == (code, "", told)
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_an_answer_is_an_exit_code_too(yes: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json, printed in ((False, "one\ntwo\n"), (True, '{\n  "a": 1,\n  "b": 2\n}\n')):
+        with pytest.raises(SystemExit) as end:
+            cli.answer({"b": 2, "a": 1}, ["one", "two"], as_json, yes)
+        assert end.value.code == (not yes)
+        assert capsys.readouterr().out == printed
+
+
+def test_commands() -> None:
+    assert set(cli.main.commands) == {
+        *("reproduce", "verify", "diverge", "gate", "publish"),
+        *("compare", "report", "explain", "register", "predict"),
+    }
+
+
+@pytest.mark.parametrize("name", cli.main.commands)
+def test_the_examples_of_a_command_are_commands(name: str) -> None:
+    """Each parses, up to where it would be run."""
+    text = CliRunner().invoke(cli.main, [name, "--help"]).stdout
+    assert "Example" in text and max(map(len, text.splitlines())) <= 100
+    examples = re.findall(r"(?m)^ +(?:Example: +)?refashion (.*)$", text)
+    assert examples
+    for example in examples:
+        command, *arguments = example.split()
+        assert command == name
+        cli.main.commands[name].make_context(name, arguments)
