@@ -1,29 +1,39 @@
-"""Publish results to MLflow, each once: python stages track [STUDY]."""
+"""Publish runs to MLflow, each once: python stages track [VARIANT | STUDY | studies]."""
 
 import sys
 
-from refashion.base import params, paths
-from refashion.tracking import context, publish, results, store
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.runs import listing
+from refashion.tracking import context, publish, store
 
 
-def main(study: str = "") -> None:
-    """Tell MLflow each result that it does not have yet, and the user where to look.
+def main(name: str = "") -> None:
+    """Tell MLflow each run that it does not have yet, and the user where to look.
 
-    Those of all variants and of the studies of the pipeline; or those of one study.
+    That of a variant, those of a study or of all studies of the pipeline; without a name, all of
+    the pipeline.
     """
-    origin = context.gather(paths.ROOT)
-    found = (
-        results.arms(paths.ROOT, study)
-        if study
-        else results.everything(paths.ROOT, params.load().variants)
-    )
-    with store.connect() as there:
-        for done in publish.publish_all(found, origin, there):
-            print(f"{done.variant}: {done.outcome}, run {done.run_id}", flush=True)
+    workspace = Workspace.here()
+    variants = {run.title: run for run in listing.variants(workspace)}
+    if name in variants:
+        runs = [variants[name]]
+    elif name in ("", "studies"):
+        runs = listing.of_pipeline(workspace)
+        runs = [run for run in runs if not (name and run.title in variants)]
+    else:
+        runs = listing.of_study(workspace, name)
+        if not runs:
+            raise UserError(f"{name}: no variant and no study with runs here; run `dvc repro`")
+    origin = context.gather(workspace.root)
+    with store.connect(workspace) as connected:
+        for done in publish.publish_all(runs, origin, connected, workspace):
+            print(f"{done.name}: {done.outcome}, run {done.run_id}", flush=True)
             if done.divergence_of:
                 print(
-                    f"warning: {done.variant}: the same settings and data gave another result "
+                    f"warning: {done.name}: the same settings and data gave another result "
                     f"before, run {done.divergence_of}: compare the two runs in MLflow",
                     file=sys.stderr,
                 )
-    print("see them: " + ("make ui" if there.uri == store.default() else there.uri))
+        local = connected.uri == f"sqlite:///{store.default_database(workspace)}"
+        print("see them: " + ("make ui" if local else connected.uri))

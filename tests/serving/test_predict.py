@@ -14,23 +14,17 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from refashion import cli
-from refashion.base import files, paths
+from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.evaluation import model
-from refashion.serving import classify, predict
+from refashion.base.workspace import Workspace
+from refashion.runs import listing
+from refashion.serving import predict
 
 Altered = Callable[[Path], AbstractContextManager[None]]
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, ["predict", *arguments])
-
-
-def refusal(*arguments: str) -> str:
-    """What a mistake is told as: one line and nothing else."""
-    found = run(*arguments)
-    assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1), found.output
-    return found.stderr.removeprefix("error: ").rstrip()
 
 
 @pytest.fixture
@@ -42,56 +36,63 @@ def pictures(world: Any, tmp_path: Path) -> list[str]:
     return names
 
 
-def test_all_ways_to_name_a_model_give_the_same_bits(
+def test_all_ways_to_name_a_model_give_the_same_bits(world: Any, tmp_path: Path) -> None:
+    world.register("mlp", tmp_path.name)
+    uri = f"models:/{tmp_path.name}@champion"
+    models = [
+        predict.of_workspace(world.workspace, "mlp"),
+        predict.of_run(world.workspace, world.runs["mlp"]),
+        predict.of_registry(world.workspace, uri),
+    ]
+    names = ["mlp, trained here", f"mlp of run {world.runs['mlp']}", f"mlp of {uri}"]
+    assert [model.name for model in models] == names
+    for model in models:
+        answers = model.answer(world.images)
+        assert [list(answer.values()) for answer in answers] == world.expected("mlp").tolist()
+        assert [list(answer) for answer in answers] == [list(model.classes)] * 5
+
+
+def test_command_answers_people_and_programs(
     world: Any, tmp_path: Path, pictures: list[str]
 ) -> None:
     world.register("mlp", tmp_path.name)
-    uri = f"models:/{tmp_path.name}@champion"
-    choices = (["--variant", "mlp"], ["--run", world.runs["mlp"]], ["--model", uri])
-    found = [run(*pictures, *choice, "--json") for choice in choices]
-    assert [result.exit_code for result in found] == [0, 0, 0], found[0].output
-    assert found[0].stdout == found[1].stdout == found[2].stdout
-    assert [result.stderr for result in found] == [
-        "model: mlp, trained here\n",
-        f"model: mlp of run {world.runs['mlp']}\n",
-        f"model: mlp of {uri}\n",
-    ]
-    weights = model.load(*(world.here(p("mlp")) for p in (paths.weights, paths.record)))
-    want = classify.probabilities(weights, world.images)
-    rows = json.loads(found[0].stdout)
-    assert [row["file"] for row in rows] == pictures
-    for row, p in zip(rows, want.tolist(), strict=True):
-        assert sorted(row["probabilities"].values()) == sorted(p)
-        assert row["probabilities"][row["class"]] == max(p)
-    classes = [row["class"] for row in rows]  # the labels of these images: 7 9 4 1 7
-    assert classes == ["Sneaker", "Ankle boot", "Coat", "Trouser", "Sneaker"]
-
-
-def test_people_get_a_line_for_each_file(world: Any, pictures: list[str]) -> None:
-    found = run(*pictures[:2], "--variant", "mlp")
+    choice = ("--model", f"models:/{tmp_path.name}@champion")
+    found, for_programs = run(*pictures, *choice), run(*pictures, *choice, "--json")
+    assert found.stderr == for_programs.stderr == f"model: mlp of {choice[1]}\n"
+    rows = json.loads(for_programs.stdout)
     lines = [line.split("\t") for line in found.stdout.splitlines()]
-    assert [(file, name) for file, name, _ in lines] == [
-        (pictures[0], "Sneaker"),
-        (pictures[1], "Ankle boot"),
-    ]
-    assert all(0.99 < float(p) <= 1 for *_, p in lines)
+    assert [row["file"] for row in rows] == [file for file, *_ in lines] == pictures
+    for row, (_, name, p), want in zip(rows, lines, world.expected("mlp"), strict=True):
+        assert sorted(row["probabilities"].values()) == sorted(want.tolist())
+        assert row["class"] == name == max(row["probabilities"], key=row["probabilities"].get)
+        assert float(p) == pytest.approx(want.max(), abs=1e-3)
 
 
-def test_best_variant_is_the_default(
-    world: Any, tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "COMPARISON", tmp_path / "comparison.json")
-    assert "compares no variant of params.yaml; run `dvc repro`" in refusal(pictures[0])
+def test_command_refuses_in_one_line_before_any_output(pictures: list[str]) -> None:
+    found = run(pictures[0], "nowhere.png")
+    told = "error: nowhere.png: no such file; check its name\n"
+    assert (found.exit_code, found.stdout, found.stderr) == (2, "", told)
+
+
+def test_best_variant_is_the_default(world: Any) -> None:
+    workspace = world.workspace
+    with pytest.raises(UserError, match=r"compares no variant of params\.yaml; run `dvc repro`"):
+        predict.of_workspace(workspace, None)
     accuracies = {"dropped": 0.99, "mlp": 0.8, "softmax": 0.9}
     compared = {name: {"accuracy": a} for name, a in accuracies.items()}
-    files.write_json(paths.COMPARISON, {"variants": compared})
-    assert run(pictures[0]).stderr == "model: softmax, trained here\n"
-    assert run(pictures[0], "--variant", "mlp").stderr == "model: mlp, trained here\n"
+    files.write_json(workspace.comparison, {"variants": compared})
+    assert predict.of_workspace(workspace, None).name == "softmax, trained here"
+    assert predict.trained_here(workspace, "mlp")[:2] == ("mlp", "fashion_mnist")
+    workspace.comparison.unlink()
 
 
-def test_only_variant_needs_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "COMPARISON", tmp_path / "comparison.json")
-    assert predict._best(["softmax"]) == "softmax"
+def test_only_variant_needs_no_comparison(world: Any, tmp_path: Path) -> None:
+    root = shutil.copytree(world.workspace.root, tmp_path / "checkout")
+    text = (root / "params.yaml").read_text()
+    start, end = text.index("variants:"), text.index("studies:")
+    only = "variants: {softmax: {hidden: [], lr: 0.1}}\n"
+    (root / "params.yaml").write_text(text[:start] + only + text[end:])
+    assert predict.of_workspace(Workspace(root), None).name == "softmax, trained here"
 
 
 def grey(mode: str, colour: object) -> Image.Image:
@@ -147,30 +148,27 @@ def write_bad(kind: str, file: Path) -> None:
         ("16 bits", "has more than 8 bits a pixel; save it with 8"),
     ],
 )
-def test_bad_file_is_refused_before_any_output(
-    world: Any, tmp_path: Path, pictures: list[str], kind: str, message: str
-) -> None:
+def test_bad_file_is_refused(tmp_path: Path, kind: str, message: str) -> None:
     bad = tmp_path / "bad.png"
     write_bad(kind, bad)
-    assert refusal(pictures[0], str(bad), "--variant", "mlp").startswith(f"{bad}: {message}")
+    with pytest.raises(UserError) as refusal:
+        predict.read([bad])
+    assert str(refusal.value).startswith(f"{bad}: {message}")
 
 
-def test_wrong_choice_of_a_model_is_refused(
-    world: Any, tmp_path: Path, pictures: list[str]
-) -> None:
-    picture = pictures[0]
-    assert refusal(picture, "--variant", "cnn").startswith("variant 'cnn' is not in params.yaml")
-    assert refusal(picture, "--run", "puffy-hake").startswith("puffy-hake: means 2 runs")
-    assert refusal(picture, "--model", "boots").startswith("boots: names no model; give models:/")
-    assert "Registered Model with name=none not found" in refusal(
-        picture, "--model", "models:/none@a"
-    )
-    two = run(picture, "--variant", "mlp", "--run", "3f2a9c")
-    assert two.exit_code == 2
-    assert "choose one of --model, --run and --variant" in two.stderr
+def test_wrong_choice_of_a_model_is_refused(world: Any) -> None:
+    workspace = world.workspace
+    for choose, text, message in (
+        (predict.of_workspace, "cnn", r"variant 'cnn' is not in params\.yaml"),
+        (predict.of_run, "puffy-hake", "puffy-hake: means 2 runs"),
+        (predict.of_registry, "boots", "boots: names no model; give models:/"),
+        (predict.of_registry, "models:/none@a", "Registered Model with name=none not found"),
+    ):
+        with pytest.raises(UserError, match=message):
+            choose(workspace, text)
 
 
-def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path, pictures: list[str]) -> None:
+def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path) -> None:
     code = tmp_path / "foreign.py"
     code.write_text(
         "from mlflow import models\nfrom mlflow.pyfunc import PythonModel\n"
@@ -186,39 +184,35 @@ def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path, pictures:
             pip_requirements=["mlflow"],
             registered_model_name="foreign",
         )
-    assert refusal(pictures[0], "--model", "models:/foreign/1").startswith(
-        "models:/foreign/1: is no model of this project"
-    )
+    with pytest.raises(UserError, match=r"^models:/foreign/1: is no model of this project"):
+        predict.of_registry(world.workspace, "models:/foreign/1")
 
 
-def test_altered_weights_do_not_answer(
-    world: Any, tmp_path: Path, pictures: list[str], altered: Altered
-) -> None:
+def test_altered_weights_do_not_answer(world: Any, tmp_path: Path, altered: Altered) -> None:
     world.register("mlp", tmp_path.name)
     uri = f"models:/{tmp_path.name}@champion"
     kept = mlflow.models.get_model_info(uri).artifact_path.removeprefix("file://")
     name = "weights.safetensors"
-    for file, choice in (
-        (world.here(paths.weights("mlp")), ("--variant", "mlp")),
-        (world.artifact("mlp", name), ("--run", world.runs["mlp"])),
-        (Path(kept) / "artifacts" / name, ("--model", uri)),
+    here = listing.variant(world.workspace, "mlp").file(name)
+    for file, choose, text in (
+        (here, predict.of_workspace, "mlp"),
+        (world.artifact("mlp", name), predict.of_run, world.runs["mlp"]),
+        (Path(kept) / "artifacts" / name, predict.of_registry, uri),
     ):
-        with altered(file):
-            told = refusal(pictures[0], *choice)
-            assert name in told and "MLflow at" not in told
-        assert run(pictures[0], *choice).exit_code == 0
+        with altered(file), pytest.raises(UserError, match=name) as refusal:
+            choose(world.workspace, text)
+        assert "MLflow at" not in str(refusal.value)
+        assert choose(world.workspace, text).probabilities(world.images).shape == (5, 10)
 
 
-def test_missing_model_of_the_workspace_is_told(
-    world: Any, tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(paths.MODELS, tmp_path / "models")
-    (tmp_path / "models" / "mlp" / "weights.safetensors").unlink()
-    monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
-    assert refusal(pictures[0], "--variant", "mlp").endswith("no such file; run `dvc repro`")
+def test_missing_model_of_the_workspace_is_told(world: Any, tmp_path: Path) -> None:
+    root = shutil.copytree(world.workspace.root, tmp_path / "checkout")
+    (root / "models" / "mlp" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"^mlp: its weights\.safetensors is missing; run"):
+        predict.of_workspace(Workspace(root), "mlp")
 
 
 def test_scaled_image_is_refused(world: Any, tmp_path: Path) -> None:
     Image.fromarray((world.images[0] > 99).astype(np.uint8)).save(tmp_path / "scaled.png")
     with pytest.raises(UserError, match="multiply them by 255"):
-        predict.of_workspace("mlp").answer(predict.read([tmp_path / "scaled.png"]))
+        predict.of_workspace(world.workspace, "mlp").answer(predict.read([tmp_path / "scaled.png"]))

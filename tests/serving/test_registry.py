@@ -2,13 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -18,24 +18,19 @@ import torch
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from servers import serving
 
 from refashion import cli
-from refashion.base import paths
 from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
 from refashion.evaluation import model
 from refashion.portable.softmax import softmax
+from refashion.runs import listing
 from refashion.serving import classify, registry
 from refashion.tracking import store
 from refashion.training.portable import outputs
 
 Altered = Callable[[Path], AbstractContextManager[None]]
-
-
-def expected(world: Any, variant: str) -> np.ndarray:
-    weights = model.load(*(world.here(p(variant)) for p in (paths.weights, paths.record)))
-    images = torch.tensor(world.images.reshape(-1, 784))
-    return softmax(outputs(weights, images)).numpy()
 
 
 def files_of(name: str, version: str = "1") -> Path:
@@ -50,19 +45,19 @@ def versions(name: str) -> list[Any]:
 
 def test_version_tells_what_it_is(world: Any) -> None:
     before = MlflowClient().get_run(world.runs["mlp"])
-    with store.connect(reading=True) as found:
-        run = registry.one_run(world.runs["mlp"], found)
-        done = registry.register(run, "champion", found)
+    with store.connect(world.workspace, reading=True) as connected:
+        run = registry.one_run(world.runs["mlp"], connected)
+        done = registry.register(run, "champion", connected)
     assert done == registry.Registration(
         name="fashion_mnist-mlp", version="1", run_id=world.runs["mlp"], is_new=True
     )
     version = MlflowClient().get_model_version_by_alias(done.name, "champion")
     assert (str(version.version), version.run_id, version.status) == ("1", done.run_id, "READY")
-    record = json.loads(world.here(paths.record("mlp")).read_text())
+    record = listing.variant(world.workspace, "mlp").record
     info = mlflow.models.get_model_info("models:/fashion_mnist-mlp@champion")
     about = {
-        **{"dataset": "fashion_mnist", "variant": "mlp", "run_key": record["run_key"]},
-        **{"contract": "portable/2", "weights": record["outputs"]["weights"]},
+        **{"dataset": "fashion_mnist", "run": "mlp", "run_key": record.run_key},
+        **{"contract": "native/cpu", "weights": record.outputs["weights"]},
         "evaluation": before.data.tags["evaluation"],
     }
     assert about.items() <= version.tags.items()
@@ -109,9 +104,11 @@ def test_answers_are_those_of_the_portable_arithmetic(
 ) -> None:
     world.register(variant, tmp_path.name)
     loaded = mlflow.pyfunc.load_model(f"models:/{tmp_path.name}@champion")
-    found, want = loaded.predict(world.images), expected(world, variant)
-    assert (found.dtype, found.shape) == (np.float64, (5, 10))
-    assert found.tobytes() == want.tobytes()
+    answers = loaded.predict(world.images)
+    weights = model.load(listing.variant(world.workspace, variant))
+    want = softmax(outputs(weights, torch.tensor(world.images.reshape(-1, 784)))).numpy()
+    assert (answers.dtype, answers.shape) == (np.float64, (5, 10))
+    assert answers.tobytes() == want.tobytes()
     assert loaded.predict(world.images[2:3]).tobytes() == want[2:3].tobytes()
     assert loaded.predict(world.images[:0]).shape == (0, 10)
 
@@ -158,7 +155,7 @@ def test_code_that_is_taken_along_is_enough(world: Any, tmp_path: Path) -> None:
         check=True,
     )
     answer, modules, needs_dvc = json.loads(done.stdout)
-    assert bytes.fromhex(answer) == expected(world, "mlp").tobytes()
+    assert bytes.fromhex(answer) == world.expected("mlp").tobytes()
     assert {Path(file).is_relative_to(folder / "code") for file in modules.values()} == {True}
     assert not needs_dvc and "refashion.base.params" not in modules
 
@@ -202,13 +199,17 @@ def test_registration_that_fails_halfway_leaves_no_model(
 
 
 def test_text_must_mean_one_run(world: Any) -> None:
-    with store.connect(reading=True) as found:
+    with store.connect(world.workspace, reading=True) as connected:
         ids = ", ".join(f"{variant} {world.runs[variant]}" for variant in ("mlp", "softmax"))
-        with pytest.raises(UserError, match=f"puffy-hake: means 2 runs; .*: {ids}"):
-            registry.one_run("puffy-hake", found)
-        with pytest.raises(UserError, match="nonsense: no run or experiment of that name"):
-            registry.one_run("nonsense", found)
-        assert registry.one_run(world.runs["mlp"][:8], found).info.run_id == world.runs["mlp"]
+        for text, told in (
+            ("puffy-hake", f"puffy-hake: means 2 runs; give the id of one: {ids}"),
+            ("nonsense", "nonsense: no run or experiment of that name"),
+            (world.runs["weight_decay/decay_0"], "has no model; choose a run of a variant"),
+        ):
+            with pytest.raises(UserError, match=told):
+                registry.one_run(text, connected)
+        run_id = world.runs["mlp"]
+        assert registry.one_run(run_id[:8], connected).info.run_id == run_id
 
 
 @pytest.mark.parametrize("alias", ["", "latest", "Latest", "v2", "a b", "a@b", "é"])
@@ -226,7 +227,7 @@ def test_illegal_name_is_refused(world: Any) -> None:
 
 
 def test_scaled_pixels_are_refused(world: Any) -> None:
-    weights = model.load(*(world.here(p("mlp")) for p in (paths.weights, paths.record)))
+    weights = model.load(listing.variant(world.workspace, "mlp"))
     images = np.zeros((3, 28, 28), np.uint8)
     assert classify.probabilities(weights, images).shape == (3, 10)  # black is no mistake
     images[1, 14] = 1
@@ -235,14 +236,16 @@ def test_scaled_pixels_are_refused(world: Any) -> None:
 
 
 def test_server_of_mlflow_keeps_the_model(
-    world: Any, tmp_path: Path, made_up: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    world: Any, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with made_up.serving(tmp_path / "mlflow.db") as address:
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    with serving(tmp_path / "mlflow.db") as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
         mlflow.set_tracking_uri(address)
-        monkeypatch.setitem(world.runs, "mlp", world.publish("mlp"))
+        monkeypatch.setitem(world.runs, "mlp", "")  # to be what it was at the end
+        world.publish("mlp")
         assert world.register("mlp", "clothes").is_new
         assert not world.register("mlp", "clothes", "challenger").is_new
         loaded = mlflow.pyfunc.load_model("models:/clothes@challenger")
-        assert loaded.predict(world.images).tobytes() == expected(world, "mlp").tobytes()
+        assert loaded.predict(world.images).tobytes() == world.expected("mlp").tobytes()

@@ -7,26 +7,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-
-from refashion.base import paths
-from refashion.evaluation import model
-from refashion.serving import classify
+from servers import free_port, running
 
 
 @pytest.fixture
-def address(world: Any, made_up: SimpleNamespace, tmp_path: Path) -> Iterator[str]:
+def address(world: Any, tmp_path: Path) -> Iterator[str]:
     """Serve the champion on the loopback interface."""
     world.register("mlp", "boots")
-    port = made_up.free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/boots@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with made_up.running(
+    with running(
         *(command, f"http://127.0.0.1:{port}/ping", tmp_path / "log"),
         cwd=tmp_path,
         env={**os.environ, "PATH": path},
@@ -47,8 +43,7 @@ def ask(address: str, inputs: Any) -> tuple[int, Any]:
 
 def test_server_answers_images_and_refuses_what_is_none(world: Any, address: str) -> None:
     images = world.images.tolist()
-    weights = model.load(*(world.here(p("mlp")) for p in (paths.weights, paths.record)))
-    want = classify.probabilities(weights, world.images)
+    want = world.expected("mlp")
     status, answer = ask(address, images[:1])
     assert status == 200
     assert np.array(answer["predictions"]).tobytes() == want[:1].tobytes()

@@ -39,6 +39,8 @@ def test_clean_checkout(repository: Path) -> None:
 
 def test_outputs_and_ignored_files_are_no_changes(repository: Path) -> None:
     (repository / "dvc.lock").write_text("changed\n")
+    (repository / "stages" / "k_fold").mkdir(parents=True)
+    (repository / "stages" / "k_fold" / "dvc.lock").write_text("new\n")
     (repository / "models/mlp/record.json").write_text("changed\n")
     (repository / "models/wide").mkdir()
     (repository / "models/wide/record.json").write_text("new\n")

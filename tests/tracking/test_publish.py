@@ -1,29 +1,31 @@
-"""Every result gets to MLflow once, whoever publishes it, and whole."""
+"""Every run gets to MLflow once, and whole."""
 
-import dataclasses
 import json
 import math
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from synthetic import TIMINGS, write_evaluation, write_study, write_variant
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.pictures import of_run
+from refashion.runs import listing, write
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
-from refashion.tracking.results import Results
+from refashion.tracking.publish import Publication
 
 VARIANTS = ("softmax", "mlp", "dropout")
 CONTEXT = Context(
@@ -34,50 +36,68 @@ EXPERIMENT = Context(
 )
 
 
-def tell(root: Path, variant: str = "mlp", context: Context = CONTEXT) -> publish.Publication:
-    with store.connect() as found:
-        return publish.publish(Results(root=root, variant=variant), context, found)
+def tell(workspace: Workspace, name: str = "mlp", context: Context = CONTEXT) -> Publication:
+    with store.connect(workspace) as connected:
+        return publish.publish(listing.find(workspace, name), context, connected, workspace)
 
 
-def runs(uri: str = "") -> list[Run]:
-    client = MlflowClient(tracking_uri=uri or store.default())
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    return client.search_runs(experiments)
+def tell_study(workspace: Workspace, study: str) -> list[Publication]:
+    runs = listing.of_study(workspace, study)
+    with store.connect(workspace) as connected:
+        return list(publish.publish_all(runs, CONTEXT, connected, workspace))
 
 
-def artifacts(root: Path, run_id: str) -> set[str]:
-    folder = root / "mlflow-artifacts" / "fashion_mnist" / run_id / "artifacts"
+def client(workspace: Workspace) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{store.default_database(workspace)}")
+
+
+def published(workspace: Workspace) -> list[MlflowRun]:
+    database = client(workspace)
+    return database.search_runs([e.experiment_id for e in database.search_experiments()])
+
+
+def folder_of(run: MlflowRun) -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://"))
+
+
+def artifacts(run: MlflowRun) -> set[str]:
+    folder = folder_of(run)
     return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
 
 
-def everything(root: Path) -> dict[str, object]:
-    found: dict[str, object] = {run.info.run_id: run.to_dictionary() for run in runs()}
-    files = (root / "mlflow-artifacts").rglob("*")
-    return found | {str(f): f.read_bytes() for f in files if f.is_file()}
+def everything(workspace: Workspace) -> dict[str, object]:
+    found: dict[str, object] = {r.info.run_id: r.to_dictionary() for r in published(workspace)}
+    kept = (workspace.root / "mlflow-artifacts").rglob("*")
+    return found | {str(f): f.read_bytes() for f in kept if f.is_file()}
 
 
-def test_run_carries_everything(checkout: Path) -> None:
-    (checkout / "dvc.lock").write_text("schema: '2.0'\n")
-    done = tell(checkout)
-    assert (done.outcome, done.variant, done.divergence_of) == ("published", "mlp", None)
-    client = MlflowClient(tracking_uri=store.default())
-    run = client.get_run(done.run_id)
-    record = json.loads((checkout / "models/mlp/record.json").read_text())
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
-    assert client.get_experiment(run.info.experiment_id).name == "fashion_mnist"
-    assert (run.info.run_name, run.info.status) == ("mlp", "FINISHED")
+
+# --- what a run carries -----------------------------------------------------------------------
+
+
+def test_run_carries_everything(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_run, "draw", lambda run, workspace: {run.name: Figure(figsize=(1, 1))})
+    (workspace.root / "dvc.lock").write_text("schema: '2.0'\n")
+    done = tell(workspace)
+    assert (done.outcome, done.name, done.divergence_of) == ("published", "mlp", None)
+    (run,) = published(workspace)
+    record = json.loads((workspace.models / "mlp" / "record.json").read_text())
+
+    experiment = client(workspace).get_experiment(run.info.experiment_id)
+    assert experiment.name == "fashion_mnist"
+    assert (run.info.run_id, run.info.run_name, run.info.status) == (done.run_id, "mlp", "FINISHED")
     assert run.info.start_time == 1706933106000
-    assert run.info.end_time - run.info.start_time == 9000
+    assert run.info.end_time - run.info.start_time == 8000
 
     params = run.data.params
     assert (params["hidden"], params["lr"], params["seed"]) == ("[256]", "0.1", "0")
-    assert params["numerics"] == record["params"]["numerics"]
     assert (params["data.dataset"], params["data.limit"]) == ("fashion_mnist", "null")
-    assert set(params) == set(record["params"]) | {
-        f"data.{name}" for name in ("dataset", "limit", "validation", "seed")
-    }
+    assert set(params) == {*record["params"], *(f"data.{name}" for name in record["data"])}
 
-    losses = client.get_metric_history(done.run_id, "validation_loss")
+    losses = client(workspace).get_metric_history(done.run_id, "validation_loss")
     assert [(m.step, m.value) for m in losses] == [(e, 1.1 / e) for e in (1, 2, 3, 4)]
     assert [m.timestamp - run.info.start_time for m in losses] == [3000, 5000, 7000, 8000]
     metrics = run.data.metrics
@@ -85,344 +105,218 @@ def test_run_carries_everything(checkout: Path) -> None:
     assert metrics["test_cross_entropy_nats"] == 0.5
     assert metrics["test_f1/T-shirt_top"] == 0.85
     assert (metrics["seconds_per_epoch"], metrics["images_per_second"]) == (2.0, 60.5)
-    assert "peak_memory_mib" not in metrics
-    assert not any("sha256" in name for name in metrics)
+    assert not [name for name in metrics if "peak" in name or "sha256" in name]
 
-    tags = run.data.tags
     expected = {
-        **{"run_key": record["run_key"], "variant": "mlp", "numerics": "native/cpu"},
+        **{"name": "mlp", "experiment": "fashion_mnist", "numerics": "native/cpu"},
+        **{"run_key": record["run_key"], "mlflow.source.name": "dvc repro evaluate@mlp"},
         **{"git_commit": "c" * 40, "git_dirty": "true", "mlflow.source.git.commit": "c" * 40},
         **{"dataset_digest": record["inputs"]["train"], "published": "complete"},
         **{"device": "cpu", "device_name": "A Processor", "threads": "2", "torch": "2.9.0"},
     }
-    assert expected.items() <= tags.items()
-    assert not {"dvc_exp", "dvc_exp_baseline", "divergence_of"} & set(tags)
+    assert expected.items() <= run.data.tags.items()
+    assert not {"dvc_exp", "dvc_exp_baseline", "divergence_of"} & set(run.data.tags)
 
     used = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
-    assert set(used) == {"training", "validation", "testing"}
+    assert set(used) == {"training", "validation"}
     assert used["training"].name == "fashion_mnist"
     assert record["inputs"]["train"].startswith(used["training"].digest)
-    assert json.loads(used["testing"].profile) == {"num_rows": 60}
 
-    pictures = ("learning_curves", "confusion_matrix", "predictions", "first_layer")
-    assert artifacts(checkout, done.run_id) == {
-        *("record.json", "weights.safetensors", "history.csv", "metrics.json", "predictions.csv"),
-        *("calibration.csv", "params.yaml", "dvc.yaml", "dvc.lock", "training_log.json"),
-        *("uncommitted.diff", "environment.txt"),
-        *(f"figures/{name}.png" for name in (*pictures, "confident_mistakes")),
+    assert artifacts(run) == {
+        *("record.json", "weights.safetensors", "history.csv", "metrics.json", "per_class.csv"),
+        *("predictions.csv", "calibration.csv", "params.yaml", "dvc.yaml", "dvc.lock"),
+        *("training_log.json", "uncommitted.diff", "environment.txt", "figures/mlp.png"),
     }
 
 
-def test_publishing_twice_changes_nothing(checkout: Path) -> None:
-    first = [tell(checkout, variant).run_id for variant in VARIANTS]
-    assert len(set(first)) == 3
-    before = everything(checkout)
-    again = [tell(checkout, variant) for variant in VARIANTS]
-    assert [done.run_id for done in again] == first
-    assert {done.outcome for done in again} == {"already there"}
-    assert everything(checkout) == before
+def test_runs_of_a_study_carry_theirs(workspace: Workspace) -> None:
+    record = listing.find(workspace, "weight_decay/decay_3").record
+    table = {"gradients.csv": (["layer", "norm"], [[1, 0.5]])}
+    rows = [{"train_loss": 0.5, "test_loss": 0.7}, {"train_loss": 0.25}]  # one measure ends early
+    metrics = {"train_loss": 0.25, "l2": 3.0, "l2_std": 0.1}
+    write.write(
+        *(workspace.root, record, rows),
+        **{"digest": "d" * 64, "tables": table, "metrics": metrics, "timings": TIMINGS},
+    )
+    tell_study(workspace, "weight_decay")
+    runs = {run.data.tags["name"]: run for run in published(workspace)}
+    assert set(runs) == {"weight_decay/decay_0", "weight_decay/decay_3"}
+    run = runs["weight_decay/decay_3"]
+    experiment = client(workspace).get_experiment(run.info.experiment_id)
+    assert (experiment.name, run.info.run_name) == ("weight_decay", "decay_3")
+    assert metrics.items() <= run.data.metrics.items()
+    losses = client(workspace).get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in losses] == [(1, 0.5), (2, 0.25)]  # the last is told once
+    assert run.data.metrics["test_loss"] == 0.7
+    common = {"record.json", "history.csv", "metrics.json", "params.yaml", "dvc.yaml"}
+    common |= {"training_log.json", "environment.txt", "uncommitted.diff"}
+    assert artifacts(run) == common | {"gradients.csv"}
 
 
-def test_nothing_is_drawn_for_what_is_there(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tell(checkout)
-    monkeypatch.setattr("refashion.tracking.contents.draw", pytest.fail)
-    assert tell(checkout).outcome == "already there"
+def test_folds_lie_under_their_variant(workspace: Workspace) -> None:
+    parent, *folds = tell_study(workspace, "k_fold")
+    assert parent.name == "k_fold/mlp"
+    above = {r.info.run_id: r.data.tags.get("mlflow.parentRunId") for r in published(workspace)}
+    assert above == {parent.run_id: None, **{fold.run_id: parent.run_id for fold in folds}}
 
 
-def test_names_of_experiments_add_up(checkout: Path) -> None:
-    run_id = tell(checkout).run_id
-    for name in ("puffy-hake", "b", "puffy-hake"):
-        context = Context(commit=None, diff=b"", experiment=name, baseline="b", environment="")
-        assert tell(checkout, context=context).outcome == "already there"
-    (run,) = runs()
-    assert run.info.run_id == run_id
-    assert run.data.tags["dvc_exp"] == "puffy-hake,b"
-    assert run.data.tags["git_commit"] == "c" * 40
+def test_experiment_of_a_new_run(workspace: Workspace) -> None:
+    tell(workspace, context=EXPERIMENT)
+    (run,) = published(workspace)
+    expected = {"dvc_exp": "puffy-hake", "dvc_exp_baseline": "b" * 40, "git_dirty": "false"}
+    assert expected.items() <= run.data.tags.items()
+    assert "uncommitted.diff" not in artifacts(run)
 
 
-def test_experiment_of_a_new_run(checkout: Path) -> None:
-    tell(checkout, context=EXPERIMENT)
-    (run,) = runs()
-    assert run.data.tags["dvc_exp"] == "puffy-hake"
-    assert run.data.tags["dvc_exp_baseline"] == "b" * 40
-    assert run.data.tags["git_dirty"] == "false"
-    assert "uncommitted.diff" not in artifacts(checkout, run.info.run_id)
-
-
-def test_result_without_log_claims_no_hardware(checkout: Path) -> None:
-    shutil.rmtree(checkout / "logs")
-    tell(checkout)
-    (run,) = runs()
+def test_run_without_log_claims_no_hardware(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.logs)
+    tell(workspace)
+    (run,) = published(workspace)
     assert not {"device", "device_name", "torch"} & set(run.data.tags)
     assert not {"seconds_per_epoch", "images_per_second"} & set(run.data.metrics)
     assert run.info.start_time == run.info.end_time
     assert run.data.metrics["train_loss"] == 0.25
 
 
-def test_other_outputs_of_the_same_key_are_a_divergence(
-    checkout: Path, made_up: SimpleNamespace
+def test_infinite_loss_is_published(workspace: Workspace) -> None:
+    record = listing.find(workspace, "mlp").record
+    rows = [{"train_loss": math.inf, "train_accuracy": 0.1}] * 3
+    write.write(workspace.root, record, rows, digest="d" * 64, timings=TIMINGS)
+    assert tell(workspace).outcome == "published"
+    (run,) = published(workspace)
+    assert run.data.metrics["train_loss"] > 1e300
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "history.csv", "record.json"])
+def test_missing_file_is_told_and_leaves_no_run(workspace: Workspace, name: str) -> None:
+    for folder in workspace.variant_folders("mlp"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=rf"^mlp: its {name} is missing; run `dvc repro`"):
+        tell(workspace)
+    assert published(workspace) == []
+
+
+# --- a second time ----------------------------------------------------------------------------
+
+
+def test_publishing_twice_changes_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tell(checkout)
-    made_up.write_results(checkout, mlp="another outcome")
-    second = tell(checkout)
-    assert second.outcome == "divergence"
-    assert second.divergence_of == first.run_id
-    by_id = {run.info.run_id: run.data.tags for run in runs()}
+    names = (*VARIANTS, "weight_decay/decay_0")
+    first = [tell(workspace, name).run_id for name in names]
+    assert len(set(first)) == len(names)
+    before = everything(workspace)
+    monkeypatch.setattr(of_run, "draw", pytest.fail)  # nothing is drawn in vain
+    again = [tell(workspace, name) for name in names]
+    assert [done.run_id for done in again] == first
+    assert {done.outcome for done in again} == {"already there"}
+    assert everything(workspace) == before
+
+
+def test_names_of_experiments_add_up(workspace: Workspace) -> None:
+    run_id = tell(workspace).run_id
+    for name in ("puffy-hake", "b", "puffy-hake"):
+        context = replace(EXPERIMENT, experiment=name)
+        assert tell(workspace, context=context).outcome == "already there"
+    (run,) = published(workspace)
+    assert run.info.run_id == run_id
+    assert run.data.tags["dvc_exp"] == "puffy-hake,b"
+    assert run.data.tags["git_dirty"] == "true"
+
+
+def test_other_outputs_of_the_same_key_are_a_divergence(workspace: Workspace) -> None:
+    first = tell(workspace)
+    write_variant(workspace, "mlp", "another outcome")
+    second = tell(workspace)
+    assert (second.outcome, second.divergence_of) == ("divergence", first.run_id)
+    by_id = {run.info.run_id: run.data.tags for run in published(workspace)}
     assert by_id[second.run_id]["divergence_of"] == first.run_id
     assert by_id[second.run_id]["run_key"] == by_id[first.run_id]["run_key"]
     assert by_id[second.run_id]["result"] != by_id[first.run_id]["result"]
-    again = tell(checkout)
+    again = tell(workspace)
     assert (again.outcome, again.run_id) == ("already there", second.run_id)
     assert again.divergence_of == first.run_id
-    made_up.write_results(checkout)
-    back = tell(checkout)
+    write_variant(workspace, "mlp")
+    back = tell(workspace)
     assert (back.outcome, back.run_id) == ("already there", first.run_id)
 
 
-def test_another_evaluation_refreshes_the_run(checkout: Path, made_up: SimpleNamespace) -> None:
-    first = tell(checkout)
-    made_up.write_evaluation(checkout, "mlp", wrong=30)
-    assert tell(checkout, context=EXPERIMENT).outcome == "measured anew"
-    (run,) = runs()
+def test_another_evaluation_refreshes_the_run(workspace: Workspace) -> None:
+    first = tell(workspace)
+    write_evaluation(workspace, "mlp", wrong=30)
+    assert tell(workspace, context=EXPERIMENT).outcome == "measured anew"
+    (run,) = published(workspace)
     assert run.info.run_id == first.run_id
-    assert run.data.metrics["test_accuracy"] == 0.5
-    folder = checkout / "mlflow-artifacts" / "fashion_mnist" / first.run_id / "artifacts"
-    assert json.loads((folder / "metrics.json").read_text())["accuracy"] == 0.5
-    assert (folder / "uncommitted.diff").read_bytes() == CONTEXT.diff
-    assert tell(checkout).outcome == "already there"
+    assert (run.data.metrics["test_accuracy"], run.data.tags["dvc_exp"]) == (0.5, "puffy-hake")
+    assert json.loads((folder_of(run) / "metrics.json").read_text())["test_accuracy"] == 0.5
+    assert (folder_of(run) / "uncommitted.diff").read_bytes() == CONTEXT.diff
+    assert tell(workspace).outcome == "already there"
+
+
+def test_other_metrics_of_a_study_refresh_its_run(workspace: Workspace) -> None:
+    before = tell_study(workspace, "weight_decay")
+    file = workspace.study_folder("weight_decay") / "decay_0" / "metrics.json"
+    files.write_json(file, {**json.loads(file.read_text()), "new": 0.5})
+    after = tell_study(workspace, "weight_decay")
+    assert [done.outcome for done in after] == ["measured anew", "already there"]
+    assert [done.run_id for done in after] == [done.run_id for done in before]
+    assert client(workspace).get_run(before[0].run_id).data.metrics["new"] == 0.5
+
+
+def test_same_names_in_two_studies_are_two_runs(workspace: Workspace) -> None:
+    write_study(workspace, "house_prices", "decay_0")
+    ids = {tell(workspace, f"{study}/decay_0").run_id for study in ("house_prices", "weight_decay")}
+    assert len(ids) == 2
+
+
+def test_run_that_somebody_else_tagged_is_left_alone(workspace: Workspace) -> None:
+    key = listing.find(workspace, "mlp").record.run_key
+    experiment = client(workspace).create_experiment("fashion_mnist", workspace.root.as_uri())
+    client(workspace).create_run(experiment, tags={"run_key": key})
+    assert tell(workspace).outcome == "published"
+    assert len(published(workspace)) == 2
+
+
+def test_deleted_experiment_is_told(workspace: Workspace) -> None:
+    tell(workspace)
+    client(workspace).delete_experiment(published(workspace)[0].info.experiment_id)
+    with pytest.raises(UserError, match=r"'fashion_mnist': was deleted .* restore -x 1`"):
+        tell(workspace)
+
+
+def test_deleted_run_is_published_again(workspace: Workspace) -> None:
+    first = tell(workspace).run_id
+    client(workspace).delete_run(first)
+    second = tell(workspace)
+    assert second.outcome == "published" and second.run_id != first
+
+
+# --- interrupted ------------------------------------------------------------------------------
 
 
 def test_refresh_that_was_interrupted_is_done_again(
-    checkout: Path, made_up: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell(checkout)
-    made_up.write_evaluation(checkout, "mlp", wrong=30)
+    tell(workspace)
+    write_evaluation(workspace, "mlp", wrong=30)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MlflowClient, "log_batch", interrupt)
-        tell(checkout)
-    assert tell(checkout).outcome == "measured anew"
-
-
-def interrupt(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+        tell(workspace)
+    assert tell(workspace).outcome == "measured anew"
 
 
 @pytest.mark.parametrize("step", ["log_batch", "log_artifacts", "set_terminated", "set_tag"])
 def test_interrupted_publication_is_done_anew(
-    checkout: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MlflowClient, step, interrupt)
-        tell(checkout)
-    (unfinished,) = runs()
-    done = tell(checkout)
+        tell(workspace)
+    (unfinished,) = published(workspace)
+    done = tell(workspace)
     assert done.outcome == "published"
-    (run,) = runs()
+    (run,) = published(workspace)
     assert run.info.run_id == done.run_id != unfinished.info.run_id
-
-
-def test_broken_result_leaves_no_run(checkout: Path) -> None:
-    (checkout / "reports/evaluation/mlp/predictions.csv").unlink()
-    with pytest.raises(UserError, match=r"predictions\.csv: missing"):
-        tell(checkout)
-    assert runs() == []
-
-
-def test_training_that_diverged_is_published(checkout: Path) -> None:
-    file = checkout / "models/mlp/history.csv"
-    header = ["epoch", "train_loss", "train_accuracy", "weights_sha256"]
-    rows = [[1, math.inf, 0.1, "a"], [2, math.nan, 0.1, "b"], [3, math.nan, 0.1, "b"]]
-    files.write_csv(file, header, rows)
-    (checkout / "logs" / "mlp.json").unlink()
-    assert tell(checkout).outcome == "published"
-    (run,) = runs()
-    assert math.isnan(run.data.metrics["train_loss"])
-
-
-def test_run_that_somebody_else_tagged_is_left_alone(checkout: Path) -> None:
-    client = MlflowClient(tracking_uri=store.default())
-    key = json.loads((checkout / "models/mlp/record.json").read_text())["run_key"]
-    experiment = client.create_experiment("fashion_mnist", (checkout / "own").as_uri())
-    client.create_run(experiment, tags={"run_key": key})
-    assert tell(checkout).outcome == "published"
-    assert len(runs()) == 2
-
-
-def test_deleted_experiment_is_told(checkout: Path) -> None:
-    tell(checkout)
-    client = MlflowClient(tracking_uri=store.default())
-    client.delete_experiment(runs()[0].info.experiment_id)
-    with pytest.raises(UserError, match=r"'fashion_mnist': was deleted .* restore -x 1`"):
-        tell(checkout)
-
-
-def test_deleted_run_is_published_again(checkout: Path) -> None:
-    first = tell(checkout).run_id
-    MlflowClient(tracking_uri=store.default()).delete_run(first)
-    second = tell(checkout)
-    assert second.outcome == "published"
-    assert second.run_id != first
-
-
-@pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, made_up: SimpleNamespace
-) -> Iterator[str]:
-    """Serve a database of its own."""
-    database = tmp_path_factory.mktemp("server") / "mlflow.db"
-    shutil.copyfile(empty_database, database)
-    with made_up.serving(database) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def postgres(made_up: SimpleNamespace) -> Iterator[str]:
-    """Run PostgreSQL, where Debian's is installed."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
-        become = []
-        if os.geteuid() == 0:  # which it refuses to run as
-            shutil.chown(folder, "postgres")
-            become = ["runuser", "-u", "postgres", "--"]
-        data, port = f"{folder}/data", made_up.free_port()
-
-        def run(program: str, *arguments: str) -> None:
-            command = [*become, str(binaries[-1] / program), "-D", data, *arguments]
-            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-        run("initdb", "--auth=trust", "--username=tester", "--no-sync")
-        options = f"-F -p {port} -k {folder} -h 127.0.0.1"
-        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
-        address = f"postgresql://tester@127.0.0.1:{port}/postgres"
-        try:
-            MlflowClient(tracking_uri=address).search_experiments()  # makes MLflow's tables
-            yield address
-        finally:
-            run("pg_ctl", "-m", "immediate", "stop")
-
-
-@pytest.fixture(params=["SQLite", "server", "postgres"])
-def uri(request: pytest.FixtureRequest, checkout: Path) -> Iterator[str]:
-    """Give a database or a server with no run in it."""
-    if request.param == "SQLite":
-        yield f"sqlite:///{checkout / 'mlflow.db'}"
-        return
-    address = request.getfixturevalue(request.param)
-    yield address
-    client = MlflowClient(tracking_uri=address)
-    for run in runs(address):
-        client.delete_run(run.info.run_id)
-
-
-def outcomes(processes: list[Callable[[], tuple[str, str]]]) -> list[list[str]]:
-    lines = []
-    for process in processes:
-        output, errors = process()
-        assert output, errors
-        lines += [line.split("\t") for line in output.splitlines()]
-    return lines
-
-
-def test_parallel_publishers_lose_nothing_and_repeat_nothing(
-    uri: str, checkout: Path, tmp_path: Path, made_up: SimpleNamespace
-) -> None:
-    """Twice as many processes as results, each with the name of its experiment."""
-    num_results = 4 if uri.startswith("sqlite") else 2
-    checkouts = []
-    for i in range(num_results):
-        root = shutil.copytree(checkout, tmp_path / str(i), ignore=shutil.ignore_patterns("*.db"))
-        text = (root / "params.yaml").read_text().replace("seed: 0  ", f"seed: {i}  ", 1)
-        (root / "params.yaml").write_text(text)
-        made_up.write_results(root)
-        checkouts.append(root)
-    started = [
-        made_up.publisher(
-            *(checkouts[i % num_results], "softmax"),
-            **{"MLFLOW_TRACKING_URI": uri, "DVC_EXP_NAME": f"e{i}"},
-            # Eight processes on few cores: patience is not what is tested here.
-            **{"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"},
-        )
-        for i in range(2 * num_results)
-    ]
-    told = outcomes([process.communicate for process in started])
-    assert len(told) == 2 * num_results
-    found = runs(uri)
-    assert len(found) == num_results
-    names = sorted(n for run in found for n in run.data.tags["dvc_exp"].split(","))
-    assert names == [f"e{i}" for i in range(2 * num_results)]
-    for run in found:
-        assert run.data.tags["published"] == "complete"
-        assert run.info.status == "FINISHED"
-        assert len(run.data.metrics) == 22
-    again = made_up.publisher(checkouts[0], "softmax", MLFLOW_TRACKING_URI=uri)
-    assert [outcome for _, outcome, _ in outcomes([again.communicate])] == ["already there"]
-
-
-@pytest.mark.parametrize("attempt", range(3))  # which of two runs is first is chance
-def test_publishers_that_could_not_see_each_other_agree(
-    attempt: int, checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a server: both looked before either had made its run."""
-    tell(checkout, context=EXPERIMENT)
-    found, looks = publish._find, []
-
-    def blind_at_first(*arguments: Any) -> tuple[list[Run], list[Run]]:
-        looks.append(arguments)
-        return ([], []) if len(looks) == 1 else found(*arguments)
-
-    monkeypatch.setattr(publish, "_find", blind_at_first)
-    second = dataclasses.replace(EXPERIMENT, experiment="a second")
-    with store.connect() as connected:
-        unlocked = dataclasses.replace(connected, lock=None)
-        done = publish.publish(Results(root=checkout, variant="mlp"), second, unlocked)
-    (run,) = runs()
-    assert run.info.run_id == done.run_id
-    assert set(run.data.tags["dvc_exp"].split(",")) == {"puffy-hake", "a second"}
-
-
-@pytest.mark.parametrize(
-    ("refusal", "times", "lost"),
-    [
-        ("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name", 3, False),
-        ("(psycopg2.IntegrityError) duplicate key", publish.ATTEMPTS, True),
-        ("Invalid dataset", 1, True),
-    ],
-)
-@pytest.mark.parametrize("name", ["log_inputs", "set_tag"])
-def test_a_row_that_a_rival_wrote_first_is_asked_for_again(
-    name: str,
-    refusal: str,
-    times: int,
-    lost: bool,
-    checkout: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A server looks for a row, then writes it: between the two, another request may have."""
-    tell(checkout, "softmax")
-    ask, refused = getattr(MlflowClient, name), []
-
-    def refuse_at_first(*arguments: Any) -> Any:
-        if len(refused) < times and (name != "set_tag" or arguments[2] == "dvc_exp"):
-            refused.append(arguments)
-            raise MlflowException(f"BAD_REQUEST: {refusal}")
-        return ask(*arguments)
-
-    monkeypatch.setattr(MlflowClient, name, refuse_at_first)
-    variant = "softmax" if name == "set_tag" else "mlp"
-    if lost:
-        with pytest.raises(UserError, match="no result is lost"):
-            tell(checkout, variant, EXPERIMENT)
-    else:
-        tell(checkout, variant, EXPERIMENT)
-        (run,) = [run for run in runs() if run.info.run_name == variant]
-        assert run.inputs.dataset_inputs
-        assert name == "log_inputs" or run.data.tags["dvc_exp"] == "puffy-hake"
-    assert len(refused) == times
 
 
 @pytest.mark.parametrize(
@@ -435,35 +329,68 @@ def test_a_row_that_a_rival_wrote_first_is_asked_for_again(
         ("elsewhere {dead} {long_ago}", True),
     ],
 )
-def test_abandoned_publications(publisher: str, abandoned: bool) -> None:
+def test_abandoned_publications_are_deleted(
+    workspace: Workspace, publisher: str, abandoned: bool
+) -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     mark = publisher.format(
         **{"host": socket.gethostname(), "own": os.getpid(), "dead": process.pid},
         **{"now": int(time.time()), "long_ago": int(time.time()) - publish.PATIENCE - 1},
     )
-    assert publish._abandoned(mark) is abandoned
+    first = tell(workspace).run_id
+    client(workspace).set_tag(first, "published", mark)
+    second = tell(workspace)
+    assert second.outcome == "published"
+    left = {run.info.run_id for run in published(workspace)}
+    assert left == ({second.run_id} if abandoned else {first, second.run_id})
 
 
-def test_killed_publisher_is_replaced(uri: str, checkout: Path, made_up: SimpleNamespace) -> None:
-    killed = made_up.publisher(checkout, "mlp", MLFLOW_TRACKING_URI=uri, DIE_AT="log_artifacts")
-    assert killed.wait() == -9
-    (unfinished,) = runs(uri)
-    assert unfinished.data.tags["published"] != "complete"
-    next_one = made_up.publisher(checkout, "mlp", MLFLOW_TRACKING_URI=uri)
-    (told,) = outcomes([next_one.communicate])
-    assert told[1] == "published"
-    assert [run.info.run_id for run in runs(uri)] == [told[2]]
+# --- rivals on a server -----------------------------------------------------------------------
 
 
-def test_server_keeps_the_artifacts(
-    server: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("older", [True, False])
+def test_publishers_that_could_not_see_each_other_agree(
+    workspace: Workspace, older: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    run_id = tell(checkout).run_id
-    assert tell(checkout).outcome == "already there"
-    client = MlflowClient(tracking_uri=server)
-    names = {item.path for item in client.list_artifacts(run_id)}
-    assert {"record.json", "weights.safetensors", "figures"} <= names
-    assert not (checkout / "mlflow-artifacts").exists()
-    client.delete_run(run_id)
+    """As on a server: both looked before either had made its run."""
+    shutil.rmtree(workspace.logs)  # the runs begin when they are published
+    first = tell(workspace, context=EXPERIMENT)
+    if not older:
+        earlier = time.time() - 60
+        monkeypatch.setattr(time, "time", lambda: earlier)
+    find_complete, looks = publish._complete, []
+
+    def blind_at_first(*arguments: Any) -> list[MlflowRun]:
+        looks.append(arguments)
+        return [] if len(looks) == 1 else find_complete(*arguments)
+
+    monkeypatch.setattr(publish, "_complete", blind_at_first)
+    done = tell(workspace, context=replace(EXPERIMENT, experiment="a second"))
+    (run,) = published(workspace)
+    assert run.info.run_id == done.run_id
+    assert (done.run_id == first.run_id) is older
+    assert set(run.data.tags["dvc_exp"].split(",")) == {"puffy-hake", "a second"}
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_data_set_that_a_rival_told_of_first_is_told_of_again(
+    workspace: Workspace, refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server looks for its row, then writes it: between the two, another request may have."""
+    log_inputs, refused = MlflowClient.log_inputs, []
+
+    def refuse_at_first(*arguments: Any) -> Any:
+        if len(refused) < refusals:
+            refused.append(arguments)
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed")
+        return log_inputs(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse_at_first)
+    if refusals == 2:
+        with pytest.raises(UserError, match="no result is lost"):
+            tell(workspace)
+    else:
+        tell(workspace)
+        (run,) = published(workspace)
+        assert len(run.inputs.dataset_inputs) == 2

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refashion.base import params, paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
+from refashion.runs import listing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,7 @@ def _check(image: "Image", file: Path) -> None:
         raise UserError(f"{file}: has more than 8 bits a pixel; save it with 8")
 
 
-def of_workspace(variant: str | None) -> Model:
+def of_workspace(workspace: Workspace, variant: str | None) -> Model:
     """Take a model that the pipeline has trained here; by default the best one.
 
     Raises
@@ -91,11 +92,11 @@ def of_workspace(variant: str | None) -> Model:
     UserError
         If there is no such variant, or its model is missing or altered.
     """
-    chosen, dataset, weights = trained_here(variant)
+    chosen, dataset, weights = trained_here(workspace, variant)
     return _portable(f"{chosen}, trained here", dataset, weights)
 
 
-def trained_here(variant: str | None) -> "tuple[str, str, Weights]":
+def trained_here(workspace: Workspace, variant: str | None) -> "tuple[str, str, Weights]":
     """Name, data set and weights of a model as `of_workspace` takes it.
 
     Raises
@@ -105,31 +106,32 @@ def trained_here(variant: str | None) -> "tuple[str, str, Weights]":
     """
     from refashion.evaluation import model
 
-    known = params.load(paths.PARAMS)
-    chosen = variant or _best(list(known.variants))
-    known.resolved(chosen)  # refuses other names
-    weights = model.load(paths.weights(chosen), paths.record(chosen))
-    return chosen, known.data.dataset, weights
+    settings = workspace.params()
+    chosen = variant or _best(list(settings.variants), workspace)
+    settings.resolved(chosen)  # refuses other names
+    run = listing.variant(workspace, chosen)
+    return chosen, str(run.record.data["dataset"]), model.load(run)
 
 
-def _best(variants: Sequence[str]) -> str:
+def _best(variants: Sequence[str], workspace: Workspace) -> str:
     """The only variant, or the one with the best accuracy on the test set."""
     if len(variants) == 1:
         return variants[0]
-    found: dict[str, Any] = {}
-    if paths.COMPARISON.exists():
-        found = json.loads(paths.COMPARISON.read_text(encoding="utf-8"))["variants"]
-    measured = [name for name in variants if name in found]
+    file = workspace.comparison
+    compared: dict[str, Any] = {}
+    if file.exists():
+        compared = json.loads(file.read_text(encoding="utf-8"))["variants"]
+    measured = [name for name in variants if name in compared]
     if not measured:
         raise UserError(
-            f"{paths.COMPARISON}: compares no variant of {paths.PARAMS.name}; run `dvc repro`, or "
-            f"choose with --variant: {', '.join(variants)}"
+            f"{file}: compares no variant of params.yaml; run `dvc repro`, or choose with "
+            f"--variant: {', '.join(variants)}"
         )
-    return max(measured, key=lambda name: found[name]["accuracy"])
+    return max(measured, key=lambda name: compared[name]["accuracy"])
 
 
-def of_run(text: str) -> Model:
-    """Take the model of a run.
+def of_run(workspace: Workspace, text: str) -> Model:
+    """Take the model of a run that was published to MLflow.
 
     Raises
     ------
@@ -138,17 +140,19 @@ def of_run(text: str) -> Model:
     """
     from refashion.evaluation import model
     from refashion.serving import registry
-    from refashion.tracking import runs, store
+    from refashion.tracking import published, store
 
-    with tempfile.TemporaryDirectory() as folder, store.connect(reading=True) as found:
-        published = runs.read(registry.one_run(text, found), Path(folder), found)
-        files = (paths.weights(published.variant), paths.record(published.variant))
-        weights = model.load(*map(published.file, files))
-        name = f"{published.variant} of run {published.run_id}"
-        return _portable(name, published.data.dataset, weights)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        store.connect(workspace, reading=True) as connected,
+    ):
+        found = published.read(registry.one_run(text, connected), Path(folder), connected)
+        weights = model.load(found.run)
+        name = f"{found.run.name} of run {found.id}"
+        return _portable(name, str(found.run.record.data["dataset"]), weights)
 
 
-def of_registry(uri: str) -> Model:
+def of_registry(workspace: Workspace, uri: str) -> Model:
     """Take a model that `refashion register` made.
 
     Raises
@@ -160,19 +164,22 @@ def of_registry(uri: str) -> Model:
 
     if not uri.startswith("models:/"):
         raise UserError(f"{uri}: names no model; give models:/NAME@ALIAS or models:/NAME/VERSION")
-    with tempfile.TemporaryDirectory() as folder, store.connect(reading=True) as found:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        store.connect(workspace, reading=True) as connected,
+    ):
         import mlflow
 
-        at = found.client.tracking_uri
+        at = connected.client.tracking_uri
         here = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=at)
         about = mlflow.models.Model.load(here).metadata or {}
-        if "classes" not in about or "run_key" not in about:
+        if not {"classes", "run"} <= set(about):
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
         try:
             loaded = mlflow.pyfunc.load_model(here)
         except mlflow.MlflowException as error:
             raise UserError(f"{uri}: {error}") from None
-    name = f"{about['variant']} of {uri}"
+    name = f"{about['run']} of {uri}"
     return Model(name=name, classes=about["classes"], probabilities=loaded.predict)
 
 

@@ -11,21 +11,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refashion.base import paths
 from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
-from refashion.tracking import runs
-from refashion.tracking.runs import Published
+from refashion.runs.run import WEIGHTS
+from refashion.tracking import published
+from refashion.tracking.published import PublishedRun
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Run as MlflowRun
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("model_code.py")
 CODE = (
     *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
-    *("evaluation/__init__.py", "evaluation/model.py"),
     *("serving/__init__.py", "serving/classify.py"),
 )
 """What the script imports, and all that this imports: a model takes it along."""
@@ -44,41 +43,45 @@ class Registration:
     """False: the registry had this very content of this run."""
 
 
-def one_run(text: str, store: Store) -> "Run":
-    """Find the one run that a text means, as `refashion.tracking.runs.find` understands it.
+def one_run(text: str, store: Store) -> "MlflowRun":
+    """Find the one run that a text means, as `refashion.tracking.published.find` understands it.
 
     Raises
     ------
     UserError
         If it means none, several, or a run without a model.
     """
-    found = runs.find(text, store)
-    if not found:
+    runs = published.find(text, store)
+    if not runs:
         raise UserError(
             f"{text}: no run or experiment of that name; `make ui` lists the runs, and "
             "`refashion publish` publishes what is missing there"
         )
-    if len(found) > 1:
-        names = ", ".join(f"{run.data.tags['variant']} {run.info.run_id}" for run in found)
-        raise UserError(f"{text}: means {len(found)} runs; give the id of one: {names}")
-    if runs.of_a_study(found[0]):
-        raise UserError(f"{text}: is of a study and has no model; choose a run of a variant")
-    return found[0]
+    # A run of an older layout has no list of its files: reading it will say so.
+    models = [run for run in runs if WEIGHTS in run.data.tags.get("files", WEIGHTS)]
+    if not models:
+        raise UserError(f"{text}: has no model; choose a run of a variant")
+    if len(models) > 1:
+        names = ", ".join(f"{run.data.tags['name']} {run.info.run_id}" for run in models)
+        raise UserError(f"{text}: means {len(models)} runs; give the id of one: {names}")
+    return models[0]
 
 
-def register(run: "Run", alias: str, store: Store, *, name: str | None = None) -> Registration:
+def register(
+    mlflow_run: "MlflowRun", alias: str, store: Store, name: str | None = None
+) -> Registration:
     """Make a run's model a version of a registered model, once, and let an alias point to it.
 
     Parameters
     ----------
-    run : Run
+    mlflow_run
         As `one_run` gave it.
-    alias : str
+    alias
         Such as ``champion``.
-    store : Store
+    store
         Where the run is, and the version will be.
-    name : str, optional
-        Of the registered model; by default that of the data set and the variant.
+    name
+        Of the registered model; by default that of the data set and the run.
 
     Raises
     ------
@@ -89,29 +92,29 @@ def register(run: "Run", alias: str, store: Store, *, name: str | None = None) -
         raise UserError(
             f"alias {alias!r}: is not legal; use letters, digits, _ and -, but not latest, v1, v2"
         )
-    with tempfile.TemporaryDirectory() as folder, store.exclusive:
-        published = runs.read(run, Path(folder) / "run", store)
-        about = _describe(published)
-        name = name or f"{about['dataset']}-{about['variant']}"
-        version = _find(name, published.run_id, about["content"], store)
+    with tempfile.TemporaryDirectory() as folder, store.lock:
+        found = published.read(mlflow_run, Path(folder) / "run", store)
+        about = _describe(found)
+        name = name or f"{about['dataset']}-{about['run']}"
+        version = _find(name, found.id, about["content"], store)
         is_new = version is None
         if version is None:
-            version = _create(name, published, about, Path(folder), store)
+            version = _create(name, mlflow_run, found, about, Path(folder), store)
         store.client.set_registered_model_alias(name, alias, version)
-    return Registration(name=name, version=version, run_id=published.run_id, is_new=is_new)
+    return Registration(name=name, version=version, run_id=found.id, is_new=is_new)
 
 
-def _describe(published: Published) -> dict[str, Any]:
+def _describe(found: PublishedRun) -> dict[str, Any]:
     """What a model tells of itself; ``content`` is the digest of all that it consists of."""
-    record, dataset = published.record, published.data.dataset
+    record = found.run.record
     about = {
-        "classes": list(DATASETS[dataset].classes),
-        "contract": record["contract"],
-        "dataset": dataset,
-        "evaluation": published.tags["evaluation"],
-        "run_key": record["run_key"],
-        "variant": published.variant,
-        "weights": record["outputs"]["weights"],
+        "classes": list(DATASETS[record.data["dataset"]].classes),
+        "contract": record.contract,
+        "dataset": record.data["dataset"],
+        "evaluation": found.tags["evaluation"],
+        "run": record.name,
+        "run_key": record.run_key,
+        "weights": record.outputs["weights"],
     }
     code = {str(f.relative_to(PACKAGE)): f.read_text(encoding="utf-8") for f in [SCRIPT, *_code()]}
     content = json.dumps([about, code, _requirements()], sort_keys=True)
@@ -135,13 +138,18 @@ def _find(name: str, run_id: str, content: str, store: Store) -> str | None:
 
 
 def _create(
-    name: str, published: Published, about: dict[str, Any], folder: Path, store: Store
+    name: str,
+    mlflow_run: "MlflowRun",
+    found: PublishedRun,
+    about: dict[str, Any],
+    folder: Path,
+    store: Store,
 ) -> str:
     """Log the model to its run and register it; what fails halfway is deleted."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    client, run = store.client, published.run
+    client = store.client
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -150,15 +158,16 @@ def _create(
     tags = {k: v for k, v in about.items() if isinstance(v, str)}
     # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
     logged = client.create_logged_model(
-        run.info.experiment_id, published.variant, published.run_id, tags, run.data.params
+        *(mlflow_run.info.experiment_id, found.run.name, found.id, tags),
+        mlflow_run.data.params,
     )
     try:
-        _save(folder / "model", logged, published, about)
+        _save(folder / "model", logged, found, about)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
         client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(published.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_outputs(found.id, [LoggedModelOutput(logged.model_id, step=0)])
         made = client.create_model_version(
-            name, logged.model_uri, published.run_id, tags, model_id=logged.model_id
+            name, logged.model_uri, found.id, tags, model_id=logged.model_id
         )
     except BaseException:
         client.delete_logged_model(logged.model_id)
@@ -166,7 +175,7 @@ def _create(
     return str(made.version)
 
 
-def _save(target: Path, logged: Any, published: Published, about: dict[str, Any]) -> None:
+def _save(target: Path, logged: Any, found: PublishedRun, about: dict[str, Any]) -> None:
     """Write the model as MLflow lays it out."""
     import numpy as np
     from mlflow import pyfunc
@@ -187,8 +196,8 @@ def _save(target: Path, logged: Any, published: Published, about: dict[str, Any]
         target,
         python_model=str(SCRIPT),
         artifacts={
-            "weights": str(published.file(paths.weights(published.variant))),
-            "record": str(published.file(paths.record(published.variant))),
+            "weights": str(found.run.file(WEIGHTS)),
+            "record": str(found.run.file("record.json")),
         },
         code_paths=[str(code)],
         signature=ModelSignature(inputs=images, outputs=answers),
@@ -197,7 +206,7 @@ def _save(target: Path, logged: Any, published: Published, about: dict[str, Any]
         metadata=about,
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
-            run_id=published.run_id,
+            run_id=found.id,
             model_uuid=logged.model_id,
             model_id=logged.model_id,
         ),

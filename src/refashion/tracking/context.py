@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from refashion.base import paths
 from refashion.base.errors import UserError
 
 LARGEST_UNTRACKED = 2**20
@@ -19,12 +18,7 @@ LEFT_OUT = b"# not included, over 1 MiB: "
 """Begins a line of the diff that names such a file."""
 
 # What the pipeline writes follows from the rest: it says nothing about where a result comes from.
-OUTPUTS = (
-    "dvc.lock",
-    *(p.relative_to(paths.ROOT).as_posix() for p in (paths.MODELS, paths.REPORTS)),
-)
-
-INPUTS = ("--", ".", *(f":(exclude){path}" for path in OUTPUTS))
+INPUTS = ("--", ".", ":(exclude)models", ":(exclude)reports", ":(exclude,glob)**/dvc.lock")
 """Arguments of git that leave the outputs out."""
 
 FORM = (

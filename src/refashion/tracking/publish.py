@@ -1,32 +1,31 @@
-"""Publish results to MLflow, each once: an index of what the repository and DVC's cache hold."""
+"""Publish runs to MLflow, each once: an index of what the repository and DVC's cache hold."""
 
+import json
 import os
-import random
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.runs.run import Run
 from refashion.tracking import contents
 from refashion.tracking.context import Context
-from refashion.tracking.results import ArmResults, Results
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Run as MlflowRun
 
 COMPLETE = "complete"
-"""Last tag that a publication sets; until then it tells who is publishing, and since when."""
+"""Last value of the tag ``published``; until then it tells who is publishing, and since when."""
 
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
-
-ATTEMPTS = 10
-"""Of a request that a rival can make fail."""
 
 BATCH = 500
 """Metrics to send at once: a server takes 1,000 in a request, and 1 MB."""
@@ -34,71 +33,73 @@ BATCH = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """How a result got into MLflow."""
+    """How a run got into MLflow."""
 
-    variant: str
-    """Name of the variant."""
+    name: str
+    """Of the run: the variant's, or ``STUDY/NAME``."""
 
     run_id: str
-    """The run that holds the result."""
+    """MLflow's id of the run."""
 
     outcome: Literal["published", "already there", "measured anew", "divergence"]
     """``measured anew``: there, but its evaluation has changed; ``divergence``: published beside
     another result of the same run key."""
 
     divergence_of: str | None
-    """The run of the same key whose training came out differently."""
+    """Id of the run with the same key whose training came out differently."""
 
 
 def publish(
-    results: Results, context: Context, store: Store, parent: str | None = None
+    run: Run, context: Context, store: Store, workspace: Workspace, parent_id: str | None = None
 ) -> Publication:
-    """Publish one result, unless MLflow has it.
+    """Publish one run, unless MLflow has it.
 
     Same run key and same outputs of the training: nothing changes, but the name of a further DVC
     experiment is added to the tag ``dvc_exp``, and metrics, files and pictures of an evaluation
     that has changed replace the former ones. Same key and other outputs: a run of its own, with
     the tag ``divergence_of``. What a publisher that was killed left half done is deleted.
 
+    On this machine a lock lets one publisher in at a time. Publishers that share a server may
+    publish a run twice: each looks again when its own is complete, and the oldest stays.
+
     Parameters
     ----------
-    results : Results
+    run
         What the pipeline has left.
-    context : Context
+    context
         Where it comes from.
-    store : Store
+    store
         Where it goes.
-    parent : str, optional
-        Id of the run that a new one belongs under.
+    workspace
+        Checkout with the run's ``params.yaml`` and ``dvc.yaml``.
+    parent_id
+        MLflow's id of the run that sums this one up with others.
 
     Returns
     -------
     Publication
-        The run, and what became of it.
+        MLflow's run, and what became of it.
 
     Raises
     ------
     UserError
-        If a result is missing, or the experiment was deleted in MLflow.
+        If a file of the run is missing, or the experiment was deleted in MLflow.
     """
-    key, result = results.record["run_key"], results.outputs_digest
-    with store.exclusive:
-        experiment = _experiment(results.experiment, store)
-        complete, abandoned = _find(experiment, key, store)
-        for run in abandoned:
-            store.client.delete_run(run.info.run_id)
-        same = [run for run in complete if run.data.tags["result"] == result]
-        if same:
-            return _confirm(same[0], results, context, store)
-        divergence_of = complete[0].info.run_id if complete else None
-        tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent}
-        run_id = _create(experiment, tags, results, context, store)
-        if store.lock is None:
-            winner = _settle(experiment, key, result, store)
-            if winner.info.run_id != run_id:
-                return _confirm(winner, results, context, store)
+    for name in run.record.outputs.keys() - {"weights"}:  # of which some runs keep the digest alone
+        run.file(name)
+    with store.lock:
+        experiment_id = _experiment(run.record.experiment, store)
+        complete = _complete(run, experiment_id, store)
+        run_id, divergence_of = "", None
+        if not _same(run, complete):
+            divergence_of = complete[0].info.run_id if complete else None
+            tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent_id}
+            run_id = _create(experiment_id, tags, run, context, store, workspace)
+        oldest = _keep_oldest(run, experiment_id, context, store)
+        if oldest.info.run_id != run_id:
+            return _confirm(oldest, run, store, workspace)
     return Publication(
-        variant=results.variant,
+        name=run.name,
         run_id=run_id,
         outcome="divergence" if divergence_of else "published",
         divergence_of=divergence_of,
@@ -106,55 +107,60 @@ def publish(
 
 
 def publish_all(
-    everything: Iterable[Results], context: Context, store: Store
+    runs: Iterable[Run], context: Context, store: Store, workspace: Workspace
 ) -> Iterator[Publication]:
-    """Publish results one by one, those of folds under the run that sums them up.
+    """Publish runs one by one, those that others sum up below these, which come first.
 
     Raises
     ------
     UserError
         As `publish`.
     """
-    runs: dict[str, str] = {}
-    for results in everything:
-        parent = runs.get(results.parent) if results.parent else None
-        done = publish(results, context, store, parent)
-        runs[results.variant] = done.run_id
+    ids: dict[str, str] = {}
+    for run in runs:
+        done = publish(run, context, store, workspace, ids.get(run.record.parent or ""))
+        ids[run.name] = done.run_id
         yield done
+
+
+def experiments(published: "MlflowRun") -> list[str]:
+    """Names of the DVC experiments that came to a published run."""
+    return [name for name in published.data.tags.get("dvc_exp", "").split(",") if name]
 
 
 def _experiment(name: str, store: Store) -> str:
     """Return the id of an experiment, which is made if there is none."""
     from mlflow.exceptions import MlflowException
 
-    found = store.client.get_experiment_by_name(name)
-    if found is None:
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
         location = store.artifacts and f"{store.artifacts}/{name}"
         try:
             return store.client.create_experiment(name, location)
         except MlflowException:
-            found = store.client.get_experiment_by_name(name)
-            if found is None:  # no other publisher was faster
+            experiment = store.client.get_experiment_by_name(name)
+            if experiment is None:  # no other publisher was faster
                 raise
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise UserError(
             f"experiment {name!r}: was deleted in MLflow; bring it back with "
             f"`MLFLOW_TRACKING_URI={store.uri} mlflow experiments restore "
-            f"-x {found.experiment_id}`, then run `dvc repro track`"
+            f"-x {experiment.experiment_id}`, then run `dvc repro`"
         )
-    return found.experiment_id
+    return experiment.experiment_id
 
 
-def _find(experiment: str, key: str, store: Store) -> "tuple[list[Run], list[Run]]":
-    """Find the complete runs of a key, oldest first, and the abandoned ones."""
-    found = store.client.search_runs([experiment], f"tags.run_key = '{key}'")
-    runs = [(run, run.data.tags["published"]) for run in found if "published" in run.data.tags]
-    complete = [run for run, state in runs if state == COMPLETE]
-    # Who holds the lock is alone: whatever is unfinished then, nobody will finish.
-    abandoned = [
-        run for run, state in runs if state != COMPLETE and (store.lock or _abandoned(state))
-    ]
-    return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id)), abandoned
+def _complete(run: Run, experiment_id: str, store: Store) -> "list[MlflowRun]":
+    """Complete publications of the run's key, oldest first; abandoned ones are deleted."""
+    found = store.client.search_runs([experiment_id], f"tags.run_key = '{run.record.run_key}'")
+    complete = []
+    for published in found:
+        state = published.data.tags.get("published")  # None: somebody else's run
+        if state == COMPLETE:
+            complete.append(published)
+        elif state and _abandoned(state):
+            store.client.delete_run(published.info.run_id)
+    return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id))
 
 
 def _abandoned(publisher: str) -> bool:
@@ -173,113 +179,125 @@ def _abandoned(publisher: str) -> bool:
     return int(pid) == os.getpid()  # what this process began before, it has given up
 
 
-def _settle(experiment: str, key: str, result: str, store: Store) -> "Run":
-    """Leave one of the runs that parallel publishers made of one result.
+def _same(run: Run, published: "list[MlflowRun]") -> "list[MlflowRun]":
+    """Those that hold the outputs of this very training."""
+    return [one for one in published if one.data.tags["result"] == run.record.result]
 
-    Each of them looks when its own run is complete, keeps the first in an order that is the same
-    for all and deletes the rest: after the last look there is exactly one.
+
+def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -> "MlflowRun":
+    """Leave one of the publications of this run, with the names of all DVC experiments.
+
+    Whoever is the last to look sees all of them, so that in the end there is exactly one.
     """
     client = store.client
-    complete, abandoned = _find(experiment, key, store)
-    for run in abandoned:  # such as a run whose making was asked for twice on a slow network
-        client.delete_run(run.info.run_id)
-    winner, *others = [run for run in complete if run.data.tags["result"] == result]
-    for run in others:
-        client.delete_run(run.info.run_id)
-        # Read when nobody can add to it any more.
-        names = experiments(client.get_run(run.info.run_id))
-        _add_experiments(winner.info.run_id, names, store)
-    return winner
+    names = {context.experiment} if context.experiment else set()
+    while True:
+        oldest, *doubles = _same(run, _complete(run, experiment_id, store))
+        for double in doubles:
+            client.delete_run(double.info.run_id)
+            # Read when nobody can add to it any more.
+            names.update(experiments(client.get_run(double.info.run_id)))
+        if _add_experiments(oldest.info.run_id, names, store):
+            return oldest
 
 
-def _confirm(run: "Run", results: Results, context: Context, store: Store) -> Publication:
-    """Bring a run up to date that holds this very training."""
-    run_id, client = run.info.run_id, store.client
-    stale = run.data.tags["evaluation"] != results.evaluation_digest
+def _add_experiments(run_id: str, names: set[str], store: Store) -> bool:
+    """Add names to the tag; False if somebody deletes the run meanwhile."""
+    from mlflow.entities import RunTag
+    from mlflow.exceptions import MlflowException
+
+    refusal = None
+    while True:  # look again after writing: somebody else may have written in between
+        published = store.client.get_run(run_id)
+        known = experiments(published)
+        if published.info.lifecycle_stage == "deleted":
+            return False
+        if refusal:
+            raise refusal
+        if names <= set(known):
+            return True
+        tag = RunTag("dvc_exp", ",".join([*known, *sorted(names.difference(known))]))
+        try:
+            # Not by `set_tag`, which a server refuses if the tag is added at the same moment.
+            store.client.log_batch(run_id, tags=[tag])
+        except MlflowException as error:
+            refusal = error
+
+
+def _confirm(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> Publication:
+    """Bring a publication up to date that holds this very training."""
+    from mlflow.entities import RunTag
+
+    run_id, tags = published.info.run_id, published.data.tags
+    stale = tags["evaluation"] != run.measured
     if stale:
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as pictures:
-            contents.write_evaluation(results, Path(folder))
-            contents.draw(results, Path(pictures))
-            client.log_artifacts(run_id, folder)
-            client.log_artifacts(run_id, pictures, "figures")
-        client.log_batch(run_id, metrics=contents.evaluation_metrics(results, time.time()))
-        client.set_tag(run_id, "evaluation", results.evaluation_digest)
-    # An arm that an experiment has not changed is not one of its results.
-    if context.experiment and not isinstance(results, ArmResults):
-        _add_experiments(run_id, [context.experiment], store)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            contents.write_measured(run, workspace, folder)
+            metrics = contents.final_metrics(run, time.time())
+            digests = {**json.loads(tags["files"]), **_digests(folder)}
+            store.client.log_artifacts(run_id, str(folder))
+        changed = {"evaluation": run.measured, "files": json.dumps(digests)}
+        store.client.log_batch(run_id, metrics, tags=[RunTag(*item) for item in changed.items()])
     return Publication(
-        variant=results.variant,
+        name=run.name,
         run_id=run_id,
         outcome="measured anew" if stale else "already there",
-        divergence_of=run.data.tags.get("divergence_of"),
+        divergence_of=tags.get("divergence_of"),
     )
 
 
-def experiments(run: "Run") -> list[str]:
-    """Names of the DVC experiments that came to this run."""
-    return [name for name in run.data.tags.get("dvc_exp", "").split(",") if name]
-
-
-def _add_experiments(run_id: str, names: list[str], store: Store) -> None:
-    # Look again after writing: somebody else may have added a name in between.
-    while new := set(names) - set(there := experiments(store.client.get_run(run_id))):
-        both = ",".join([*there, *sorted(new)])
-        _despite_rivals(store.client.set_tag, run_id, "dvc_exp", both)
-
-
-def _despite_rivals(request: Callable[..., object], *arguments: object) -> None:
-    """Ask again when another publisher has just written the row that a server was about to."""
-    from mlflow.exceptions import MlflowException
-
-    for attempt in range(ATTEMPTS):
-        try:
-            request(*arguments)
-            return
-        except MlflowException as error:
-            if "IntegrityError" not in str(error) or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0, 0.1))
-
-
 def _create(
-    experiment: str,
-    further: Mapping[str, str | None],
-    results: Results,
+    experiment_id: str,
+    further_tags: Mapping[str, str | None],
+    run: Run,
     context: Context,
     store: Store,
+    workspace: Workspace,
 ) -> str:
-    """Make a run and all it carries; its last tag says that nothing is missing."""
+    """Make MLflow's run and all it carries; its last tag says that nothing is missing."""
     client, now = store.client, time.time()
-    start, end = contents.times(results, now)
+    start, end = contents.times(run, now)
     tags = {
-        **contents.tags(results, context),
-        "run_key": results.record["run_key"],
-        "result": results.outputs_digest,
-        "evaluation": results.evaluation_digest,
+        **contents.tags(run, context),
+        "evaluation": run.measured,
         "published": f"{socket.gethostname()} {os.getpid()} {now:.0f}",
-        **{name: value for name, value in further.items() if value},
+        **{name: value for name, value in further_tags.items() if value},
     }
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as pictures:
-        contents.write_training(results, context, Path(folder))
-        contents.write_evaluation(results, Path(folder))
-        contents.draw(results, Path(pictures))
-        # Whatever of the results is missing or broken has been found by now.
-        metrics = contents.training_metrics(results, now) + contents.evaluation_metrics(
-            results, now
-        )
-        run = client.create_run(
-            experiment,
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contents.write_training(run, context, workspace, folder)
+        contents.write_measured(run, workspace, folder)
+        tags["files"] = json.dumps(_digests(folder))
+        # Whatever of the run is missing or broken has been noticed by now.
+        metrics = contents.epoch_metrics(run, now) + contents.final_metrics(run, now)
+        run_id = client.create_run(
+            experiment_id,
             start_time=round(start * 1000),
             tags=tags,
-            run_name=results.variant.rpartition("/")[2],
-        )
-        run_id = run.info.run_id
-        client.log_batch(run_id, params=contents.params(results))
+            run_name=run.name.rpartition("/")[2],
+        ).info.run_id
+        client.log_batch(run_id, params=contents.params(run))
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics=metrics[first : first + BATCH])
-        _despite_rivals(client.log_inputs, run_id, contents.inputs(results))
-        client.log_artifacts(run_id, folder)
-        client.log_artifacts(run_id, pictures, "figures")
+        _log_inputs(run_id, run, store)
+        client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
     client.set_tag(run_id, "published", COMPLETE)
     return run_id
+
+
+def _log_inputs(run_id: str, run: Run, store: Store) -> None:
+    """Tell of the data sets one by one, for a server looks for each before it adds it."""
+    from mlflow.exceptions import MlflowException
+
+    for dataset in contents.inputs(run):
+        try:
+            store.client.log_inputs(run_id, [dataset])
+        except MlflowException:  # another publisher added it in between: now it is found
+            store.client.log_inputs(run_id, [dataset])
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of a folder."""
+    return {f.name: sha256(f.read_bytes()).hexdigest() for f in folder.iterdir() if f.is_file()}

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from refashion.base import paths
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 READ_RETRY = "run the command again when that is mended"
-RETRY = "no result is lost: when that is mended, `dvc repro track` publishes them"
+RETRY = "no result is lost: when that is mended, `dvc repro` publishes them"
 LOCK_TIMEOUT = 300
 """Seconds: another publisher holds the lock for a few of them."""
 
@@ -53,32 +53,24 @@ class Store:
     artifacts: str | None
     """Where a new experiment keeps its artifacts; None: where the server says."""
 
-    lock: AbstractContextManager[object] | None
-    """Held by one publisher at a time; None: a server, which others use at the same time."""
-
-    @property
-    def exclusive(self) -> AbstractContextManager[object]:
-        """Keeps other publishers out, where they can be kept out."""
-        return self.lock or nullcontext()
+    lock: AbstractContextManager[object]
+    """Held by one publisher at a time; of a server, which others use at the same time, by all."""
 
 
-def default_database() -> Path:
+def default_database(workspace: Workspace) -> Path:
     """The database in the user's own checkout."""
-    return paths.MAIN_ROOT / "mlflow.db"
-
-
-def default() -> str:
-    """Address of the database in the user's own checkout."""
-    return f"sqlite:///{default_database()}"
+    return workspace.main / "mlflow.db"
 
 
 @contextmanager
-def connect(*, reading: bool = False) -> Iterator[Store]:
+def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     """Connect to ``MLFLOW_TRACKING_URI``, or else to the database of the user's own checkout.
 
     Parameters
     ----------
-    reading : bool
+    workspace
+        The checkout whose results are published or read.
+    reading
         A database that is not there is refused instead of made.
 
     Yields
@@ -92,14 +84,14 @@ def connect(*, reading: bool = False) -> Iterator[Store]:
     UserError
         If the store is dead, silent, or refuses what it is asked within the block.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{default_database(workspace)}"
     url = urlsplit(uri)
     shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
     database, retry = None, READ_RETRY if reading else RETRY
     if url.scheme.startswith("sqlite"):
         kind, _, path = uri.partition(":///")
         path, mark, options = path.partition("?")
-        database = paths.MAIN_ROOT / path
+        database = workspace.main / path
         if reading and not database.exists():
             raise UserError(
                 f"{database}: no such database; publish with `make repro`, or name another in "
@@ -119,10 +111,12 @@ def connect(*, reading: bool = False) -> Iterator[Store]:
     from sqlalchemy.exc import SQLAlchemyError
 
     served = url.scheme in {"http", "https"} or uri.startswith("databricks")
-    folder = (database.parent if database else paths.MAIN_ROOT) / "mlflow-artifacts"
-    lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT) if database else None
+    folder = (database.parent if database else workspace.main) / "mlflow-artifacts"
+    lock: AbstractContextManager[object] = nullcontext()
+    if database:
+        lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
     try:
-        with lock or nullcontext():  # two clients must not create one database
+        with lock:  # two clients must not create one database
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         yield Store(
@@ -131,7 +125,7 @@ def connect(*, reading: bool = False) -> Iterator[Store]:
     except filelock.Timeout as error:
         raise UserError(
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
-            "end that process, then run `dvc repro track`"
+            "end that process, then run `dvc repro`"
         ) from error
     except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -148,7 +142,7 @@ def _check_database(file: Path) -> None:
         start = opened.read(15)
     if start not in {b"", b"SQLite format 3"}:
         raise UserError(
-            f"{file}: not an SQLite database; move it away, and `dvc repro track` makes a new one"
+            f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
         )
 
 
@@ -160,9 +154,9 @@ def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
             urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=timeout).close()
         elif url.hostname and url.port:
             socket.create_connection((url.hostname, url.port), timeout).close()
-    except urllib.error.HTTPError:
+    except (urllib.error.HTTPError, HTTPException):
         return  # an answer: MLflow will tell what it thinks of it
-    except (OSError, HTTPException) as error:
+    except OSError as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, ssl.SSLError):
             return  # MLflow has settings of its own for certificates

@@ -1,0 +1,131 @@
+"""Publishers that run at the same time, in processes of their own, and one that is killed."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from publisher import tell
+from servers import free_port, serving
+from synthetic import write_workspace
+
+from refashion.base.workspace import Workspace
+from refashion.tracking import store
+
+# Forked from a process that has imported nearly everything, each starts in no time.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        *("matplotlib.figure", "mlflow.store.tracking.sqlalchemy_store"),
+        *("refashion.data.prepared", "refashion.pictures.of_run", "refashion.tracking.publish"),
+    ]
+)
+
+
+def published(uri: str) -> list[MlflowRun]:
+    client = MlflowClient(tracking_uri=uri)
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
+    """Serve a database of its own."""
+    database = tmp_path_factory.mktemp("server") / "mlflow.db"
+    shutil.copyfile(empty_database, database)
+    with serving(database) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """Run PostgreSQL, where Debian's is installed."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        become = []
+        if os.geteuid() == 0:  # which it refuses to run as
+            shutil.chown(folder, "postgres")
+            become = ["runuser", "-u", "postgres", "--"]
+        data, port = f"{folder}/data", free_port()
+
+        def run(program: str, *arguments: str) -> None:
+            command = [*become, str(binaries[-1] / program), "-D", data, *arguments]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+        run("initdb", "--auth=trust", "--username=tester", "--no-sync")
+        options = f"-F -p {port} -k {folder} -h 127.0.0.1"
+        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        address = f"postgresql://tester@127.0.0.1:{port}/postgres"
+        try:
+            MlflowClient(tracking_uri=address).search_experiments()  # makes MLflow's tables
+            yield address
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["SQLite", "server", "postgres"])
+def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
+    """Give a database or a server with no run in it."""
+    if request.param == "SQLite":
+        yield f"sqlite:///{store.default_database(workspace)}"
+        return
+    address = request.getfixturevalue(request.param)
+    yield address
+    for run in published(address):
+        MlflowClient(tracking_uri=address).delete_run(run.info.run_id)
+
+
+def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path: Path) -> None:
+    """Three processes for each of two runs, all with the name of an experiment."""
+    roots = [write_workspace(tmp_path / str(seed), seed=seed).root for seed in (1, 2)]
+    names = [f"e{i}" for i in range(6)]
+    with ProcessPoolExecutor(len(names), PROCESSES) as pool:
+        told = list(pool.map(tell, roots * 3, [uri] * 6, names))
+    assert {outcome for outcome, _ in told} <= {"published", "already there"}
+    runs = published(uri)
+    assert len(runs) == 2
+    assert {run_id for _, run_id in told} >= {run.info.run_id for run in runs}
+    assert sorted(n for run in runs for n in run.data.tags["dvc_exp"].split(",")) == names
+    for run in runs:
+        assert run.data.tags["published"] == "complete"
+        assert run.info.status == "FINISHED"
+        assert len(run.data.metrics) == 24
+        assert len(run.inputs.dataset_inputs) == 2
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        assert pool.submit(tell, roots[0], uri).result()[0] == "already there"
+
+
+def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:
+    killed = PROCESSES.Process(target=tell, args=(workspace.root, uri, "", "log_artifacts"))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    (unfinished,) = published(uri)
+    assert unfinished.data.tags["published"] != "complete"
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        outcome, run_id = pool.submit(tell, workspace.root, uri).result()
+    assert outcome == "published"
+    assert [run.info.run_id for run in published(uri)] == [run_id]
+
+
+def test_server_keeps_the_artifacts(
+    server: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        outcome, run_id = pool.submit(tell, workspace.root, server).result()
+    assert outcome == "published"
+    client = MlflowClient(tracking_uri=server)
+    names = {item.path for item in client.list_artifacts(run_id)}
+    assert {"record.json", "weights.safetensors"} <= names
+    assert not (workspace.root / "mlflow-artifacts").exists()
+    client.delete_run(run_id)
