@@ -11,10 +11,26 @@ hypothesis.settings.load_profile("refashion")
 
 
 def pytest_configure() -> None:
-    """Keep the caller's experiment and tracking server out of the tests, before any import."""
+    """Keep the caller's experiment and tracking server out of the tests, before any import.
+
+    One thread for each process: with two processes, threads would wait for one another.
+    """
     for name in list(os.environ):
         if name.startswith(("DVC_", "MLFLOW_")):
             del os.environ[name]
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process have all tests of a file, which share fixtures; or of the pipeline.
+
+    The pipeline's take longest, and begin.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder == "pipeline" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.parent.name != "pipeline")
 
 
 @pytest.fixture(scope="session")

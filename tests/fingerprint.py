@@ -14,9 +14,7 @@ import torch
 
 from refashion import selftest
 from refashion.portable import functions, multiply, softmax, streams
-from refashion.training import device, digest, initial, loop, portable
-from refashion.training.native import NativeEngine
-from refashion.training.portable import PortableEngine
+from refashion.training import device, loop, portable
 
 CPU = torch.device("cpu")
 
@@ -26,23 +24,24 @@ def of_portable() -> tuple[str, bool]:
 
     And whether the weights are those that the self-test expects.
     """
-    sha, golden = hashlib.sha256(), json.loads(selftest.GOLDEN.read_text())["traces"]
-    identical = True
+    sha, identical = hashlib.sha256(), True
+    golden = json.loads(selftest.GOLDEN.read_text())["traces"]
     for name, settings in selftest.INSTANCES.items():
-        n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
-        trace = selftest.trace(settings, CPU, n)
+        trace = selftest.trace(name, CPU)
         identical = identical and trace == golden[name]
         sha.update(json.dumps(trace).encode())
-        data = selftest.examples(CPU, settings, n)
-        begin = initial.weights(settings.widths, 1)
-        fit = PortableEngine(settings, begin, CPU).fit(data)
+        data = selftest.examples(CPU, settings, selftest.NUM_EXAMPLES[name])
+        engine = loop.start(replace(settings, seed=1), CPU)
+        fit = engine.fit(data)
         sha.update(f"{fit.loss.hex()} {fit.accuracy.hex()}".encode())
-        sha.update(portable.outputs(begin, data.inputs).numpy().tobytes())
+        sha.update(engine.outputs(data.inputs).numpy().tobytes())
     settings = selftest.INSTANCES["numbers"]
     data = selftest.examples(CPU, settings)
     several = [replace(settings, seed=seed, weight_decay=seed / 10) for seed in range(3)]
-    for training in loop.train_together(several, [(data, data)] * 3, device="cpu"):
-        sha.update(digest.weights(training.weights).encode())
+    models = [loop.Model(settings=s, train=data, validation=data) for s in several]
+    for row, _ in loop.train(models, device="cpu"):
+        if row.epoch == settings.epochs:
+            sha.update(row.weights_sha256.encode())
     x = streams.normal((10_007,), 1)
     target = torch.arange(1000) % 10
     loss, gradient = softmax.cross_entropy(x[:10_000].view(1000, 10) * 30, target)
@@ -64,10 +63,8 @@ def of_native() -> str:
     """Hash of the weights of a perceptron after two epochs."""
     settings = replace(selftest.INSTANCES["mlp"], numerics="native")
     data = selftest.examples(CPU)
-    engine = NativeEngine(settings, initial.weights(settings.widths, settings.seed), CPU)
-    for epoch in range(1, settings.epochs + 1):
-        engine.train_epoch(data, epoch)
-    return digest.weights(engine.weights())
+    models = [loop.Model(settings=settings, train=data, validation=data)]
+    return [row.weights_sha256 for row, _ in loop.train(models, device="cpu")][-1]
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from refashion.base import paths
-
-LOCK = (paths.ROOT / "requirements.lock").read_text()
-PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ASKED = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
 PINNED = re.findall(r"^(\S+)==(\S+)((?: ;[^\\\n]*)?) \\\n((?:    --hash=\S+.*\n)+)", LOCK, re.M)
 
@@ -33,4 +33,4 @@ def test_lock_names_no_host() -> None:
 
 @pytest.mark.parametrize("asked", ASKED)
 def test_each_dependency_is_accounted_for(asked: str) -> None:
-    assert Requirement(asked).name.lower() in (paths.ROOT / "CONTRIBUTING.md").read_text().lower()
+    assert Requirement(asked).name.lower() in (ROOT / "CONTRIBUTING.md").read_text().lower()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refashion.base import paths
+from refashion.base.workspace import Workspace
 from refashion.cli import main
+from refashion.runs import listing
 
 
 @pytest.fixture(scope="module")
@@ -58,32 +59,23 @@ def test_commands_are_exercised(readme: str, root: Path) -> None:
             assert not missing, f"no test runs dvc {' '.join(words)}: {missing}"
 
 
-@pytest.mark.parametrize(
-    ("study", "arm", "metric", "form"),
-    [
-        ("weight_decay", "decay_0", "train_loss", ".1e"),
-        ("weight_decay", "decay_0", "test_loss", ".2f"),
-        ("weight_decay", "decay_0", "l2", ".3f"),
-        ("weight_decay", "decay_3", "train_loss", ".1e"),
-        ("weight_decay", "decay_3", "test_loss", ".2f"),
-        ("weight_decay", "decay_3", "l2", ".3f"),
-        ("house_prices", "linear", "validation_log_rmse", ".3f"),
-        ("house_prices", "linear", "train_log_rmse", ".3f"),
-        ("house_prices", "linear_sgd", "validation_log_rmse", ".3f"),
-        ("house_prices", "linear_sgd", "train_log_rmse", ".3f"),
-        ("house_prices", "mlp", "validation_log_rmse", ".3f"),
-        ("house_prices", "mlp", "train_log_rmse", ".3f"),
-        ("k_fold", "softmax", "validation_accuracy", ".4f"),
-        ("k_fold", "mlp", "validation_accuracy", ".4f"),
-        ("k_fold", "dropout", "validation_accuracy", ".4f"),
-    ],
-)
-def test_studies_show_what_came_out(
-    readme: str, study: str, arm: str, metric: str, form: str
-) -> None:
-    found = json.loads(paths.study_metrics(study).read_text())[arm]
-    text = f"{found[metric]:{form}} ± {found[f'{metric}_deviation']:{form}}"
-    assert text in readme
+SHOWN = {
+    "weight_decay/decay_0": {"train_loss": ".1e", "test_loss": ".2f", "l2": ".3f"},
+    "weight_decay/decay_3": {"train_loss": ".1e", "test_loss": ".2f", "l2": ".3f"},
+    "house_prices/linear": {"validation_log_rmse": ".3f", "train_log_rmse": ".3f"},
+    "house_prices/linear_sgd": {"validation_log_rmse": ".3f", "train_log_rmse": ".3f"},
+    "house_prices/mlp": {"validation_log_rmse": ".3f", "train_log_rmse": ".3f"},
+    "k_fold/softmax": {"validation_accuracy": ".4f"},
+    "k_fold/mlp": {"validation_accuracy": ".4f"},
+    "k_fold/dropout": {"validation_accuracy": ".4f"},
+}
+
+
+@pytest.mark.parametrize("run", SHOWN)
+def test_studies_show_what_came_out(readme: str, run: str) -> None:
+    metrics = listing.find(Workspace.here(), run).metrics
+    for name, form in SHOWN[run].items():
+        assert f"{metrics[name]:{form}} ± {metrics[f'{name}_std']:{form}}" in readme
 
 
 def test_table_shows_what_was_measured(readme: str, root: Path) -> None:

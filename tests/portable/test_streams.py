@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from torch import Tensor
 
 from refashion.portable import streams
 from refashion.portable.streams import Purpose
@@ -32,10 +31,6 @@ def splitmix64(state: int, count: int) -> list[int]:
     return found
 
 
-def unsigned(numbers: Tensor) -> list[int]:
-    return [number % 2**64 for number in numbers.tolist()]
-
-
 def uniform(key: int, count: int = COUNT) -> np.ndarray:
     """Numbers in [0, 1) of 53 bits."""
     return (streams.bits(count, key).numpy().view(np.uint64) >> np.uint64(11)) * 2.0**-53
@@ -44,8 +39,8 @@ def uniform(key: int, count: int = COUNT) -> np.ndarray:
 # --- known numbers ----------------------------------------------------------------------------
 
 
-def test_numbers_known_from_the_literature() -> None:
-    assert unsigned(streams.bits(5, 1234567)) == [
+def test_the_oracle_gives_numbers_known_from_the_literature() -> None:
+    assert splitmix64(1234567, 5) == [
         6457827717110365317,
         3203168211198807973,
         9817491932198370423,
@@ -54,9 +49,9 @@ def test_numbers_known_from_the_literature() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", [0, 1, 2**63 - 1, 2**63, 2**64 - 1, 0x123456789ABCDEF0])
+@pytest.mark.parametrize("key", [0, 1234567, 2**63 - 1, 2**63, 2**64 - 1, 0x123456789ABCDEF0])
 def test_numbers_of_a_plain_splitmix64(key: int) -> None:
-    assert unsigned(streams.bits(100, key)) == splitmix64(key, 100)
+    assert [n % 2**64 for n in streams.bits(100, key).tolist()] == splitmix64(key, 100)
 
 
 def test_keys_are_a_chain_of_splitmix64() -> None:
@@ -126,19 +121,7 @@ def test_uniform(seed: int, purpose: Purpose) -> None:
     assert np.abs(ones - COUNT / 2).max() < 5 * math.sqrt(COUNT / 4)
 
 
-@pytest.mark.parametrize("lag", [1, 2, 3, 784])
-def test_numbers_of_a_stream_are_independent_of_one_another(lag: int) -> None:
-    x = uniform(streams.key(0, Purpose.DROPOUT, 1, 0))
-    assert abs(np.corrcoef(x[:-lag], x[lag:])[0, 1]) < 5 / math.sqrt(COUNT)
-
-
-def test_successive_pairs_fill_the_square() -> None:
-    x = (uniform(streams.key(0, Purpose.SHUFFLE, 1)) * 16).astype(int).reshape(-1, 2)
-    counts = np.bincount(x[:, 0] * 16 + x[:, 1], minlength=256)
-    assert stats.chisquare(counts).pvalue > UNLIKELY
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, 2**63 - 1])
 def test_normal(seed: int) -> None:
     x = streams.normal((250, 400), streams.key(seed, Purpose.INITIAL, 0))
     assert x.shape == (250, 400) and x.dtype == torch.float64
@@ -150,18 +133,20 @@ def test_normal(seed: int) -> None:
     assert abs(stats.skew(flat)) < 5 * math.sqrt(6 / n)
     assert abs(stats.kurtosis(flat)) < 5 * math.sqrt(24 / n)
     assert 3.5 < np.abs(flat).max() < 6
-    assert torch.isfinite(x).all()
 
 
-@pytest.mark.parametrize("dropout", [0.01, 0.2, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize(
+    "dropout", [0.0, 1e-9, 7e-6, 1e-5, 0.01, 0.2, 0.5, 0.8, 0.99, 0.99999, 1 - 2**-30]
+)
 @pytest.mark.parametrize("width", [1, 6, 256])
 def test_bernoulli_rates(dropout: float, width: int) -> None:
+    """However much is dropped, something is kept: a scale of 1 / p is finite."""
     rows = 20_000
     kept = streams.bernoulli_rows((0, rows), width, dropout, 1).double()
     p = streams.keep_probability(dropout)
-    assert p == pytest.approx(1 - dropout, abs=2**-15)
-    assert abs(kept.mean().item() - p) < 5 * math.sqrt(p * (1 - p) / (rows * width))
-    assert (kept.mean(0) - p).abs().max() < 5 * math.sqrt(p * (1 - p) / rows)
+    assert p == pytest.approx(1 - dropout, abs=2**-15) and p >= 2**-15
+    assert abs(kept.mean().item() - p) <= 5 * math.sqrt(p * (1 - p) / (rows * width))
+    assert (kept.mean(0) - p).abs().max() <= 6 * math.sqrt(p * (1 - p) / rows)
 
 
 def test_units_and_rows_are_dropped_independently() -> None:
@@ -170,20 +155,6 @@ def test_units_and_rows_are_dropped_independently() -> None:
     assert np.abs(between_units).max() < 5 / math.sqrt(20_000)
     between_rows = [np.corrcoef(kept[:-1, i], kept[1:, i])[0, 1] for i in range(8)]
     assert np.abs(between_rows).max() < 5 / math.sqrt(20_000)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 1e-9, 1e-6, 7e-6, 1e-5])
-def test_rare_dropout_drops_rarely(dropout: float) -> None:
-    kept = streams.bernoulli_rows((0, 1000), 8, dropout, 1).double().mean().item()
-    assert kept > 0.999
-    assert streams.keep_probability(dropout) == pytest.approx(1 - dropout, abs=2**-15)
-
-
-@pytest.mark.parametrize("dropout", [0.99999, 1 - 2**-30])
-def test_however_much_is_dropped_the_scale_is_finite(dropout: float) -> None:
-    assert streams.keep_probability(dropout) == 2**-15
-    kept = streams.bernoulli_rows((0, 2**12), 256, dropout, 1).sum().item()
-    assert 0 < kept < 80  # 32 expected
 
 
 # --- independence -----------------------------------------------------------------------------
@@ -218,13 +189,6 @@ def test_seeds_in_a_row_have_uniform_keys() -> None:
     assert abs(np.corrcoef(keys[:-1], keys[1:])[0, 1]) < 5 / math.sqrt(5000)
 
 
-@pytest.mark.parametrize("seed", [0, 2**63 - 1])
-def test_the_extremes_of_seeds(seed: int) -> None:
-    key = streams.key(seed, Purpose.SHUFFLE, 10**6)
-    assert sorted(streams.permutation(100, key).tolist()) == list(range(100))
-    assert torch.isfinite(streams.normal((10, 10), key)).all()
-
-
 # --- permutations -----------------------------------------------------------------------------
 
 
@@ -254,13 +218,3 @@ def test_every_order_is_as_likely() -> None:
     )
     assert len(orders) == 24
     assert stats.chisquare(list(orders.values())).pvalue > UNLIKELY
-
-
-def test_epochs_orders_are_unrelated() -> None:
-    orders = [
-        streams.permutation(20_000, streams.key(seed, Purpose.SHUFFLE, epoch)).double().numpy()
-        for seed in SEEDS
-        for epoch in (1, 2, 3)
-    ]
-    correlations = np.corrcoef(orders) - np.eye(len(orders))
-    assert np.abs(correlations).max() < 5 / math.sqrt(20_000)

@@ -1,5 +1,6 @@
 """What else happens in a process does not reach a portable training, or is refused."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,21 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from matrices import int_mm_of_cuda
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.portable import exact, fixed, multiply, streams
 from refashion.training import digest, initial, loop, portable
 from refashion.training.engine import Examples
-from refashion.training.portable import PortableEngine
+from refashion.training.loop import Model
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack
+from refashion.training.stack import Stack, stack_examples
 
 CPU = torch.device("cpu")
 SET_FLUSHING = torch.set_flush_denormal
-SMALL = replace(selftest.INSTANCES["dropout"], hidden=(32, 16), batch_size=64, epochs=1)
+SMALL = Settings(hidden=(32, 16), dropout=(0.2, 0.5), lr=0.5, batch_size=64, epochs=1)
 SCRIPT = """
 import torch
 {before}
@@ -34,55 +35,54 @@ raise SystemExit(not selftest.run(torch.device("cpu"), "{way}"))
 """
 
 
+def selftest_in_a_process(before: str, way: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run five instances in another process, with two threads."""
+    script = SCRIPT.format(before=before, way=way)
+    return subprocess.run(
+        [sys.executable, *options, "-c", script],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize(
-    ("before", "way"),
+    ("before", "way", "options"),
     [
-        ("torch.set_default_dtype(torch.float64)", "int8"),
-        ("torch.set_default_dtype(torch.float16)", "float64"),
-        ("torch.use_deterministic_algorithms(True)", "auto"),
-        ("torch.set_float32_matmul_precision('medium'); torch.manual_seed(1)", "float64"),
+        ("torch.set_default_dtype(torch.float64)", "int8", []),
+        ("torch.set_default_dtype(torch.float16)", "float64", ["-O"]),
+        ("torch.use_deterministic_algorithms(True)", "auto", []),
+        ("torch.set_float32_matmul_precision('medium'); torch.manual_seed(1)", "float64", []),
     ],
 )
-def test_settings_of_the_process_do_not_reach_the_bits(before: str, way: str) -> None:
-    script = SCRIPT.format(before=before, way=way)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+def test_settings_of_the_process_do_not_reach_the_bits(
+    before: str, way: str, options: list[str]
+) -> None:
+    found = selftest_in_a_process(before, way, *options)
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout.count("identical") == 5
 
 
 def test_a_process_that_flushes_from_the_beginning() -> None:
     """Threads that begin now flush for good: the same bits or none, never others."""
-    script = SCRIPT.format(before="torch.set_flush_denormal(True)", way="auto")
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    found = selftest_in_a_process("torch.set_flush_denormal(True)", "auto")
     assert found.stdout.count("identical") == 5 or "flushes subnormal numbers" in found.stderr
-
-
-def test_assertions_are_not_needed() -> None:
-    script = SCRIPT.format(before="", way="auto")
-    found = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
 
 
 # --- subnormal numbers ------------------------------------------------------------------------
 
 
-def engine(settings: Settings = SMALL) -> PortableEngine:
-    return PortableEngine(settings, initial.weights(settings.widths, settings.seed), CPU)
-
-
 @pytest.fixture
 def flushing_at_the_end() -> Iterator[None]:
-    """One thread: another that begins meanwhile would flush for good."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Another thread that began meanwhile would flush for good: there is none."""
+    assert torch.get_num_threads() == 1
     yield
     SET_FLUSHING(False)
-    torch.set_num_threads(threads)
 
 
 def test_flushing_that_is_switched_on_later_is_switched_off(flushing_at_the_end: None) -> None:
     data = selftest.examples(CPU, SMALL, 100)
-    want, got = engine(), engine()
+    want, got = loop.start(SMALL, CPU), loop.start(SMALL, CPU)
     want.train_epoch(data, 1)
     torch.set_flush_denormal(True)
     got.train_epoch(data, 1)
@@ -96,10 +96,9 @@ def test_results_of_a_process_that_flushes_are_refused(
     way: str, monkeypatch: pytest.MonkeyPatch, flushing_at_the_end: None
 ) -> None:
     """A library that keeps the switch on, or turns it on while results are made."""
-    data, trained = selftest.examples(CPU, SMALL, 100), engine()
-    start = initial.weights(selftest.NUMBERS.widths, 0)
-    models = Stack([selftest.NUMBERS] * 2, [start] * 2, CPU)
-    numbers = [selftest.examples(CPU, selftest.NUMBERS, 100)] * 2
+    data, trained = selftest.examples(CPU, SMALL, 100), loop.start(SMALL, CPU)
+    models = Stack([selftest.NUMBERS] * 2, [initial.of(selftest.NUMBERS)] * 2, CPU)
+    numbers = stack_examples([selftest.examples(CPU, selftest.NUMBERS, 100)] * 2)
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {
         "train_epoch": lambda: trained.train_epoch(data, 1),
@@ -117,7 +116,7 @@ def test_results_of_a_process_that_flushes_are_refused(
 
 
 def test_flushing_that_is_switched_on_in_mid_epoch_is_refused(flushing_at_the_end: None) -> None:
-    trained = engine()
+    trained = loop.start(SMALL, CPU)
     with pytest.raises(UserError, match="flushes"):
         trained.train_epoch(
             selftest.examples(CPU, SMALL, 100), 1, lambda step: torch.set_flush_denormal(True)
@@ -128,7 +127,7 @@ def test_a_device_whose_products_round_is_refused(monkeypatch: pytest.MonkeyPatc
     def inexact(device: torch.device) -> None:
         raise multiply.InexactError("float64 matrix products on cpu are not exact")
 
-    trained = engine()
+    trained = loop.start(SMALL, CPU)
     monkeypatch.setattr(portable, "require_exact_float64", inexact)
     with pytest.raises(UserError, match="not exact"):
         trained.train_epoch(selftest.examples(CPU, SMALL, 100), 1)
@@ -139,15 +138,13 @@ def test_a_device_whose_products_round_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_an_infinite_bias_is_a_divergence() -> None:
     """Black images: no weight ever moves, and no loss tells."""
-    settings = replace(
-        selftest.PLAIN, lr=3.4e38, momentum=0.9, batch_size=8, epochs=1, hidden=(), dropout=()
-    )
+    settings = Settings(lr=3.4e38, momentum=0.9, batch_size=8, epochs=1)
     black = Examples(
         inputs=torch.zeros(16, 784, dtype=torch.uint8), targets=torch.zeros(16, dtype=torch.int64)
     )
     nothing = Examples(inputs=black.inputs[:0], targets=black.targets[:0])
-    with pytest.raises(loop.Diverged, match="diverged in epoch 1"):
-        loop.train(settings, black, nothing, device="cpu")
+    model = Model(settings=settings, train=black, validation=nothing)
+    assert not list(loop.train([model], device="cpu"))
 
 
 # --- a step that never asks -------------------------------------------------------------------
@@ -187,9 +184,8 @@ def test_the_mode_can_see(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_never_waits_for_the_device(name: str, way: str, remote: None) -> None:
     """After a first epoch, in which products are tried and tables are made."""
     settings = replace(selftest.INSTANCES[name], epochs=1)
-    n = selftest.NUM_EXAMPLES.get(name, 320)
-    data = selftest.examples(CPU, settings, n)
-    trained = engine(settings)
+    data = selftest.examples(CPU, settings, min(selftest.NUM_EXAMPLES[name], 320))
+    trained = loop.start(settings, CPU)
     refusing = NeverAsking()
     step = trained.step
 
@@ -205,32 +201,16 @@ def test_a_step_never_waits_for_the_device(name: str, way: str, remote: None) ->
 
 @pytest.mark.parametrize("name", list(selftest.INSTANCES))
 def test_grids_that_stay_on_the_device_give_the_same_bits(name: str, remote: None) -> None:
-    n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
-    golden = selftest.json.loads(selftest.GOLDEN.read_text())["traces"][name]
-    assert selftest.difference(selftest.trace(selftest.INSTANCES[name], CPU, n), golden) is None
-
-
-def as_cuda_does(a: Tensor, b: Tensor) -> Tensor:
-    """`torch._int_mm`, refusing what CUDA does, by the operands that are really passed."""
-    (m, k), n = a.shape, b.shape[1]
-    if m <= 16 or k % 8 or n % 8 or any(max(x.stride()) % 8 for x in (a, b)):
-        raise AssertionError(f"{a.shape} {a.stride()} {b.shape} {b.stride()}")
-    return REAL(a, b)
-
-
-REAL = torch._int_mm
+    assert selftest.check(name, CPU) is None
 
 
 @pytest.mark.parametrize("name", list(selftest.INSTANCES))
 def test_every_training_of_the_selftest_keeps_to_cudas_rules(
     name: str, remote: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "_int_mm", as_cuda_does)
-    n = selftest.NUM_EXAMPLES.get(name, selftest.MOST_EXAMPLES)
-    golden = selftest.json.loads(selftest.GOLDEN.read_text())["traces"][name]
+    monkeypatch.setattr(torch, "_int_mm", int_mm_of_cuda)
     with multiply.products("int8"):
-        got = selftest.trace(selftest.INSTANCES[name], CPU, n)
-    assert selftest.difference(got, golden) is None
+        assert selftest.check(name, CPU) is None
 
 
 def test_lanes_of_another_byte_order(monkeypatch: pytest.MonkeyPatch) -> None:
