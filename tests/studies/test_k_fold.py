@@ -1,183 +1,139 @@
 """Validation on folds: the study at a small size, recomputed from what it trained."""
 
 import statistics
-from collections.abc import Iterator
-from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import oracles
 import pytest
+import tiny
 import torch
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
-from refashion.studies import k_fold
-from refashion.studies.arm import Arm
-from refashion.training import digest, loop
-from refashion.training.settings import Settings
+from refashion.studies import k_fold, study
+from refashion.studies.classifiers import settings
+from refashion.training.engine import Examples
 
-K, SEED = 3, 4
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm")
-SOFTMAX = Settings(
-    hidden=(),
-    dropout=(),
-    lr=0.1,
-    seed=0,
-    epochs=2,
-    batch_size=8,
-    weight_decay=0.0,
-    momentum=0.0,
-    numerics="portable",
-)
-VARIANTS = {"softmax": SOFTMAX, "dropout": replace(SOFTMAX, hidden=(6,), dropout=(0.2,), lr=0.5)}
-
-
-def split(first: int, last: int) -> Split:
-    """Images whose first pixel is their number."""
-    numbers = np.arange(first, last, dtype=np.uint8)
-    rng = np.random.default_rng(first)
-    images = rng.integers(0, 128, (last - first, 784), dtype=np.uint8)
-    images[np.arange(784) // 78 == (numbers % 10)[:, None]] += 100
-    images[:, 0] = numbers
-    return Split(images=images, labels=numbers % 10)
-
-
-PARTS = [split(0, 40), split(40, 50)]
-KNOWN = Split(
-    images=np.concatenate([part.images for part in PARTS]),
-    labels=np.concatenate([part.labels for part in PARTS]),
-)
-
-
-def run(k: int = K, seed: int = SEED, parts: list[Split] = PARTS) -> list[Arm]:
-    return k_fold.run(k, VARIANTS, parts, seed, "cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On a busy machine, threads that wait for one another take many times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+PARAMS = tiny.params()
+SEED = PARAMS.data.seed
 
 
 @pytest.fixture(scope="module")
-def arms() -> list[Arm]:
-    return run()
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Forty training and ten validation images."""
+    return tiny.write_data(tmp_path_factory.mktemp("k_fold"))
 
 
-def alone(settings: Settings, held_out: np.ndarray) -> loop.Training:
-    kept = np.setdiff1d(np.arange(50), held_out)
-    train, watched = (
-        Split(images=KNOWN.images[chosen], labels=KNOWN.labels[chosen])
-        for chosen in (kept, held_out)
+@pytest.fixture(scope="module")
+def result(workspace: Workspace) -> tiny.Result:
+    return tiny.run(k_fold, workspace, PARAMS)
+
+
+def images(workspace: Workspace) -> Split:
+    """Those of training and validation, as one."""
+    parts = [prepared.load(workspace.train), prepared.load(workspace.validation)]
+    return Split(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
     )
-    return loop.train(settings, train, watched, device="cpu")
 
 
-def test_arms_are_the_variants_each_followed_by_its_folds(arms: list[Arm]) -> None:
-    assert [(arm.name, arm.parent) for arm in arms] == [
-        (name, parent)
-        for variant in VARIANTS
-        for name, parent in [
-            (variant, None),
-            *((f"{variant}.fold_{fold}", variant) for fold in (1, 2, 3)),
-        ]
+def folds_of(workspace: Workspace, k: int) -> list[Examples]:
+    whole = images(workspace)
+    return [
+        Examples.of_images(whole.images[fold], whole.labels[fold])
+        for fold in splits.folds(whole.labels, k, SEED)
     ]
 
 
-def test_params_are_those_of_the_trainings(arms: list[Arm]) -> None:
-    for arm in arms:
-        expected = {**VARIANTS[arm.parent or arm.name].as_dict(), "folds": K, "folds_seed": SEED}
-        if arm.parent:
-            expected["fold"] = int(arm.name[-1])
-        assert arm.params == expected
-        assert arm.inputs == {"known": prepared.digest(KNOWN)}
+def test_a_run_of_every_variant_sums_up_those_of_its_folds(
+    result: tiny.Result, workspace: Workspace
+) -> None:
+    names = [
+        (name, parent)
+        for variant in ("softmax", "dropout")
+        for name, parent in [
+            (variant, None),
+            *((f"{variant}.fold_{fold}", f"k_fold/{variant}") for fold in (1, 2, 3)),
+        ]
+    ]
+    assert [(name, run.record.parent) for name, run in result.runs.items()] == names
+    for name, run in result.runs.items():
+        variant, _, fold = name.partition(".fold_")
+        about = {"folds": 3, "folds_seed": SEED} | ({"fold": int(fold)} if fold else {})
+        assert run.record.params == {**settings(PARAMS, variant).as_dict(), **about}
+        assert run.record.inputs == {"known": prepared.digest(images(workspace))}
+        assert run.record.stage == "stages/k_fold/dvc.yaml:k_fold"
 
 
-def test_each_fold_is_held_out_once_and_learnt_otherwise() -> None:
-    with mock.patch.object(loop, "train_together", wraps=loop.train_together) as spy:
-        run()
-    folds = splits.folds(KNOWN.labels, K, SEED)
-    assert spy.call_count == K * len(VARIANTS)
-    for i, call in enumerate(spy.call_args_list):
-        (settings,), (pair,) = call.args
-        train, watched = (set(part.images[:, 0].tolist()) for part in pair)
-        assert settings == list(VARIANTS.values())[i // K]
-        assert watched == set(folds[i % K].tolist())
-        assert not train & watched and train | watched == set(range(50))
-        for part in pair:
-            assert np.array_equal(part.labels, part.images[:, 0] % 10)
+def test_each_fold_is_held_out_once_and_learnt_otherwise(workspace: Workspace) -> None:
+    with mock.patch.object(study, "train", wraps=study.train) as trained:
+        k_fold.run(workspace, PARAMS)
+    folds = splits.folds(images(workspace).labels, 3, SEED)
+    assert trained.call_count == 6
+    for i, call in enumerate(trained.call_args_list):
+        (model,) = call.args[0]
+        assert model.settings == settings(PARAMS, ["softmax", "dropout"][i // 3])
+        train, held_out = (set(x.inputs[:, 0].tolist()) for x in (model.train, model.validation))
+        assert held_out == set(folds[i % 3].tolist())
+        assert not train & held_out and train | held_out == set(range(50))
+        for part in (model.train, model.validation):
+            assert torch.equal(part.targets, part.inputs[:, 0].long() % 10)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_each_training_is_the_one_it_would_be_alone(arms: list[Arm], variant: str) -> None:
-    (whole,) = (arm for arm in arms if arm.name == variant)
-    of_folds = [arm for arm in arms if arm.parent == variant]
-    assert len({digest.weights(training.weights) for training in whole.trainings}) == K
-    for i, held_out in enumerate(splits.folds(KNOWN.labels, K, SEED)):
-        training = alone(VARIANTS[variant], held_out)
-        for found in (whole.trainings[i], of_folds[i].trainings[0]):
-            assert found.history == training.history
-            assert digest.weights(found.weights) == digest.weights(training.weights)
-        assert len(of_folds[i].trainings) == 1
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant: str) -> None:
+    whole, *of_folds = (run for name, run in result.runs.items() if name.startswith(variant))
+    trainings = result.trained[variant].trainings
+    assert len({training.digest for training in trainings}) == 3
+    assert [run.record.outputs["weights"] for run in of_folds] == [t.digest for t in trainings]
+    for measure in MEASURES:
+        columns = [[getattr(row, measure) for row in t.history] for t in trainings]
+        assert [run.history[measure] for run in of_folds] == columns
+        means = [statistics.mean(values) for values in zip(*columns, strict=True)]
+        assert whole.history[measure] == pytest.approx(means, rel=1e-14)
+        assert [run.metrics[measure] for run in of_folds] == [column[-1] for column in columns]
+        assert whole.metrics[measure] == pytest.approx(means[-1], rel=1e-14)
+        spread = statistics.stdev(column[-1] for column in columns)
+        assert whole.metrics[f"{measure}_std"] == spread
+    assert whole.metrics["folds"] == 3
+    assert result.metrics[variant] == whole.metrics["validation_accuracy"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_metrics_are_means_and_spreads_of_the_folds(arms: list[Arm], variant: str) -> None:
-    (whole,) = (arm for arm in arms if arm.name == variant)
-    of_folds = [arm for arm in arms if arm.parent == variant]
-    assert whole.metrics["folds"] == K
-    for name in MEASURES:
-        values = [getattr(training.history[-1], name) for training in whole.trainings]
-        assert [arm.metrics[name] for arm in of_folds] == values
-        assert whole.metrics[name] == pytest.approx(statistics.mean(values), rel=1e-14)
-        assert whole.metrics[f"{name}_deviation"] == statistics.stdev(values)
-        for epoch, row in enumerate(whole.history):
-            values = [getattr(training.history[epoch], name) for training in whole.trainings]
-            assert row[name] == pytest.approx(statistics.mean(values), rel=1e-14)
-            assert [arm.history[epoch][name] for arm in of_folds] == values
-    assert len(whole.history) == 2
-
-
-def test_the_mean_accuracy_is_that_of_all_images() -> None:
-    """With folds of one size, since every image is asked about once."""
-    arms = run(k=5)
-    folds = splits.folds(KNOWN.labels, 5, SEED)
+def test_the_mean_accuracy_is_that_of_all_images(workspace: Workspace, tmp_path: Path) -> None:
+    """With folds of one size, since every image is in one of them."""
+    result = tiny.run(k_fold, tiny.write_data(tmp_path), tiny.params("k_fold", folds=5))
+    folds = folds_of(workspace, 5)
     assert {len(fold) for fold in folds} == {10}
-    for variant in VARIANTS:
-        (whole,) = (arm for arm in arms if arm.name == variant)
+    for variant in tiny.VARIANTS:
         right = 0
-        for training, fold in zip(whole.trainings, folds, strict=True):
-            h = torch.from_numpy(KNOWN.images[fold]).double() / 255
-            layers = len(training.weights) // 2
-            for i in range(layers):
-                weight, bias = (training.weights[f"layers.{i}.{x}"] for x in ("weight", "bias"))
-                h = h @ weight.double() + bias.double()
-                h = torch.relu(h) if i < layers - 1 else h
-            right += int((h.argmax(1).numpy() == KNOWN.labels[fold]).sum())
-        assert whole.metrics["validation_accuracy"] == pytest.approx(right / 50)
+        for training, fold in zip(result.trained[variant].trainings, folds, strict=True):
+            outputs = oracles.outputs(training.weights, fold.inputs)
+            right += int((outputs.argmax(1) == fold.targets).sum())
+        assert result.metrics[variant] == pytest.approx(right / 50)
 
 
-def test_parts_do_not_matter_but_the_seed_does(arms: list[Arm]) -> None:
-    """The images are dealt out anew, wherever the validation set had been cut."""
+def test_the_cut_of_the_validation_set_does_not_matter_but_the_seed_does(
+    result: tiny.Result, tmp_path: Path
+) -> None:
+    """The images are dealt out anew; the validation set may be empty."""
+    one_part = tiny.write_data(tmp_path, 50, 0)
+    data = PARAMS.data.model_copy(update={"seed": SEED + 1})
+    again = tiny.run(k_fold, one_part, PARAMS)
+    other = tiny.run(k_fold, one_part, PARAMS.model_copy(update={"data": data}))
+    digests = [
+        {t.digest for trained in study.trained.values() for t in trained.trainings}
+        for study in (result, again, other)
+    ]
+    assert digests[0] == digests[1] and not digests[0] & digests[2]
+    assert len(digests[0]) == 6
 
-    def digests(found: list[Arm]) -> list[str]:
-        return [digest.weights(t.weights) for arm in found for t in arm.trainings]
 
-    assert digests(run(parts=[KNOWN])) == digests(arms)
-    assert not set(digests(run(seed=SEED + 1))) & set(digests(arms))
-
-
-def test_an_empty_part() -> None:
-    nothing = Split(images=KNOWN.images[:0], labels=KNOWN.labels[:0])
-    (arm, *_) = k_fold.run(2, {"softmax": SOFTMAX}, [KNOWN, nothing], SEED, "cpu")
-    assert arm.inputs == {"known": prepared.digest(KNOWN)}
-
-
-def test_more_folds_than_images() -> None:
-    few = Split(images=KNOWN.images[:4], labels=KNOWN.labels[:4])
+def test_more_folds_than_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^folds: 5 is more than the 4 examples"):
-        k_fold.run(5, VARIANTS, [few], 0, "cpu")
+        k_fold.run(tiny.write_data(tmp_path, 4, 0), tiny.params("k_fold", folds=5))

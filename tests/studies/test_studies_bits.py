@@ -1,41 +1,80 @@
-"""The bits of whole studies at their smallest: the same whatever the processor can do."""
+"""The bits of whole studies and of means and spreads: the same whatever the processor can do."""
 
 import hashlib
+import importlib
 import json
-import runpy
+import math
 import tempfile
-from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from random import Random
 
-from refashion.data import sources
-from refashion.studies import house_prices, initialisation, k_fold, weight_decay
+import tiny
 
-TINY = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny.py"))))
+from refashion.base.params.studies import StudiesParams
+from refashion.studies import study
+from refashion.studies.study import Measures, Trained
+
+GOLDEN = "7d6835189d693190382b6c7f0782d96802b9dd2895cef34d00d875a7d6f81d26"
 
 
 def digest() -> str:
-    """SHA-256 of all that the studies leave for DVC to hash."""
-    sha = hashlib.sha256()
+    """SHA-256 of all that the studies leave for DVC to hash, and of many means and spreads."""
+    sha = hashlib.sha256(digest_of_means().encode())
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        sources.fetch_houses("made_up", root / "houses")
-        houses, submission = house_prices.run(TINY.HOUSES, root / "houses", 0, "portable", "cpu")
-        starts, gradients = initialisation.run(TINY.STARTS, TINY.images(), 0, "portable", "cpu")
-        parts = [TINY.images(40), TINY.images(20)]
-        for study, arms in {
-            "weight_decay": weight_decay.run(TINY.DECAY, 0, "portable", "cpu"),
-            "house_prices": houses,
-            "initialisation": starts,
-            "k_fold": k_fold.run(2, TINY.VARIANTS, parts, 0, "cpu"),
-        }.items():
-            TINY.save(root, study, arms)
-        submission.write(root / "reports" / "submission.csv")
-        for file in sorted((root / "reports").rglob("*.*")):
-            sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-    sha.update(json.dumps([asdict(gradient) for gradient in gradients]).encode())
+        workspace = tiny.write_data(Path(name))
+        for study_name in StudiesParams.model_fields:
+            module = importlib.import_module(f"refashion.studies.{study_name}")
+            metrics = module.run(workspace, tiny.params())
+            study.write_plots(workspace, study_name)
+            sha.update(json.dumps(metrics).encode())
+        for file in sorted(f for f in workspace.reports.rglob("*.*") if f.is_file()):
+            sha.update(workspace.relative(file).encode() + file.read_bytes())
     return sha.hexdigest()
+
+
+def digest_of_means() -> str:
+    """SHA-256 of means and spreads of numbers of all sizes."""
+    results: list[object] = []
+    for n in range(2, 2000):
+        numbers = numbers_of(n)
+        summary = trained([[{"x": x, "y": -x * x}, {"x": x / 3, "y": x}] for x in numbers])
+        results += [study.mean(numbers), summary.last_measures, summary.mean_history]
+    return hashlib.sha256(json.dumps(results).encode()).hexdigest()
+
+
+def trained(rows: list[list[Measures]]) -> Trained:
+    """Trainings of which nothing is known but what was observed."""
+    return Trained(trainings=[], rows=rows, contract="", timings={})
+
+
+def numbers_of(n: int) -> list[float]:
+    """Numbers that are close together, or orders of magnitude apart."""
+    numbers = Random(n)
+    spread = 2.0 ** -(n % 60)
+    return [1 + spread * numbers.random() for _ in range(2 + n % 20)]
+
+
+def test_bits_of_means_are_the_known_ones() -> None:
+    assert digest_of_means() == GOLDEN
 
 
 def test_bits_are_the_same_again() -> None:
     assert digest() == digest()
+
+
+def test_deviations_are_rounded_once() -> None:
+    """The nearest float to the root of the exact variance: half way to either neighbour holds it.
+
+    Whatever the version of the standard library.
+    """
+    for n in range(2, 500):
+        numbers = numbers_of(n)
+        exact = [Fraction(x) for x in numbers]
+        mean = sum(exact) / len(exact)
+        variance = sum((x - mean) * (x - mean) for x in exact) / (len(exact) - 1)
+        std = trained([[{"x": x}] for x in numbers]).last_measures["x_std"]
+        below, above = (
+            (Fraction(std) + Fraction(math.nextafter(std, to))) / 2 for to in (0, math.inf)
+        )
+        assert below * below <= variance <= above * above

@@ -1,97 +1,160 @@
-"""The epoch loop: what a training leaves, with and without anything to watch."""
+"""The epoch loop: rows and weights of models, whole or diverged."""
 
 import math
-import re
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from oracles import train
 
 from refashion import selftest
 from refashion.base.errors import UserError
-from refashion.training import digest, loop
+from refashion.training import digest, initial, loop
+from refashion.training.engine import Examples
+from refashion.training.initial import Weights
+from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
 
-SETTINGS = replace(selftest.INSTANCES["mlp"], hidden=(8,), batch_size=64, epochs=3)
+CPU = torch.device("cpu")
+MLP = Settings(hidden=(8,), batch_size=64, epochs=3)
+IMAGES = selftest.examples(CPU)
+engines = pytest.mark.parametrize("numerics", ["portable", "native"])
 
 
-def split(start: int, stop: int) -> Any:
-    data = selftest.examples(torch.device("cpu"))
-    return SimpleNamespace(
-        images=data.inputs[start:stop].numpy(),
-        labels=data.targets[start:stop].numpy().astype(np.uint8),
-    )
+def model(settings: Settings = MLP, n: int = 200, watched: int = 100) -> Model:
+    validation = IMAGES[200 : 200 + watched]
+    return Model(settings=settings, train=IMAGES[:n], validation=validation)
 
 
-def train(settings: Settings = SETTINGS, watched: int = 100) -> loop.Training:
-    return loop.train(settings, split(0, 200), split(200, 200 + watched), device="cpu")
+def alone(model: Model) -> Training:
+    (training,) = train(model)
+    return training
 
 
-@pytest.mark.parametrize("numerics", ["portable", "native"])
-def test_history(numerics: str) -> None:
-    training = train(replace(SETTINGS, numerics=numerics))
-    assert [row.epoch for row in training.history] == [1, 2, 3]
-    last = training.history[-1]
-    assert last.weights_sha256 == digest.weights(training.weights)
-    assert len({row.weights_sha256 for row in training.history}) == 3
-    weights = [t.double() for name, t in training.weights.items() if name.endswith("weight")]
-    norm = math.sqrt(sum(float((t * t).sum()) for t in weights))
-    assert last.weight_norm == pytest.approx(norm, rel=1e-4)
-    assert last.validation_loss < math.log(10) * 1.1
-    assert 0 <= last.validation_accuracy <= 1
-    assert training.contract == {"portable": "portable/2", "native": "native/cpu"}[numerics]
+def digests(training: Training) -> list[str]:
+    return [row.weights_sha256 for row in training.history]
 
 
-@pytest.mark.parametrize("numerics", ["portable", "native"])
+@engines
+def test_a_row_is_of_the_weights_that_it_comes_with(numerics: str) -> None:
+    pairs = list(loop.train([model(replace(MLP, numerics=numerics))], device="cpu"))
+    assert [(row.model, row.epoch) for row, _ in pairs] == [(0, 1), (0, 2), (0, 3)]
+    assert len({row.weights_sha256 for row, _ in pairs}) == 3
+    for row, weights in pairs:  # still, though later epochs have been trained
+        assert row.weights_sha256 == digest.weights(weights)
+        tensors = [t.double().flatten() for name, t in weights.items() if name.endswith("weight")]
+        assert row.weight_norm == pytest.approx(float(torch.cat(tensors).norm()), rel=1e-4)
+        assert row.validation_loss < math.log(10) * 1.1
+        assert 0 <= row.validation_accuracy <= 1
+
+
+@engines
 def test_nothing_to_watch(numerics: str) -> None:
-    settings = replace(SETTINGS, numerics=numerics)
-    alone, watched = train(settings, watched=0), train(settings)
-    for row, other in zip(alone.history, watched.history, strict=True):
+    settings = replace(MLP, numerics=numerics)
+    watched, unwatched = alone(model(settings)), alone(model(settings, watched=0))
+    assert digests(unwatched) == digests(watched)  # watching teaches nothing
+    for row in unwatched.history:
         assert math.isnan(row.validation_loss) and math.isnan(row.validation_accuracy)
-        assert row.weights_sha256 == other.weights_sha256  # watching teaches nothing
 
 
-def test_more_epochs_begin_with_the_same_ones() -> None:
-    history = train().history
-    assert train(replace(SETTINGS, epochs=2)).history == history[:2]
+@engines
+def test_more_epochs_begin_with_the_same_ones(numerics: str) -> None:
+    settings = replace(MLP, numerics=numerics)
+    fewer = alone(model(replace(settings, epochs=2))).history
+    assert fewer == alone(model(settings)).history[:2]
 
 
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(UserError, match=r"training set.*empty"):
-        loop.train(SETTINGS, split(0, 0), split(0, 10), device="cpu")
+        train(model(), model(n=0))
 
 
-def test_timings_are_kept_apart() -> None:
-    timings = train().timings
-    assert set(timings) == {
-        "started",
-        "seconds",
-        "seconds_per_epoch",
-        "images_per_second",
-        "peak_memory_mib",
-        "device",
-        "device_name",
-        "threads",
-        "cpu_capability",
-        "torch",
-        "python",
-        "platform",
-    }
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", str(timings["started"]))
-    assert len(timings["seconds_per_epoch"]) == 3  # type: ignore[arg-type]
-    assert timings["device"] == "cpu" and timings["device_name"]
-
-
-def test_images_mapped_from_a_file(tmp_path: Any, recwarn: pytest.WarningsRecorder) -> None:
+def test_images_mapped_from_a_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """Read-only pages train like any others, and without a warning."""
-    plain = split(0, 200)
-    np.save(tmp_path / "images.npy", plain.images)
-    mapped = SimpleNamespace(
-        images=np.load(tmp_path / "images.npy", mmap_mode="r"), labels=plain.labels
-    )
-    training = loop.train(SETTINGS, mapped, split(200, 300), device="cpu")
-    assert training.history == train().history
+    np.save(tmp_path / "images.npy", IMAGES.inputs[:200].numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    examples = Examples.of_images(mapped, IMAGES.targets[:200].numpy().astype(np.uint8))
+    assert alone(replace(model(), train=examples)).history == alone(model()).history
     assert not [str(warning.message) for warning in recwarn]
+
+
+def test_settings_leave_out_what_is_not_asked_for() -> None:
+    settings = Settings(hidden=(5, 6))
+    assert settings.dropout == (0.0, 0.0) and settings.widths == (784, 5, 6, 10)
+    plain = replace(settings, dropout=(0.0, 0.5)).as_dict()
+    assert plain["hidden"] == [5, 6] and plain["dropout"] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(("numerics", "want"), [("portable", "portable/2"), ("native", "native/")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_native_bits_depend_on_the_device(numerics: str, want: str, device: str) -> None:
+    contract = loop.contract(Settings(numerics=numerics), torch.device(device))
+    assert contract == (want + device if numerics == "native" else want)
+
+
+# --- divergence -------------------------------------------------------------------------------
+
+
+def finite(weights: Weights) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+
+
+@engines
+def test_a_training_that_diverges_leaves_what_came_before(numerics: str) -> None:
+    """A penalty so high that every step makes the weights 99 times as large."""
+    settings = Settings(lr=1.0, weight_decay=100.0, batch_size=64, epochs=9, numerics=numerics)
+    training = alone(model(settings))
+    epochs = len(training.history)
+    assert training.diverged and 0 < epochs < 9 and finite(training.weights)
+    shorter = alone(model(replace(settings, epochs=epochs)))
+    assert training.history == shorter.history and not shorter.diverged
+    assert training.digest == digest.weights(training.weights) == shorter.digest
+
+
+@engines
+def test_divergence_at_once_leaves_the_start(numerics: str) -> None:
+    training = alone(model(replace(MLP, lr=1e38, numerics=numerics)))
+    assert training.diverged and training.history == []
+    assert training.digest == digest.weights(initial.weights(MLP.widths, MLP.seed))
+
+
+@engines
+def test_divergence_in_the_very_last_step(numerics: str) -> None:
+    """Its loss would be the next epoch's, which never comes."""
+    settings = Settings(lr=1e38, weight_decay=1e4, batch_size=64, epochs=1, numerics=numerics)
+    assert alone(model(settings, n=64, watched=0)).diverged
+
+
+@engines
+def test_a_high_rate_that_stays_finite_is_no_divergence(numerics: str) -> None:
+    training = alone(model(Settings(lr=1e6, epochs=2, numerics=numerics), n=640))
+    assert not training.diverged and finite(training.weights)
+
+
+def test_the_first_divergence_is_told_with_its_epoch_and_rate() -> None:
+    wild, tame = (Settings(lr=lr, epochs=2) for lr in (2e9, 0.1))
+    row = next(loop.train([model(tame)], device="cpu"))[0]
+    trainings = [
+        Training(settings=settings, weights={}, history=[row] * epochs)
+        for settings, epochs in ((tame, 2), (wild, 1), (wild, 0))
+    ]
+    loop.refuse_divergence("study/run", trainings[:1])
+    with pytest.raises(UserError, match=r"^study/run: diverged in epoch 2 .* below 2e\+09$"):
+        loop.refuse_divergence("study/run", trainings)
+
+
+# --- models one after another -----------------------------------------------------------------
+
+
+def test_models_that_fit_in_no_stack_are_trained_one_after_another() -> None:
+    """Classifiers; one of them diverges."""
+    settings = [replace(MLP, seed=1), replace(MLP, lr=1e38), Settings(epochs=2)]
+    models = [model(s) for s in settings]
+    rows = [(row.model, row.epoch) for row, _ in loop.train(models, device="cpu")]
+    assert rows == [(0, 1), (0, 2), (0, 3), (2, 1), (2, 2)]
+    trainings = train(*models)
+    assert [training.diverged for training in trainings] == [False, True, False]
+    assert [t.digest for t in trainings] == [alone(own).digest for own in models]
+    assert [training.settings for training in trainings] == settings

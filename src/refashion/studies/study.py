@@ -105,7 +105,7 @@ def train(
         If there is nothing to train on, or no such device.
     """
     rows: list[list[Measures]] = [[] for _ in models]
-    seconds = [0.0] * models[0].settings.epochs
+    seconds = [0.0] * max(model.settings.epochs for model in models)
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def observed() -> Iterator[tuple[Row, Weights]]:

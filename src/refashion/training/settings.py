@@ -57,6 +57,7 @@ class Settings:
         """Drop nothing where no dropout is given."""
         if not self.dropout:
             object.__setattr__(self, "dropout", (0.0,) * len(self.hidden))
+        assert len(self.dropout) == len(self.hidden)
 
     @property
     def widths(self) -> tuple[int, ...]:

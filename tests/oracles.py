@@ -1,0 +1,60 @@
+"""Models in float64, written as the book writes them, and what tests compare trainings by."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from refashion.portable import streams
+from refashion.training import loop
+from refashion.training.engine import Examples
+from refashion.training.initial import Weights
+from refashion.training.loop import Model, Training
+from refashion.training.settings import Settings
+
+
+def train(*models: Model) -> list[Training]:
+    """Train models on the processor to their ends."""
+    return loop.collect(models, loop.train(models, device="cpu"))
+
+
+def outputs(weights: Weights, inputs: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+    """Outputs, float64 [n, outputs]; masks multiply the hidden layers' units."""
+    h = inputs.double() / 255 if inputs.dtype == torch.uint8 else inputs.double()
+    last = len(weights) // 2 - 1
+    for i in range(last + 1):
+        h = h @ weights[f"layers.{i}.weight"].double() + weights[f"layers.{i}.bias"].double()
+        if i < last:
+            h = torch.relu(h) * masks[i] if masks else torch.relu(h)
+    return h
+
+
+def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of classes, or half the mean squared error of numbers."""
+    if targets.is_floating_point():
+        return functional.mse_loss(outputs, targets) / 2
+    return functional.cross_entropy(outputs, targets)
+
+
+def gradients(weights: Weights, examples: Examples) -> Weights:
+    """Gradients of the mean loss, by autograd."""
+    parameters = {name: tensor.double().requires_grad_() for name, tensor in weights.items()}
+    mean = loss(outputs(parameters, examples.inputs), examples.targets)
+    tensors = torch.autograd.grad(mean, list(parameters.values()))
+    return dict(zip(parameters, tensors, strict=True))
+
+
+def distance(a: Weights, b: Weights) -> float:
+    """Between two sets of weights, relative to the norm of the second."""
+    x, y = (torch.cat([w[name].flatten().double() for name in sorted(w)]) for w in (a, b))
+    return float((x - y).norm() / y.norm())
+
+
+def numbers(settings: Settings, n: int, seed: int = 0, size: float = 1.0) -> Examples:
+    """Features with targets that follow from them, and some noise; each seed has its own."""
+    keys = [streams.key(seed, streams.Purpose.SELFTEST, i) for i in range(2)]
+    inputs = (streams.normal((n, settings.num_inputs), keys[0]) * size).to(torch.float32)
+    noise = streams.normal((n, settings.num_outputs), keys[1])
+    first, last = inputs[:, : settings.num_outputs].double(), inputs[:, -1:].double()
+    return Examples(inputs=inputs, targets=first * 2 - last + 1 + noise * 0.1)
