@@ -11,8 +11,9 @@ import warnings
 import torch
 from d2l import torch as book
 from networks import BATCH_SIZE, NETWORKS, sequential
-from serving import Model, serve
 from torch import nn, optim
+
+from serving import Model, serve
 
 
 def contender(variant: str) -> Model:

@@ -8,7 +8,6 @@ from pathlib import Path
 import limits
 import torch
 from networks import BATCH_SIZE, NETWORKS
-from serving import Model, serve
 
 from refashion.data import prepared
 from refashion.portable.multiply import int8_is_faster
@@ -16,6 +15,7 @@ from refashion.training import device as devices
 from refashion.training import loop
 from refashion.training.engine import Examples
 from refashion.training.settings import Settings
+from serving import Model, serve
 
 CPU = torch.device("cpu")
 

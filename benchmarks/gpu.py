@@ -22,7 +22,6 @@ if all bits are equal, 1 if not or if a part failed, 2 without such a device.
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import sys

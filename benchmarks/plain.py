@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from networks import BATCH_SIZE, NETWORKS, sequential
-from serving import Model, serve
 from torch import nn
+
+from serving import Model, serve
 
 SEED = 0
 

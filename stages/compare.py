@@ -12,6 +12,7 @@ def main() -> None:
     """Leave the few metrics and the plots that lay all variants over each other."""
     workspace = Workspace.here()
     names = [variant.title for variant in listing.variants(workspace)]
+    comparison.refuse_stale(workspace.evaluation, names)
     evaluated = [in_folder(workspace.evaluation / name, name) for name in names]
     result = comparison.write(evaluated, workspace.reports)
     Console().print(*comparison.tables(result))

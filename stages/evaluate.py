@@ -1,5 +1,6 @@
 """Measure one variant on the test set: ``python stages evaluate VARIANT``."""
 
+import shutil
 from dataclasses import astuple
 
 import numpy as np
@@ -37,6 +38,6 @@ def main(variant: str) -> None:
     files.write_csv(folder / "per_class.csv", header, map(astuple, evaluation.per_class))
     files.write_json(folder / "metrics.json", evaluation.metrics)
     # So that `compare` reads this folder alone, which DVC keeps whole.
-    history = run.file("history.csv").read_text(encoding="utf-8")
-    files.write_text(folder / "history.csv", history)
+    for name in ("record.json", "history.csv"):
+        shutil.copyfile(run.file(name), folder / name)
     print(f"{variant}: test accuracy {evaluation.metrics['test_accuracy']:.4f}")

@@ -267,7 +267,7 @@ def compare(
         elif markdown:
             print(tables.markdown(comparison))
         elif html:
-            page.write(html, comparison, workspace.test)
+            page.write(html, page.of(comparison, workspace.test))
             print(html)
         else:
             tables.show(comparison)

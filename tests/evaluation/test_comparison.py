@@ -9,13 +9,13 @@ import pytest
 import sklearn.metrics
 from rich.console import Console
 from scipy.stats import binomtest
-from synthetic import write_workspace
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.evaluation import comparison
 from refashion.evaluation.predictions import Predictions
 from refashion.runs import listing
+from synthetic import write_workspace
 
 
 def answers(correct: np.ndarray) -> Predictions:

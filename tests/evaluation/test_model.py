@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from synthetic import write_workspace
 
 from refashion.base.errors import UserError
 from refashion.evaluation import model
 from refashion.runs import listing
 from refashion.runs.run import Run
+from synthetic import write_workspace
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from synthetic import write_evaluation, write_run, write_study, write_workspace
 
 from refashion.base.workspace import Workspace
 from refashion.pictures import figures, of_run
 from refashion.runs import listing
 from refashion.runs.run import in_folder
+from synthetic import write_evaluation, write_run, write_study, write_workspace
 
 ALL = [
     *("learning_curves", "calibration", "confusion_matrix"),

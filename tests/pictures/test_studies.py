@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
-from synthetic import write_run
 
 from refashion.base.workspace import Workspace
 from refashion.pictures import figures
 from refashion.pictures.studies import PICTURES
 from refashion.runs import listing
 from refashion.runs.run import Run
+from synthetic import write_run
 
 
 @pytest.fixture

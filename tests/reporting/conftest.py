@@ -1,13 +1,13 @@
 """Workspaces with results, and a database that holds them as runs."""
 
 import pytest
-from synthetic import write_evaluation, write_variant, write_workspace
 
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.runs import listing
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
+from synthetic import write_evaluation, write_variant, write_workspace
 
 PUBLISHED = (
     *("main mlp", "main softmax", "seed 1 mlp"),

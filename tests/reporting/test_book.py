@@ -5,12 +5,12 @@ from html import escape
 from pathlib import Path
 
 import pytest
-from synthetic import write_run, write_workspace
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reporting import book
 from refashion.studies import k_fold
+from synthetic import write_run, write_workspace
 
 MLP = {"mlp": {"hidden": [16], "lr": 0.1}}
 

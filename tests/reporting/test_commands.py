@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from synthetic import write_workspace
 
 from refashion import cli
 from refashion.base.workspace import Workspace
+from synthetic import write_workspace
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from synthetic import write_evaluation, write_workspace
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures.figures import blank
 from refashion.reporting import page, side_by_side
 from refashion.runs import listing
+from synthetic import write_evaluation, write_workspace
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from synthetic import write_study, write_workspace
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -14,6 +13,7 @@ from refashion.reporting import side_by_side
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
 from refashion.tracking import published, store
+from synthetic import write_study, write_workspace
 
 
 def of(workspaces: Mapping[str, Workspace], *names: str) -> Comparison:

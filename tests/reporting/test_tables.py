@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from synthetic import write_study
 
 from refashion.base.workspace import Workspace
 from refashion.reporting import side_by_side, tables
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
+from synthetic import write_study
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from pydantic import Field
-from synthetic import TIMINGS, write_variant, write_workspace
 
 from refashion.base import files, params
 from refashion.base.errors import UserError
 from refashion.reproduction import diverge, gate, worktree
 from refashion.runs.run import in_folder
 from refashion.tracking import store
+from synthetic import TIMINGS, write_variant, write_workspace
 
 
 def client(repository: Any) -> MlflowClient:

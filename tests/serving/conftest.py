@@ -9,7 +9,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from synthetic import write_study, write_workspace
 
 from refashion.base.workspace import Workspace
 from refashion.evaluation import model
@@ -18,6 +17,7 @@ from refashion.runs import listing
 from refashion.serving import classify, registry
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
+from synthetic import write_study, write_workspace
 
 CONTEXT = Context(
     commit="c" * 40, diff=b"", experiment="puffy-hake", baseline="b" * 40, environment=""

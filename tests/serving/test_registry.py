@@ -18,7 +18,6 @@ import torch
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from servers import serving
 
 from refashion import cli
 from refashion.base.errors import UserError
@@ -29,6 +28,7 @@ from refashion.runs import listing
 from refashion.serving import classify, registry
 from refashion.tracking import store
 from refashion.training.portable import outputs
+from servers import serving
 
 Altered = Callable[[Path], AbstractContextManager[None]]
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import tiny
-from oracles import train
 from safetensors.torch import load_file
 
+import tiny
+from oracles import train
 from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.data import prepared

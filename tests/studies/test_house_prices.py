@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
-import tiny
 import torch
-from oracles import train
 
+import oracles
+import tiny
+from oracles import train
 from refashion.base.errors import UserError
 from refashion.base.params.studies import HouseModelParams
 from refashion.base.workspace import Workspace

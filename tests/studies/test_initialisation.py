@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import oracles
 import pytest
-import tiny
 
+import oracles
+import tiny
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data import prepared

@@ -5,11 +5,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import oracles
 import pytest
-import tiny
 import torch
 
+import oracles
+import tiny
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits

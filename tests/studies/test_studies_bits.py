@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 import tiny
-
 from refashion.base.params.studies import StudiesParams
 from refashion.studies import study
 from refashion.studies.study import Measures, Trained

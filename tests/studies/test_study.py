@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import numbers
 
+from oracles import numbers
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
 from refashion.runs.run import Run

@@ -6,11 +6,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import oracles
 import pytest
-import tiny
 import torch
 
+import oracles
+import tiny
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.studies import weight_decay

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from synthetic import write_study, write_workspace
 
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.tracking import store
+from synthetic import write_study, write_workspace
 
 
 @pytest.fixture(scope="session")

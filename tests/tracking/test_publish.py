@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
-from synthetic import TIMINGS, write_evaluation, write_study, write_variant
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -26,6 +25,7 @@ from refashion.runs import listing, write
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
 from refashion.tracking.publish import Publication
+from synthetic import TIMINGS, write_evaluation, write_study, write_variant
 
 VARIANTS = ("softmax", "mlp", "dropout")
 CONTEXT = Context(

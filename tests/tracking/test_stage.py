@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers import environment
-from synthetic import write_variant
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from servers import environment
+from synthetic import write_variant
 
 Track = Callable[..., tuple[list[str], str]]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import filelock
 import pytest
-from servers import environment, free_port
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.tracking import store
+from servers import environment, free_port
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from dataclasses import replace
 from unittest import mock
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from oracles import distance, numbers, train
 from torch import Tensor
 
+import oracles
+from oracles import distance, numbers, train
 from refashion import selftest
 from refashion.portable import exact, multiply, streams
 from refashion.portable.exact import Fixed

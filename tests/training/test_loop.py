@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracles import train
 
+from oracles import train
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.training import digest, initial, loop

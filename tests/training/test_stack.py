@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import numbers, train
 
+from oracles import numbers, train
 from refashion import selftest
 from refashion.portable import multiply
 from refashion.training import loop, stack

@@ -50,9 +50,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, obj: Any, *, sort_keys: bool = True) -> None:
     """Write JSON with sorted keys and an indent of two; NaN and infinities are refused."""
-    text = json.dumps(obj, indent=2, sort_keys=True, allow_nan=False)
+    text = json.dumps(obj, indent=2, sort_keys=sort_keys, allow_nan=False)
     write_text(path, text + "\n")
 
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ METRICS = {
     "cross_entropy": "test_cross_entropy_nats",
     "calibration_error": "test_expected_calibration_error",
 }
-"""What DVC compares variants by, and the metrics of a run that it stands for."""
+"""What DVC compares variants by, besides the learning rate; and the metrics of a run that it stands for."""
 
 CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
 CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
@@ -106,7 +106,7 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
     Parameters
     ----------
     runs : iterable of Run
-        Each with its history and all that its evaluation measured; named by their titles.
+        Each with its record, history and all that its evaluation measured; named by their titles.
     folder : Path
         For ``metrics.json``, ``comparison.json``, ``accuracies.csv``, ``curves.csv``,
         ``calibration.csv`` and ``confusion.csv`` (all pairs of classes, those of no image too).
@@ -125,14 +125,15 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
     predictions = {name: answers.read(run.file("predictions.csv")) for name, run in by_name.items()}
     result = compare(predictions)
     files.write_json(folder / "comparison.json", result)
-    metrics = {
-        name: {short: run.metrics[metric] for short, metric in METRICS.items()}
-        for name, run in by_name.items()
+    metrics = {"lr": {name: run.record.params["lr"] for name, run in by_name.items()}} | {
+        short: {name: run.metrics[metric] for name, run in by_name.items()}
+        for short, metric in METRICS.items()
     }
-    files.write_json(folder / "metrics.json", metrics)
+    # DVC shows columns in this order: first what was changed, then what came of it.
+    files.write_json(folder / "metrics.json", metrics, sort_keys=False)
     bounds = ["accuracy", "low", "high"]
     accuracies = [[name, *(v[b] for b in bounds)] for name, v in result["variants"].items()]
-    files.write_csv(folder / "accuracies.csv", ["variant", *bounds], accuracies)
+    files.write_csv(folder / "accuracies.csv", ["run", *bounds], accuracies)
     for file, source, columns in (
         ("curves.csv", "history.csv", CURVES),
         ("calibration.csv", "calibration.csv", CALIBRATION),
@@ -142,15 +143,32 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
             for name, run in by_name.items()
             for row in run.table(source)
         ]
-        files.write_csv(folder / file, ["variant", *columns], rows)
+        files.write_csv(folder / file, ["run", *columns], rows)
     confusion = []
     for name, run in by_name.items():
         images = Counter(zip(predictions[name].actual, predictions[name].predicted, strict=True))
         classes = [row["class"] for row in run.table("per_class.csv")]
         confusion += [[name, a, p, images[a, p]] for a in classes for p in classes]
-    header = ["variant", "actual", "predicted", "images"]
+    header = ["run", "actual", "predicted", "images"]
     files.write_csv(folder / "confusion.csv", header, confusion)
     return result
+
+
+def refuse_stale(folder: Path, names: Collection[str]) -> None:
+    """Refuse evaluations of variants that ``params.yaml`` no longer has.
+
+    DVC hashes the folder whole: what is left there would become part of the present results.
+
+    Raises
+    ------
+    UserError
+        If there is one.
+    """
+    for stale in sorted(set(own.name for own in folder.glob("*/")) - set(names)):
+        raise UserError(
+            f"{folder / stale}: params.yaml no longer has this variant; `dvc checkout` removes "
+            "its evaluation, then run `dvc repro` again"
+        )
 
 
 def tables(comparison: Mapping[str, Any]) -> Iterator[Table]:

@@ -108,7 +108,7 @@ def trained_here(workspace: Workspace, variant: str | None) -> "tuple[str, str, 
 
     settings = workspace.params()
     chosen = variant or _best(list(settings.variants), workspace)
-    settings.resolved(chosen)  # refuses other names
+    settings.variant(chosen)  # refuses other names
     run = listing.variant(workspace, chosen)
     return chosen, str(run.record.data["dataset"]), model.load(run)
 
