@@ -1,6 +1,7 @@
 """A workspace with results as the pipeline leaves them, without any training."""
 
 import hashlib
+from itertools import pairwise
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def write_variant(workspace: Workspace, name: str, outcome: str = "") -> Record:
     widths = WIDTHS.get(name, WIDTHS["mlp"])
     rng = np.random.default_rng(len(name))
     weights = {}
-    for i, shape in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, shape in enumerate(pairwise(widths)):
         weights[f"layers.{i}.weight"] = torch.tensor(rng.normal(0, 0.1, shape).astype("f4"))
         weights[f"layers.{i}.bias"] = torch.zeros(shape[1])
     weights["layers.0.bias"][0] = len(outcome)

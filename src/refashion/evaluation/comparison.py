@@ -23,7 +23,7 @@ METRICS = {
     "cross_entropy": "test_cross_entropy_nats",
     "calibration_error": "test_expected_calibration_error",
 }
-"""What DVC compares variants by, besides the learning rate; and the metrics of a run that it stands for."""
+"""What DVC compares variants by, and the metrics of a run that it stands for."""
 
 CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
 CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
@@ -164,7 +164,7 @@ def refuse_stale(folder: Path, names: Collection[str]) -> None:
     UserError
         If there is one.
     """
-    for stale in sorted(set(own.name for own in folder.glob("*/")) - set(names)):
+    for stale in sorted({own.name for own in folder.glob("*/")} - set(names)):
         raise UserError(
             f"{folder / stale}: params.yaml no longer has this variant; `dvc checkout` removes "
             "its evaluation, then run `dvc repro` again"
