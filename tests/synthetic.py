@@ -1,8 +1,8 @@
 """A workspace with results as the pipeline leaves them, without any training."""
 
 import hashlib
-from itertools import pairwise
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
