@@ -1,5 +1,6 @@
 """What ``params.yaml`` may hold, and how each mistake in it is told."""
 
+import re
 import reprlib
 from copy import deepcopy
 from functools import reduce
@@ -25,7 +26,8 @@ GONE = object()
 
 WEIGHT_DECAY, HOUSES = "studies.weight_decay", "studies.house_prices"
 DEEP, LINEAR = "studies.initialisation", "studies.house_prices.models.linear"
-GATE = "gates.mlp.test_accuracy"
+GATE = "gates[0]"
+GATES = "a list of mappings of run, metric, at_least or at_most, and margin"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def load(committed: dict[str, Any], tmp_path: Path) -> Any:
     def load(changes: dict[str, Any]) -> params.Params:
         raw = deepcopy(committed)
         for key, value in changes.items():
-            *parents, last = key.split(".")
+            *parents, last = (
+                int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+|^$", key)
+            )
             owner = reduce(getitem, parents, raw)
             if value is GONE:
                 del owner[last]
@@ -119,12 +123,14 @@ def test_any_number_survives_being_written_by_dvc(
 
 
 def test_gates_name_variants_and_runs_of_studies(load: Any) -> None:
-    gates = {"house_prices/linear": {"error": {"at_most": 0.2}}, "mlp": {"a": {"at_least": 1}}}
-    thresholds = load({"gates": gates}).gates
-    most, least = thresholds["house_prices/linear"]["error"], thresholds["mlp"]["a"]
+    gates = [
+        {"run": "house_prices/linear", "metric": "error", "at_most": 0.2},
+        {"run": "mlp", "metric": "a", "at_least": 1},
+    ]
+    most, least = load({"gates": gates}).gates
     assert most.admits(0.2) and not most.admits(0.21) and not most.admits(float("nan"))
     assert least.admits(1.0) and not least.admits(0.99) and not least.admits(float("nan"))
-    assert load({"gates": GONE}).gates == {}
+    assert load({"gates": GONE}).gates == ()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +142,9 @@ def test_gates_name_variants_and_runs_of_studies(load: Any) -> None:
     ],
 )
 def test_a_margin_is_beyond_the_bound(bounds: Any, edge: float, beyond: float, text: str) -> None:
-    threshold = params.Threshold(**bounds)
-    assert threshold.admits(edge) and not threshold.admits(beyond)
-    assert str(threshold) == text
+    gate = params.Gate(run="mlp", metric="test_accuracy", **bounds)
+    assert gate.admits(edge) and not gate.admits(beyond)
+    assert str(gate) == text
 
 
 # --- what is not ------------------------------------------------------------------------------
@@ -190,11 +196,12 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     (f"{HOUSES}.dataset", "zillow", "one of kaggle, synthetic"),
     (f"{LINEAR}.optimizer", "adamw", "one of sgd, adam"),
     *((f"{LINEAR}.log_price", v, "true or false") for v in (1, "yes", None)),
-    *((GATE, v, "a mapping of at_least, at_most, margin") for v in (0.8, None, [])),
+    *((GATE, v, "a mapping of run, metric, at_least, at_most, margin") for v in (0.8, None, [])),
+    *((f"{GATE}.run", v, "the name of a run, as mlp or weight_decay/decay_3") for v in ("a b", 3)),
+    *((f"{GATE}.metric", v, "the name of a metric") for v in ("", None)),
     *((f"{GATE}.at_least", v, "a number") for v in (NAN, "high")),
     *((f"{GATE}.margin", v, PENALTY) for v in (-1.0, None)),
-    ("gates.mlp", 3, "a mapping from metrics to thresholds"),
-    ("gates", [], "a mapping from runs to metrics to thresholds"),
+    *(("gates", v, GATES) for v in (3, None, {})),
     *(("variants", v, "a mapping from names to architectures, at least one") for v in ({}, 3)),
     *(("variants.mlp", v, "a mapping of hidden, dropout, lr") for v in (None, 1, [256])),
     *((f"{HOUSES}.models", v, "a mapping from names to models, at least one") for v in ({}, [1])),
@@ -206,9 +213,8 @@ ILLEGAL: list[tuple[str, Any, str]] = [
 
 def apart(key: str, others: list[tuple[str, Any, str]]) -> bool:
     """Whether a key is neither one of the others nor above or below one."""
-    return not any(
-        f"{key}.".startswith(f"{o}.") or f"{o}.".startswith(f"{key}.") for o, *_ in others
-    )
+    own, *those = (f"{k}.".replace("[", ".[") for k in (key, *(other for other, *_ in others)))
+    return not any(own.startswith(other) or other.startswith(own) for other in those)
 
 
 def test_illegal_values_are_told_in_a_line_each(mistakes: Any) -> None:
@@ -262,10 +268,10 @@ def test_unknown_key_is_told_with_those_there_are(mistakes: Any, key: str, hint:
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "a@b", "..", "-a", "", "a\n", "größe", "x; touch y", "a" * 65, "a/b/c", "a/"]
+    "name", ["a b", "a@b", "..", "-a", "", "a\n", "größe", "x; touch y", "a" * 65, "a/b"]
 )
 def test_names_are_names_of_files(mistakes: Any, name: str) -> None:
-    keys = ("variants", f"{HOUSES}.models", "gates")
+    keys = ("variants", f"{HOUSES}.models")
     lines = mistakes({key: {name: {}} for key in keys})
     for key in keys:
         told = f"{key}: {reprlib.repr(name)} is no legal name; it must be letters, digits, _ and -"
@@ -300,10 +306,13 @@ def test_names_are_names_of_files(mistakes: Any, name: str) -> None:
             {f"{WEIGHT_DECAY}.weight_decays": [0, 3, 3.0]},
             f"{WEIGHT_DECAY}.weight_decays: 3.0 stands there twice; remove one",
         ),
-        ({GATE: {}}, f"{GATE}: needs one bound; give at_least or at_most"),
         (
-            {GATE: {"at_least": 1, "at_most": 2}},
-            f"{GATE}: needs one bound; give at_least or at_most",
+            {f"{GATE}.at_least": GONE},
+            f"{GATE}: softmax, test_accuracy: needs one bound, at_least or at_most",
+        ),
+        (
+            {f"{GATE}.at_most": 2},
+            f"{GATE}: softmax, test_accuracy: needs one bound, at_least or at_most",
         ),
     ],
 )

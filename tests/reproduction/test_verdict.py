@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refashion.base import files
-from refashion.base.params import Threshold
+from refashion.base.params import Gate
 from refashion.reproduction import gate, verdict
 from refashion.runs import write
 from refashion.runs.record import Record
@@ -216,23 +216,18 @@ def test_what_is_missing_is_not_compared(tmp_path: Path) -> None:
 
 def test_thresholds(tmp_path: Path, folders: tuple[str, ...]) -> None:
     one = run(tmp_path, folders=folders, accuracy=0.8, loss=0.5, folds=5)
-    thresholds = {
-        "accuracy": [
-            (Threshold(at_least=0.8), True),
-            (Threshold(at_least=0.9, margin=0.11), True),
-            (Threshold(at_least=0.9, margin=0.05), False),
-        ],
-        "loss": [
-            (Threshold(at_most=0.5), True),
-            (Threshold(at_most=0.4, margin=0.11), True),
-            (Threshold(at_most=0.4, margin=0.05), False),
-        ],
-        "nonsense": [(Threshold(at_least=0.0), False)],
-    }
-    for metric, cases in thresholds.items():
-        for threshold, holds in cases:
-            (check,) = gate.good_enough([one], {one.name: {metric: threshold}})
-            assert (check.name, check.holds) == (f"{one.name}: {metric}", holds)
-            assert check.detail.endswith(f", must be {threshold}")
-    (check,) = gate.good_enough([one], {"gone": {"loss": Threshold(at_least=0.0)}})
+    for metric, bounds, holds in (
+        ("accuracy", {"at_least": 0.8}, True),
+        ("accuracy", {"at_least": 0.9, "margin": 0.11}, True),
+        ("accuracy", {"at_least": 0.9, "margin": 0.05}, False),
+        ("loss", {"at_most": 0.5}, True),
+        ("loss", {"at_most": 0.4, "margin": 0.11}, True),
+        ("loss", {"at_most": 0.4, "margin": 0.05}, False),
+        ("nonsense", {"at_least": 0.0}, False),
+    ):
+        asked = Gate(run=one.name, metric=metric, **bounds)
+        (check,) = gate.good_enough([one], [asked])
+        assert (check.name, check.holds) == (f"{one.name}: {metric}", holds)
+        assert check.detail.endswith(f", must be {asked}")
+    (check,) = gate.good_enough([one], [Gate(run="gone", metric="loss", at_least=0.0)])
     assert (check.holds, check.detail) == (False, "missing, must be >= 0")

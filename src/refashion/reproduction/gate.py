@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refashion.base.errors import UserError
-from refashion.base.params import Threshold
+from refashion.base.params import Gate
 from refashion.base.workspace import Workspace
 from refashion.evaluation import comparison, predictions
 from refashion.evaluation.predictions import Predictions
@@ -132,27 +132,24 @@ def _reproduces(
             )
 
 
-def good_enough(
-    runs: Sequence[Run], gates: Mapping[str, Mapping[str, Threshold]]
-) -> Iterator[Check]:
+def good_enough(runs: Sequence[Run], gates: Sequence[Gate]) -> Iterator[Check]:
     """Check metrics against thresholds; a metric that is missing is not good enough.
 
     Parameters
     ----------
     runs : sequence of Run
         All that there are.
-    gates : mapping
-        Name of a run to names of its metrics to the threshold of each.
+    gates : sequence of Gate
+        What is asked of them.
     """
     metrics = {run.title: run.metrics for run in runs if run.has("metrics.json")}
-    for name, thresholds in gates.items():
-        for metric, threshold in thresholds.items():
-            value = metrics.get(name, {}).get(metric)
-            yield Check(
-                name=f"{name}: {metric}",
-                holds=value is not None and threshold.admits(value),
-                detail=f"{'missing' if value is None else f'{value:.4f}'}, must be {threshold}",
-            )
+    for gate in gates:
+        value = metrics.get(gate.run, {}).get(gate.metric)
+        yield Check(
+            name=f"{gate.run}: {gate.metric}",
+            holds=value is not None and gate.admits(value),
+            detail=f"{'missing' if value is None else f'{value:.4f}'}, must be {gate}",
+        )
 
 
 def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Iterator[Check]:

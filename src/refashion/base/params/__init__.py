@@ -9,6 +9,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.params import yaml12
 from refashion.base.params.fields import (
+    AsTuple,
     Bound,
     Count,
     Dataset,
@@ -56,17 +57,19 @@ class VariantParams(Strict):
         return self
 
 
-class Threshold(Strict):
-    """What is asked of a metric: one bound, and how far beyond it is still accepted."""
+class Gate(Strict):
+    """What a metric of a run must be: one bound, and how far beyond it is still accepted."""
 
+    run: RunName  # a variant, or a run of a study
+    metric: Annotated[str, Field(min_length=1, description="the name of a metric")]
     at_least: Bound = None  # for metrics that should be high
     at_most: Bound = None  # for metrics that should be low
     margin: Penalty = 0.0  # distance beyond the bound that is still accepted
 
     @model_validator(mode="after")
-    def _one_bound(self) -> "Threshold":
+    def _one_bound(self) -> "Gate":
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("needs one bound; give at_least or at_most")
+            raise ValueError(f"{self.run}, {self.metric}: needs one bound, at_least or at_most")
         return self
 
     def admits(self, value: float) -> bool:
@@ -80,14 +83,6 @@ class Threshold(Strict):
         """As people write it."""
         sign, bound = (">=", self.at_least) if self.at_most is None else ("<=", self.at_most)
         return f"{sign} {bound:g}" + (f" (margin {self.margin:g})" if self.margin else "")
-
-
-Thresholds = Annotated[
-    dict[str, Threshold], Field(description="a mapping from metrics to thresholds")
-]
-Gates = Annotated[
-    dict[RunName, Thresholds], Field(description="a mapping from runs to metrics to thresholds")
-]
 
 
 class Params(Strict):
@@ -107,8 +102,12 @@ class Params(Strict):
         DistinctNames,
         Field(min_length=1, description="a mapping from names to architectures, at least one"),
     ]
+    gates: Annotated[  # what `refashion gate` asks of runs
+        tuple[Gate, ...],
+        AsTuple,
+        Field(description="a list of mappings of run, metric, at_least or at_most, and margin"),
+    ] = ()
     studies: StudiesParams  # what stands beside the classifiers
-    gates: Gates = Field(default_factory=dict)  # what `refashion gate` asks of runs, by metric
 
     @model_validator(mode="after")
     def _no_variant_named_as_a_study(self) -> "Params":

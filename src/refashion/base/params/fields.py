@@ -46,6 +46,7 @@ def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+AsTuple = BeforeValidator(_tuple)
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 Limit = Annotated[int | None, Field(ge=1, description="an integer >= 1, or empty")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")]
@@ -58,23 +59,27 @@ Share = Annotated[Finite, Field(ge=0, lt=1, description="a number in [0, 1)")]
 LearningRate = Annotated[Rate | None, Field(description="a number > 0, or empty")]
 Widths = Annotated[
     tuple[Annotated[int, up_to(4096)], ...],
-    BeforeValidator(_tuple),
+    AsTuple,
     Field(description="a list of integers from 1 to 4096"),
 ]
 Penalties = Annotated[
     tuple[Penalty, ...],
-    BeforeValidator(_tuple),
+    AsTuple,
     AfterValidator(_distinct),
     Field(min_length=1, description="a list of numbers >= 0, at least one"),
 ]
 Dropouts = Annotated[
     tuple[Share, ...] | None,
-    BeforeValidator(_tuple),
+    AsTuple,
     Field(description="a list of numbers in [0, 1), one for each hidden layer"),
 ]
 NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 Name = Annotated[str, StringConstraints(pattern=rf"\A{NAME}\z")]
-RunName = Annotated[str, StringConstraints(pattern=rf"\A{NAME}(/{NAME})?\z")]
+RunName = Annotated[
+    str,
+    StringConstraints(pattern=rf"\A{NAME}(/{NAME})?\z"),
+    Field(description="the name of a run, as mlp or weight_decay/decay_3"),
+]
 DistinctNames = AfterValidator(_distinct_names)
 
 Dataset = Literal["fashion_mnist", "mnist", "kmnist", "digits"]

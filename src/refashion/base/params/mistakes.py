@@ -42,8 +42,8 @@ def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) 
     value: Any = raw
     node, depth = schema, 0
     while depth < len(location) and (child := _child(node, location[depth], schema["$defs"])):
-        value, node, depth = value.get(location[depth]), child, depth + 1
-    key = _dotted(location[:depth])  # of a list, not of an item in it
+        value, node, depth = _item(value, location[depth]), child, depth + 1
+    key = _dotted(location[:depth])  # of a list of numbers, not of an item in it
     known = list(node.get("properties", {}))
     if kind == "extra_forbidden":
         near = get_close_matches(location[-1], known, n=1)
@@ -58,12 +58,23 @@ def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) 
     return f"{key} {'is missing' if kind == 'missing' else f'is {show(value)}'}; it must be {legal}"
 
 
-def _dotted(location: Iterable[str]) -> str:
-    return ".".join(part if part.isprintable() else repr(part) for part in location)
+def _item(value: Any, part: str | int) -> Any:
+    return value[part] if isinstance(part, int) else value.get(part)
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    """A key as people write it: ``gates[0].run``."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else repr(part)}"
+        for part in location
+    ).removeprefix(".")
 
 
 def _child(node: dict[str, Any], part: str | int, definitions: dict[str, Any]) -> dict[str, Any]:
-    """JSON schema of a part of a mapping; empty if there is no such part."""
+    """JSON schema of a part of a mapping or of a list of mappings; empty if there is none."""
+    if isinstance(part, int):
+        items = node.get("items", {})
+        return definitions[items["$ref"].rpartition("/")[2]] if "$ref" in items else {}
     values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
     child = node.get("properties", {}).get(part) or values[0] or {}
     return definitions[child["$ref"].rpartition("/")[2]] if "$ref" in child else child
