@@ -55,3 +55,9 @@ def ids(workspaces: dict[str, Workspace]) -> dict[str, str]:
                 done = publish.publish(run, context, connected, workspaces[where])
                 ids[name] = done.run_id
     return ids
+
+
+@pytest.fixture(scope="session")
+def main(workspaces: dict[str, Workspace]) -> Workspace:
+    """Give the workspace that has the database."""
+    return workspaces["main"]

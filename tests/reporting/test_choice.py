@@ -17,8 +17,7 @@ def chosen(
     return set(runs)
 
 
-def test_runs_are_found_each_once(workspaces: dict[str, Workspace], ids: dict[str, str]) -> None:
-    main = workspaces["main"]
+def test_runs_are_found_each_once(main: Workspace, ids: dict[str, str]) -> None:
     one, hake = ids["main mlp"], {ids["seed 1 mlp"], ids["seed 2 mlp"]}
     assert chosen(main, one[:8], one) == {one}
     assert chosen(main, one, "puffy-hake") == {one, *hake}
@@ -29,8 +28,7 @@ def test_runs_are_found_each_once(workspaces: dict[str, Workspace], ids: dict[st
     assert chosen(main, tag="name=softmax") == {ids["main softmax"], ids["mnist softmax"]}
 
 
-def test_what_means_nothing_is_told(workspaces: dict[str, Workspace], ids: dict[str, str]) -> None:
-    main = workspaces["main"]
+def test_what_means_nothing_is_told(main: Workspace, ids: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"^dead-cod: there is no such run at sqlite:.*; see all"):
         chosen(main, ids["main mlp"], "dead-cod")
     with pytest.raises(UserError, match=r"^experiment kmnist: there is no such run"):

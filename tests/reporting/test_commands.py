@@ -12,11 +12,6 @@ from refashion.base.workspace import Workspace
 from synthetic import write_workspace
 
 
-@pytest.fixture
-def main(workspaces: dict[str, Workspace]) -> Workspace:
-    return workspaces["main"]
-
-
 def refashion(workspace: Workspace, *arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments, obj=workspace)
 

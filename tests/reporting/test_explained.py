@@ -127,14 +127,14 @@ def test_picture(explanation: Explanation) -> None:
     assert figures.png(picture).startswith(b"\x89PNG")
 
 
-def test_a_model_of_the_workspace(workspaces: dict[str, Workspace]) -> None:
-    explanation = explained.explain(workspaces["main"], "mlp")
+def test_a_model_of_the_workspace(main: Workspace) -> None:
+    explanation = explained.explain(main, "mlp")
     assert explanation.variant == "mlp"
     assert sum(c.images for c in explanation.classes) == 60
     assert all(c.divergence >= 0 for c in explanation.classes)
-    assert explained.explain(workspaces["main"], "mlp") == explanation
+    assert explained.explain(main, "mlp") == explanation
 
 
-def test_a_variant_that_is_not_there_is_told(workspaces: dict[str, Workspace]) -> None:
+def test_a_variant_that_is_not_there_is_told(main: Workspace) -> None:
     with pytest.raises(UserError, match=r"variant 'mlq' is not in params\.yaml"):
-        explained.explain(workspaces["main"], "mlq")
+        explained.explain(main, "mlq")

@@ -31,10 +31,10 @@ def write(path: Path, workspace: Workspace, *variants: str, test: Path | None = 
 
 
 @pytest.fixture(scope="module")
-def written(workspaces: dict[str, Workspace], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(main: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the page of two variants."""
     path = tmp_path_factory.mktemp("page") / "new folder" / "report.html"
-    write(path, workspaces["main"], "mlp", "softmax")
+    write(path, main, "mlp", "softmax")
     return path
 
 
@@ -57,15 +57,15 @@ def test_page_needs_nothing_from_elsewhere(written: Path) -> None:
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:", "#sect"}
 
 
-def test_page_is_canonical(written: Path, workspaces: dict[str, Workspace]) -> None:
-    again = write(written.with_name("again.html"), workspaces["main"], "softmax", "mlp")
+def test_page_is_canonical(written: Path, main: Workspace) -> None:
+    again = write(written.with_name("again.html"), main, "softmax", "mlp")
     assert again == written.read_text()
 
 
-def test_hostile_text_is_escaped(workspaces: dict[str, Workspace], tmp_path: Path) -> None:
+def test_hostile_text_is_escaped(main: Workspace, tmp_path: Path) -> None:
     """Names of runs, settings and notes come from files that anybody may have written."""
     hostile = "<script>\"'&{{ 7 * 7 }}"
-    comparison = side_by_side.of([listing.variant(workspaces["main"], "mlp")])
+    comparison = side_by_side.of([listing.variant(main, "mlp")])
     comparison = replace(
         comparison,
         runs={hostile: comparison.runs["mlp"]},
@@ -84,10 +84,8 @@ def test_hostile_text_is_escaped(workspaces: dict[str, Workspace], tmp_path: Pat
     assert f'<th scope="col">{escaped}</th>' in text and f"<td>{escaped}</td>" in text
 
 
-def test_images_of_another_test_set_are_told(
-    workspaces: dict[str, Workspace], tmp_path: Path
-) -> None:
-    text = write(tmp_path / "page.html", workspaces["main"], "mlp", test=tmp_path)
+def test_images_of_another_test_set_are_told(main: Workspace, tmp_path: Path) -> None:
+    text = write(tmp_path / "page.html", main, "mlp", test=tmp_path)
     assert alts(text) == [f"mlp: {p}" for p in [*PICTURES[:3], PICTURES[5]]]
     assert "Its predictions are not shown in pictures: the test images of this" in text
 
