@@ -15,7 +15,6 @@ AUDIT = Path(__file__).parent / "audit"
 MODELS = {
     "softmax": {"hidden": [], "lr": 0.02},
     "mlp": {"hidden": [32], "lr": 0.2},
-    "dropout": {"hidden": [32, 32], "dropout": [0.2, 0.5], "lr": 0.2},
 }
 
 
@@ -53,7 +52,7 @@ class Workspace:
 def make_small(studies: dict) -> None:
     """Let every study do all it does, in a second."""
     studies["weight_decay"] |= {"seeds": 2, "epochs": 2}
-    studies["house_prices"] |= {"dataset": "made_up", "folds": 2}
+    studies["house_prices"] |= {"dataset": "synthetic", "folds": 2}
     for model in studies["house_prices"]["models"].values():
         model["epochs"] = 2
     studies["initialisation"] |= {"depths": 2, "images": 256, "epochs": 1}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from refashion.base.errors import UserError
@@ -114,16 +115,11 @@ def _reproduces(
     with ExitStack() as stack:
         checkouts = [stack.enter_context(worktree.checkout(state, workspace)) for _ in perturbed]
         pool = stack.enter_context(ThreadPoolExecutor())
-        reruns = [
-            pool.submit(worktree.rerun, checkout, stages, workspace, variables)
-            for checkout, variables in zip(checkouts, perturbed.values(), strict=True)
-        ]
-        for rerun in reruns:
-            rerun.result()
+        settings = repeat(stages), repeat(workspace), perturbed.values()
+        list(pool.map(worktree.rerun, checkouts, *settings))
         for name, checkout in zip(perturbed, checkouts, strict=True):
-            verdicts = [
-                verdict.compare(run, in_checkout(checkout.root, run.record)) for run in runs
-            ]
+            made_again = (in_checkout(checkout.root, run.record) for run in runs)
+            verdicts = list(map(verdict.compare, runs, made_again))
             details = [f"{v.name}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(
                 name=f"reproduces: {name}",
