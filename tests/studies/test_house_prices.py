@@ -1,6 +1,5 @@
 """House prices: the study on synthetic tables, recomputed from what it trained."""
 
-import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -171,32 +170,22 @@ def test_test_houses_change_no_validation(result: tiny.Result, tmp_path: Path) -
         assert other.runs[name].metrics == result.runs[name].metrics
 
 
-def test_folds_that_know_different_numbers_of_values(tmp_path: Path) -> None:
-    """A quarter of one house is unknown to the fold without it: a column of zeros stands in."""
+def test_folds_of_different_widths_and_sizes(tmp_path: Path) -> None:
+    """A quarter of one house is unknown to the fold without it: a column of zeros stands in.
+
+    Folds of 34 and 35 houses fit in no stack.
+    """
     assert table("train").count("5,1930,NA,Hill") == 1
-    result = run(tmp_path, train=table("train").replace("5,1930,NA,Hill", "5,1930,NA,Moon"))
+    moon = table("train").replace("5,1930,NA,Hill", "5,1930,NA,Moon")
+    result = run(tmp_path, train=moon, folds=7)
     known = houses.read_train(Workspace(tmp_path).houses / HOUSE_FILES["train"])
-    assert sorted(houses.features(*pair)[0].shape[1] for pair in folds(known)) == [6, 7, 7]
+    widths = [houses.features(*pair)[0].shape[1] for pair in folds(known, 7)]
+    assert sorted(widths) == [6, 7, 7, 7, 7, 7, 7]
     for name, own in result.runs.items():
-        assert own.record.params["num_inputs"] == 7
-        expected = errors(result, known, name)[:, 1].mean()
+        assert own.record.params["num_inputs"] == own.metrics["folds"] == 7
+        assert len({t.digest for t in result.trained[name].trainings}) == 7
+        expected = errors(result, known, name, 7)[:, 1].mean()
         assert own.metrics["validation_log_rmse"] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("k", [2, 7])  # 240 houses: folds of 34 and 35 are no stack
-def test_any_number_of_folds(tmp_path: Path, known: houses.Table, k: int) -> None:
-    result = run(tmp_path, folds=k)
-    for name, own in result.runs.items():
-        assert len({t.digest for t in result.trained[name].trainings}) == own.metrics["folds"] == k
-        expected = errors(result, known, name, k)[:, 1].mean()
-        assert own.metrics["validation_log_rmse"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_torch_finds_nearly_the_same(result: tiny.Result, tmp_path: Path) -> None:
-    for name, native in run(tmp_path, numerics="native").runs.items():
-        assert native.record.contract == "native/cpu"
-        expected = result.runs[name].metrics["validation_log_rmse"]
-        assert native.metrics["validation_log_rmse"] == pytest.approx(expected, rel=1e-2)
 
 
 def test_log_rmse_is_numpys() -> None:
@@ -206,13 +195,6 @@ def test_log_rmse_is_numpys() -> None:
     got = house_prices.log_rmse(torch.from_numpy(predicted), torch.from_numpy(true))
     assert got == pytest.approx(error(predicted, true), rel=1e-7)
     assert house_prices.log_rmse(torch.from_numpy(true), torch.from_numpy(true)) == 0
-
-
-def test_a_model_that_learns_beats_the_best_constant(tmp_path: Path, known: houses.Table) -> None:
-    model = MODELS["mlp"].model_copy(update={"hidden": (), "lr": 0.5, "epochs": 60})
-    metrics = run(tmp_path, models={"linear": model}).metrics
-    constant = error(np.full(len(known.ids), math.exp(np.log(known.prices).mean())), known.prices)
-    assert metrics["validation_log_rmse"] < 0.5 * constant
 
 
 @pytest.mark.parametrize(

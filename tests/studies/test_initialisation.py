@@ -100,10 +100,8 @@ def test_history_and_metrics_are_those_of_the_trainings(result: tiny.Result) -> 
         columns = deepest.weights["layers.0.weight"].T.tolist()
         last = deepest.history[-1]
         assert own.metrics["epochs"] == 2
-        assert (own.metrics["loss"], own.metrics["accuracy"]) == (
-            last.train_loss,
-            last.train_accuracy,
-        )
+        assert own.metrics["loss"] == last.train_loss
+        assert own.metrics["accuracy"] == last.train_accuracy
         assert own.metrics["distinct_units"] == len({tuple(column) for column in columns})
         if scheme in ("small_normal", "xavier"):
             assert result.metrics[scheme] == last.train_accuracy
@@ -131,8 +129,8 @@ def test_a_network_that_diverges_leaves_a_shorter_history(tmp_path: Path, numeri
     if numerics == "portable":  # the same everywhere
         assert lengths == [3, 2, 1]
     columns = {f"loss_depth_{d}": length for d, length in enumerate(lengths, start=1) if length}
-    found = {name: len(column) for name, column in wild.history.items() if name != "epoch"}
-    assert found == columns and len(wild.rows) == max(lengths)
+    cells = {name: len(column) for name, column in wild.history.items() if name != "epoch"}
+    assert cells == columns and len(wild.rows) == max(lengths)
     assert wild.metrics["epochs"] == lengths[-1]
     assert ("loss" in wild.metrics) == ("accuracy" in wild.metrics) == (lengths[-1] > 0)
     for scheme, own in result.runs.items():
@@ -148,15 +146,3 @@ def test_a_network_that_diverges_at_once(tmp_path: Path) -> None:
     start = initial.of(settings("unit_normal", 2))
     assert result.trained["unit_normal"].trainings[-1].digest == digest.weights(start)
     assert set(result.metrics) == {"small_normal", "xavier"}
-
-
-def test_torch_finds_nearly_the_same(result: tiny.Result, tmp_path: Path) -> None:
-    native = run(tmp_path, numerics="native")
-    for scheme, own in result.runs.items():
-        assert native.runs[scheme].record.contract == "native/cpu"
-        for (depth, layer), norm in norms(native, scheme).items():
-            if scheme != "constant" or layer > depth:
-                assert norms(result, scheme)[depth, layer] == pytest.approx(norm, rel=1e-2)
-        if scheme != "unit_normal":  # which is chaotic
-            loss = native.runs[scheme].metrics["loss"]
-            assert own.metrics["loss"] == pytest.approx(loss, rel=1e-2)

@@ -58,10 +58,6 @@ def test_bits_of_means_are_the_known_ones() -> None:
     assert digest_of_means() == GOLDEN
 
 
-def test_bits_are_the_same_again() -> None:
-    assert digest() == digest()
-
-
 def test_deviations_are_rounded_once() -> None:
     """The nearest float to the root of the exact variance: half way to either neighbour holds it.
 

@@ -15,6 +15,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.studies import weight_decay
 from refashion.studies.weight_decay import draw
+from refashion.training.loop import Model
 from refashion.training.settings import Settings
 
 PARAMS = tiny.params().studies.weight_decay
@@ -80,13 +81,19 @@ def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
         histories = [training.history for training in result.trained[name].trainings]
         assert [len(history) for history in histories] == [4, 4, 4]
         for measure, column in MEASURES.items():
-            for epoch, value in enumerate(run.history[measure]):
-                rows = [getattr(history[epoch], column) for history in histories]
-                assert value == pytest.approx(statistics.fmean(rows), rel=1e-14)
-        last = {
-            measure: column[-1] for measure, column in run.history.items() if measure != "epoch"
-        }
-        assert last == {measure: run.metrics[measure] for measure in last}
+            values = [[getattr(row, column) for row in history] for history in histories]
+            means = [statistics.fmean(epoch) for epoch in zip(*values, strict=True)]
+            assert run.history[measure] == pytest.approx(means, rel=1e-14)
+            assert run.history[measure][-1] == run.metrics[measure]
+
+
+def test_a_training_is_that_of_its_settings_and_examples(result: tiny.Result) -> None:
+    for trained in result.trained.values():
+        for seed, training in zip(SEEDS, trained.trainings, strict=True):
+            train, test = draw(PARAMS, seed)
+            model = Model(settings=training.settings, train=train, validation=test)
+            assert oracles.train(model)[0].digest == training.digest
+            assert training.settings.seed == seed
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
@@ -118,12 +125,6 @@ def test_decay_shrinks_the_weights_and_helps_unseen_examples(tmp_path: Path) -> 
     for norm in ("l1", "l2", "linf"):
         assert much[norm] < 0.5 * none[norm]
     assert none["l0"] == 40  # decay makes weights small, not zero
-
-
-def test_torch_finds_the_same(result: tiny.Result, tmp_path: Path) -> None:
-    for name, native in run(tmp_path, numerics="native").runs.items():
-        assert native.record.contract == "native/cpu"
-        assert result.runs[name].metrics == pytest.approx(native.metrics, rel=1e-4)
 
 
 def test_a_rate_that_is_too_high_is_told(tmp_path: Path) -> None:

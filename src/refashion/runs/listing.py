@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
+from refashion.base import params
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.run import Run
@@ -12,10 +11,8 @@ from refashion.runs.run import Run
 
 def variants(workspace: Workspace) -> list[Run]:
     """The run of every variant of the checkout's own ``params.yaml``, whatever else that holds."""
-    if not workspace.params_file.exists():
-        return []
-    settings = yaml.safe_load(workspace.params_file.read_bytes()) or {}
-    return [variant(workspace, str(name)) for name in settings.get("variants") or ()]
+    settings = params.read(workspace.params_file)
+    return [variant(workspace, name) for name in settings.get("variants") or ()]
 
 
 def variant(workspace: Workspace, name: str) -> Run:

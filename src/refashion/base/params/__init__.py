@@ -1,7 +1,7 @@
 """The typed, validated view of ``params.yaml``: the only reader of that file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -159,6 +159,22 @@ def load(path: Path) -> Params:
         If the file is missing, is no YAML or holds anything that is not legal: a line for each
         mistake, naming the key, its value and what is legal.
     """
+    raw = read(path)
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = explain(raw, error, Params)
+        raise UserError("\n".join(f"{path.name}: {line}" for line in lines)) from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the settings of any commit, whatever they are.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no mapping in YAML.
+    """
     content = files.read_bytes(path, f"bring it back with `git checkout {path.name}`")
     try:
         raw = yaml12.parse(content)
@@ -166,8 +182,4 @@ def load(path: Path) -> Params:
         raise UserError(f"{path.name}: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path.name}: holds {show(raw)}; it must be a mapping of settings")
-    try:
-        return Params.model_validate(raw)
-    except ValidationError as error:
-        lines = explain(raw, error, Params)
-        raise UserError("\n".join(f"{path.name}: {line}" for line in lines)) from None
+    return raw

@@ -1,0 +1,103 @@
+"""The record of a run: what its key names, and what is refused."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refashion.runs.record import LAYOUT, Record, parse
+
+RECORD = Record(
+    name="weight_decay/decay_3",
+    experiment="weight_decay",
+    stage="study@weight_decay",
+    folders=("reports/studies/weight_decay/decay_3",),
+    contract="portable/2",
+    data={"dataset": "synthetic"},
+    inputs={"train": "1" * 64},
+    params={"lr": 0.1, "hidden": [8, 4], "dropout": None},
+    outputs={"weights": "2" * 64, "history.csv": "3" * 64},
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda values: st.lists(values, max_size=3),
+    max_leaves=5,
+)
+SETTINGS = st.dictionaries(st.text(max_size=3), VALUES, min_size=1, max_size=4)
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    return json.loads(json.dumps(record.as_dict()))
+
+
+@pytest.mark.parametrize("parent", [None, "k_fold/mlp"])
+def test_a_record_reads_back(parent: str | None) -> None:
+    record = replace(RECORD, parent=parent)
+    content = as_json(record)
+    assert parse(content) == record
+    assert content["layout"] == LAYOUT and content["run_key"] == record.run_key
+    assert ("parent" in content) == (parent is not None)
+
+
+@given(params=SETTINGS)
+def test_the_key_does_not_depend_on_the_order_of_settings(params: dict[str, Any]) -> None:
+    record = replace(RECORD, params=params)
+    shuffled = replace(RECORD, params=dict(reversed(params.items())))
+    assert shuffled.run_key == record.run_key
+    assert parse(as_json(record)) == record
+
+
+@given(params=SETTINGS, name=st.data(), value=VALUES)
+def test_the_key_moves_with_every_setting(
+    params: dict[str, Any], name: st.DataObject, value: Any
+) -> None:
+    chosen = name.draw(st.sampled_from(sorted(params)))
+    changed = {**params, chosen: [params[chosen], value]}  # which differs from any value
+    fewer = {k: v for k, v in params.items() if k != chosen}
+    keys = {replace(RECORD, params=p).run_key for p in (params, changed, fewer)}
+    assert len(keys) == 3
+
+
+def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
+    determining = {"name": "x", "contract": "x", "inputs": {"train": "x"}, "params": {}}
+    others = {
+        **{"experiment": "x", "stage": "x", "folders": ("x",), "parent": "x"},
+        **{"data": {}, "outputs": {"weights": "x"}},
+    }
+    assert {*determining, *others} == {*RECORD.as_dict(), "parent"} - {"layout", "run_key"}
+    for name, value in (determining | others).items():
+        changed = replace(RECORD, **{name: value})
+        assert (changed.run_key != RECORD.run_key) == (name in determining)
+        assert (changed.result != RECORD.result) == (name == "outputs")
+
+
+@pytest.mark.parametrize("layout", [None, 1, LAYOUT + 1])
+def test_another_layout_is_no_record(layout: int | None) -> None:
+    assert parse(as_json(RECORD) | {"layout": layout}) is None
+    assert parse({}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {"lr": 0.2}}, "run key"),
+        ({"contract": "native/cpu"}, "run key"),
+        ({"run_key": None}, "run key"),
+        ({"variant": "mlp"}, "unknown keys"),
+        ({"folders": None}, "missing keys"),
+    ],
+)
+def test_a_damaged_record_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(as_json(RECORD) | change)
+
+
+@pytest.mark.parametrize("name", ["name", "stage", "folders", "inputs", "params", "run_key"])
+def test_a_record_that_lacks_a_key_is_refused(name: str) -> None:
+    content = as_json(RECORD)
+    del content[name]
+    with pytest.raises(ValueError, match=r"missing keys|run key"):
+        parse(content)

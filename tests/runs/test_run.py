@@ -1,0 +1,197 @@
+"""A run on disk: canonical, complete, the same every time, and checked when it is read."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from refashion.base import files
+from refashion.base.errors import UserError
+from refashion.runs import write
+from refashion.runs.record import Record
+from refashion.runs.run import LOG, Run, in_checkout, in_folder
+from refashion.training import digest
+
+WEIGHTS = {"layers.0.weight": torch.tensor([[1.0, -0.5]]), "layers.0.bias": torch.zeros(2)}
+HISTORY = [
+    {"train_loss": 0.1 + 0.2, "validation_loss": float("nan"), "weights_sha256": "a" * 64},
+    {"train_loss": 1e-05, "validation_loss": None, "weights_sha256": "b" * 64, "late": 3},
+]
+
+
+def write_run(root: Path, seconds: float = 1.5) -> Run:
+    record = Record(
+        name="mlp",
+        experiment="digits",
+        stage="evaluate@mlp",
+        folders=("models/mlp", "reports/evaluation/mlp"),
+        contract="portable/2",
+        data={"dataset": "digits", "limit": None},
+        inputs={"train": "1" * 64},
+        params={"lr": 0.1},
+    )
+    done = write.write(
+        root,
+        record,
+        HISTORY,
+        digest=digest.weights(WEIGHTS),
+        weights=WEIGHTS,
+        tables={"submission.csv": (["Id", "SalePrice"], [["7", 0.1], ["8, é", 2]])},
+        metrics={"loss": 0.25},
+        timings={"seconds": seconds},
+    )
+    return in_checkout(root, done)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return write_run(tmp_path)
+
+
+# --- what is written --------------------------------------------------------------------------
+
+
+def test_files_are_canonical(run: Run) -> None:
+    contents = {file.name: file.read_bytes() for file in run.files}
+    assert list(contents) == [
+        *("history.csv", "metrics.json", "record.json", "submission.csv", "weights.safetensors"),
+    ]
+    for name in ("metrics.json", "record.json"):
+        content = json.loads(contents[name])
+        assert contents[name].decode() == json.dumps(content, indent=2, sort_keys=True) + "\n"
+    assert contents["history.csv"].decode() == (
+        "epoch,train_loss,validation_loss,weights_sha256,late\n"
+        f"1,0.30000000000000004,,{'a' * 64},\n"
+        f"2,1e-05,,{'b' * 64},3\n"
+    )
+    assert contents["submission.csv"].decode() == 'Id,SalePrice\n7,0.1\n"8, é",2\n'
+    assert digest.weights(load_file(run.file("weights.safetensors"))) == digest.weights(WEIGHTS)
+
+
+def test_outputs_are_digests_of_the_files(run: Run) -> None:
+    assert run.record.outputs == {
+        "weights": digest.weights(WEIGHTS),
+        **{
+            name: hashlib.sha256(run.file(name).read_bytes()).hexdigest()
+            for name in ("history.csv", "submission.csv")
+        },
+    }
+
+
+def test_all_but_the_log_comes_out_the_same_again(run: Run, tmp_path: Path) -> None:
+    again = write_run(tmp_path / "again", seconds=2.5)
+    assert [f.read_bytes() for f in again.files] == [f.read_bytes() for f in run.files]
+    assert run.log_file == tmp_path / "logs" / "mlp.json"
+    assert again.log_file.read_bytes() != run.log_file.read_bytes()
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def test_reading_gives_what_was_written(run: Run) -> None:
+    assert run.name == run.title == "mlp"
+    assert run.settings == {"lr": 0.1, "data.dataset": "digits", "data.limit": None}
+    assert run.history == {"epoch": [1, 2], "train_loss": [0.1 + 0.2, 1e-05]}
+    assert run.metrics == {"loss": 0.25}
+    assert run.table("submission.csv")[1] == {"Id": "8, é", "SalePrice": "2"}
+
+
+def test_a_run_may_lie_in_one_folder(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    for file in run.files:
+        files.write_text(folder / file.name, "")
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / LOG).write_bytes(run.log_file.read_bytes())
+    other = in_folder(folder, "mlp of a friend", commit="c" * 40)
+    assert other.record == run.record and other.log == run.log and other.altered() == []
+    assert other.title == "mlp of a friend" and other.commit == "c" * 40
+
+
+def test_a_file_that_is_missing_is_named(run: Run) -> None:
+    assert not run.has("predictions.csv")
+    with pytest.raises(UserError, match=r"^mlp: its predictions\.csv is missing; run `dvc repro`"):
+        run.file("predictions.csv")
+
+
+def test_what_is_measured_later_lies_in_the_other_folder(run: Run) -> None:
+    before = run.measured
+    files.write_csv(run.folders[1] / "predictions.csv", ["actual"], [["Bag"], ["Coat"]])
+    assert run.predictions == {"actual": ["Bag", "Coat"]}
+    assert run.measured != before and run.altered() == []
+
+
+def test_a_log_is_the_runs_only_if_it_is_of_this_training(run: Run) -> None:
+    log = {"seconds": 1.5, "run_key": run.record.run_key, "weights": digest.weights(WEIGHTS)}
+    assert run.log == log
+    files.write_json(run.log_file, {**log, "weights": "0" * 64})
+    assert in_checkout(run.folders[0].parents[1], run.record).log is None
+    run.log_file.unlink()
+    assert in_checkout(run.folders[0].parents[1], run.record).log is None
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def save(path: Path, **changes: float) -> None:
+    bias = torch.full((2,), changes.get("bias", 0.0))
+    save_file({"layers.0.bias": bias, "layers.0.weight": WEIGHTS["layers.0.weight"]}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "alter"),
+    [
+        ("history.csv", lambda path: path.write_text("epoch\n")),
+        ("submission.csv", lambda path: path.write_bytes(path.read_bytes() + b"9,3\n")),
+        ("weights.safetensors", lambda path: save(path, bias=1e-30)),
+        ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("weights.safetensors", lambda path: save_file({"a": torch.zeros(1).double()}, path)),
+    ],
+    ids=["history", "table", "one number", "truncated", "float64"],
+)
+def test_altered_names_exactly_the_altered_file(
+    run: Run, name: str, alter: Callable[[Path], Any]
+) -> None:
+    assert run.altered() == []
+    alter(run.file(name))
+    assert run.altered() == [name]
+
+
+def test_the_same_weights_in_another_file_are_not_altered(run: Run) -> None:
+    path = run.file("weights.safetensors")
+    save_file(WEIGHTS, path, metadata={"format": "pt"})
+    assert run.altered() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "[]",
+        lambda text: text.replace('"lr": 0.1', '"lr": 0.2'),
+        lambda text: text.replace('"stage"', '"stages"'),
+        lambda text: text.replace("portable/2", "portable/3"),
+        lambda text: "\udcff",
+    ],
+    ids=["truncated", "no mapping", "a setting", "a key", "the contract", "no text"],
+)
+def test_a_damaged_record_is_refused(run: Run, damage: Callable[[str], str]) -> None:
+    path = run.file("record.json")
+    path.write_bytes(damage(path.read_text()).encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"^mlp: record\.json is damaged \(.+`dvc repro`.+$"):
+        _ = run.record
+
+
+def test_another_layout_is_refused_with_the_commit_whose_code_reads_it(run: Run) -> None:
+    path = run.file("record.json")
+    path.write_text(json.dumps({"variant": "mlp", "run_key": "1" * 64}))
+    old = in_folder(path.parent, "run 0123", commit="c" * 40)
+    with pytest.raises(UserError) as refused:
+        _ = old.record
+    message = str(refused.value)
+    assert message.startswith("run 0123: record.json has another layout") and "\n" not in message
+    assert f"`git worktree add ../{'c' * 12} {'c' * 40}`" in message
