@@ -1,6 +1,5 @@
 """Softmax and cross-entropy against torch's own in float64, for every option."""
 
-import itertools
 import math
 from typing import Any
 
@@ -148,18 +147,3 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int, scale: float) 
         )
         assert torch.equal(gradient[rows][:, columns], shuffled)
         assert torch.equal(loss[rows] if reduction == "none" else loss, other)
-
-
-def test_the_gradient_by_finite_differences() -> None:
-    """Coarse, since the exponentials lie on a grid; but it knows nothing of the derivation."""
-    o, step = logits(), 1e-3
-    for target, weight in itertools.product((classes(), distributions()), (None, weights())):
-        _, gradient = cross_entropy(o, target, weight=weight)
-        for i, j in ((0, 0), (7, 3), (39, 6)):
-            up, down = o.clone(), o.clone()
-            up[i, j] += step
-            down[i, j] -= step
-            rise = cross_entropy(up, target, weight=weight)[0]
-            fall = cross_entropy(down, target, weight=weight)[0]
-            slope = float(rise - fall) / (2 * step)
-            assert slope == pytest.approx(float(gradient[i, j]), abs=2e-6)

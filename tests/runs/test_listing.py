@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from synthetic import write_study, write_workspace
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
+from synthetic import write_study, write_workspace
 
 VARIANTS = ["softmax", "mlp", "dropout"]
 

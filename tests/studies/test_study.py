@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from oracles import numbers
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
