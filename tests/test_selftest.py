@@ -196,7 +196,7 @@ sys.exit(selftest.main())
 def test_torch_and_numpy_are_all_it_needs(root: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", ALONE],
-        env={"PYTHONPATH": str(root / "src")},
+        env={"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

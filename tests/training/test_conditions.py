@@ -35,12 +35,13 @@ raise SystemExit(not selftest.run(torch.device("cpu"), "{way}"))
 """
 
 
-def selftest_in_a_process(before: str, way: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run five instances in another process, with two threads."""
-    script = SCRIPT.format(before=before, way=way)
+def selftest_in_a_process(
+    before: str, way: str, *options: str, threads: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Run five instances in another process."""
     return subprocess.run(
-        [sys.executable, *options, "-c", script],
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        [sys.executable, *options, "-c", SCRIPT.format(before=before, way=way)],
+        env=os.environ | {"OMP_NUM_THREADS": f"{threads}", "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,
     )
@@ -59,7 +60,7 @@ def test_settings_of_the_process_do_not_reach_the_bits(dtype: str, way: str) -> 
 
 def test_a_process_that_flushes_from_the_beginning() -> None:
     """Threads that begin now flush for good: the same bits or none, never others."""
-    found = selftest_in_a_process("torch.set_flush_denormal(True)", "auto")
+    found = selftest_in_a_process("torch.set_flush_denormal(True)", "auto", threads=2)
     assert found.stdout.count("identical") == 5 or "flushes subnormal numbers" in found.stderr
 
 
