@@ -14,6 +14,8 @@ BASELINE ?=
 VENV := $(CURDIR)/.venv
 READY := .venv/.ready
 DEMO := build/demo
+# A worker takes all tests of a file, which share fixtures.
+PARALLEL := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 # Recipes, and the stages that DVC starts from them, run in the environment.
 export PATH := $(VENV)/bin:$(PATH)
@@ -98,8 +100,12 @@ gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (
 	refashion gate $(if $(BASELINE),--baseline $(BASELINE))
 
 .PHONY: test
-test: $(READY) ## Run the tests
-	python -m pytest
+test: $(READY) ## Run the tests, two at a time
+	python -m pytest $(PARALLEL)
+
+.PHONY: test-ci
+test-ci: $(READY) ## Run the slow tests that .ci/run adds
+	python -m pytest $(PARALLEL) -m ci
 
 .PHONY: test-emulated
 test-emulated: $(READY) ## Run the self-test on emulated x86-64 and ARM64 (minutes; needs Debian's qemu-user)

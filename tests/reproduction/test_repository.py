@@ -252,7 +252,7 @@ def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
 
 
 def test_a_gate_that_holds(repository: Any) -> None:
-    repository.change(gates={"sweep/first": {"loss": {"at_most": 0.05, "margin": 0.06}}})
+    repository.change(gates=[{"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06}])
     calm = {"one thread": gate.ONE_THREAD}
     checks = list(gate.gate(repository.workspace, "HEAD", calm))
     assert {check.name: check.detail for check in checks} == {
@@ -272,9 +272,12 @@ def test_a_gate_that_names_all_that_does_not_hold(
     """The baseline's predictions are in no cache any more, so they are made again."""
     root = repository.workspace.root
     digest = worktree.promised(repository.workspace)["reports/evaluation/softmax"]
-    thresholds = {"loss": {"at_least": 0.2, "margin": 0.06}, "nonsense": {"at_most": 1}}
     variants = {name: {"hidden": [], "lr": lr} for name, lr in (("softmax", 0.4), ("wide", 0.2))}
-    gates = {"softmax": thresholds, "gone": {"x": {"at_least": 0}}}
+    gates = [
+        {"run": "softmax", "metric": "loss", "at_least": 0.2, "margin": 0.06},
+        {"run": "softmax", "metric": "nonsense", "at_most": 1},
+        {"run": "gone", "metric": "x", "at_least": 0},
+    ]
     repository.change(variants=variants, gates=gates)
     repository.repro()
     altered = repository.workspace.studies / "sweep" / "first" / "metrics.json"
