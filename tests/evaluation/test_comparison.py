@@ -116,30 +116,30 @@ def test_files_say_what_the_runs_say(workspace: Workspace, tmp_path: Path) -> No
     result = comparison.write(runs, tmp_path)
     assert json.loads((tmp_path / "comparison.json").read_text()) == result
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics == {
-        run.title: {
-            "accuracy": run.metrics["test_accuracy"],
-            "cross_entropy": run.metrics["test_cross_entropy_nats"],
-            "calibration_error": run.metrics["test_expected_calibration_error"],
-        }
-        for run in runs
-    }
+    assert list(metrics) == ["lr", "accuracy", "cross_entropy", "calibration_error"]
+    for run in runs:
+        assert [metrics[name][run.title] for name in metrics] == [
+            run.record.params["lr"],
+            run.metrics["test_accuracy"],
+            run.metrics["test_cross_entropy_nats"],
+            run.metrics["test_expected_calibration_error"],
+        ]
     accuracies = rows(tmp_path / "accuracies.csv")
-    assert {row["variant"]: float(row["accuracy"]) for row in accuracies} == {
+    assert {row["run"]: float(row["accuracy"]) for row in accuracies} == {
         name: variant["accuracy"] for name, variant in result["variants"].items()
     }
     for file, source in (("curves.csv", "history.csv"), ("calibration.csv", "calibration.csv")):
         for run in runs:
-            shown = [row for row in rows(tmp_path / file) if row["variant"] == run.title]
+            shown = [row for row in rows(tmp_path / file) if row["run"] == run.title]
             for row, original in zip(shown, run.table(source), strict=True):
-                assert row.items() <= {**original, "variant": run.title}.items()
+                assert row.items() <= {**original, "run": run.title}.items()
 
 
 def test_confusion_is_sklearns(workspace: Workspace, tmp_path: Path) -> None:
     runs = listing.variants(workspace)
     comparison.write(runs, tmp_path)
     for run in runs:
-        own = [r for r in rows(tmp_path / "confusion.csv") if r["variant"] == run.title]
+        own = [r for r in rows(tmp_path / "confusion.csv") if r["run"] == run.title]
         classes = list(dict.fromkeys(row["actual"] for row in own))
         expected = sklearn.metrics.confusion_matrix(
             run.predictions["actual"], run.predictions["predicted"], labels=classes
@@ -161,6 +161,12 @@ def test_training_without_validation_leaves_cells_empty(tmp_path: Path) -> None:
     run.file("history.csv").write_text("epoch,train_loss,train_accuracy\n1,0.5,0.25\n")
     comparison.write([run], tmp_path)
     assert (tmp_path / "curves.csv").read_text().splitlines()[1] == "mlp,1,0.5,,0.25,"
+
+
+def test_evaluations_of_variants_that_are_gone_are_refused(workspace: Workspace) -> None:
+    comparison.refuse_stale(workspace.evaluation, ["dropout", "mlp", "softmax", "not there yet"])
+    with pytest.raises(UserError, match=r"evaluation/mlp: params\.yaml no longer has this variant"):
+        comparison.refuse_stale(workspace.evaluation, ["dropout", "softmax"])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
