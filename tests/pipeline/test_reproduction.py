@@ -76,8 +76,8 @@ def test_a_run_of_a_pipeline_of_its_own(workspace: Any, client: MlflowClient) ->
 
 def test_an_experiment_with_its_changes(restored: Any) -> None:
     """Code and a setting changed, nothing committed; then the workspace moves on."""
-    initial = restored.root / "src/refashion/training/initial.py"
-    initial.write_text(initial.read_text() + "\n\nCHANGED = True\n")
+    code = restored.root / "stages/evaluate.py"
+    code.write_text(code.read_text() + "\n\nCHANGED = True\n")
     restored.run("dvc", "exp", "run", "--name", "dirty", "-S", "variants.softmax.lr=0.03")
     restored.run("git", "checkout", "--quiet", "--", ".")
     answer = refashion(restored, "reproduce", "dirty", "--name", "softmax")
@@ -88,7 +88,7 @@ def test_an_experiment_with_its_changes(restored: Any) -> None:
     assert difference["epoch"] == 1 and not difference["same_outputs"]
     assert difference["params"] == {"lr": [0.02, 0.03]}
     assert difference["data"] == {}
-    assert difference["code"] == ["src/refashion/training/initial.py"]
+    assert difference["code"] == ["stages/evaluate.py"]
 
 
 def test_the_gate_sees_one_bit_of_a_weight(restored: Any) -> None:
