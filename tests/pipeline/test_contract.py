@@ -12,15 +12,11 @@ VOLATILE = ("logs/", ".dvc/", ".git/")
 PUBLISHED = ("dvc.yaml", "dvc.lock", "mlflow.db", "mlflow-artifacts/")  # by track, as they are
 
 
-def declared(stage: str, spec: dict) -> set[str]:
-    """Deps and outs of a stage, with its variant filled in."""
-    _, _, variant = stage.partition("-")
-    found = set()
-    for kind in ("deps", "outs", "metrics", "plots"):
-        for entry in spec.get(kind, []):
-            name = entry if isinstance(entry, str) else next(iter(entry))
-            found.add(name.replace("${key}", variant))
-    return found
+def declared(spec: dict, key: str, item: str) -> set[str]:
+    """Deps and outs of a stage, for one entry of its foreach."""
+    entries = [entry for kind in ("deps", "outs", "metrics") for entry in spec.get(kind, [])]
+    names = (entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
+    return {name.replace("${key}", key).replace("${item}", item) for name in names}
 
 
 def source(name: str) -> str:
@@ -33,27 +29,27 @@ def source(name: str) -> str:
     return name
 
 
-def stages(workspace) -> dict[str, dict]:
-    """Every stage by its name in the audit: train-mlp, ..."""
+def stages(workspace) -> dict[str, set[str]]:
+    """What every stage declares, by its name in the audit: train-mlp, ..."""
     found = {}
     specs = {}
     for file in (workspace.root / "dvc.yaml", workspace.root / "stages/k_fold/dvc.yaml"):
         specs |= yaml.safe_load(file.read_text())["stages"]
     for name, spec in specs.items():
-        if "foreach" in spec:
-            found |= {f"{name}-{variant}": spec["do"] for variant in workspace.models}
-        else:
-            found[name] = spec
+        entries = spec.get("foreach", {"": ""})
+        entries = dict.fromkeys(workspace.models, "") if isinstance(entries, str) else entries
+        for key, item in entries.items():
+            full = f"{name}-{key}" if key else name
+            found[full] = declared(spec.get("do", spec), key, item)
     return found
 
 
 def test_declared_is_complete(workspace) -> None:
     log = workspace.root.parent / "audit"
-    seen = set()
+    seen, declarations = set(), stages(workspace)
     for file in log.glob("*.json"):
         stage = file.name.partition(".")[0]
-        spec = stages(workspace)[stage]
-        allowed = declared(stage, spec)
+        allowed = declarations[stage]
         seen.add(stage)
         for name in json.loads(file.read_text()):
             meant = source(name)
@@ -61,7 +57,7 @@ def test_declared_is_complete(workspace) -> None:
             published = stage.startswith("track") and meant.startswith(PUBLISHED)
             covered = any(meant == a or meant.startswith(f"{a}/") for a in allowed)
             assert volatile or published or covered, f"{stage} opens {meant}, undeclared"
-    assert seen == set(stages(workspace))
+    assert seen == set(declarations)
 
 
 def test_audit_can_see(workspace) -> None:
@@ -103,10 +99,26 @@ def test_remote_brings_everything_back(workspace, tmp_path) -> None:
     ("setting", "message"),
     [
         ("lr=-1", "lr is -1; it must be a number > 0, or empty"),
-        ("+lrr=0.1", "lrr: unknown key; did you mean lr?"),
+        ("lrr=0.1", "lrr: unknown key; did you mean lr?"),
+        ("variants.x; touch pwned={hidden: []}", "variants: 'x; touch pwned' is no legal name"),
+        ("variants.$(touch pwned)={hidden: []}", "variants: '$(touch pwned)' is no legal name"),
+        ("variants.../reports={hidden: []}", "variants: '../reports' is no legal name"),
     ],
 )
-def test_bad_setting_is_one_line(workspace, setting: str, message: str) -> None:
-    printed = workspace.run("dvc", "exp", "run", "--temp", "-S", setting, code=255)
-    assert f"error: params.yaml: {message}" in printed
-    assert "Traceback" not in printed
+def test_bad_setting_is_one_line_and_costs_nothing(workspace, setting: str, message: str) -> None:
+    """It is refused before DVC removes a result, and no text of it reaches a shell."""
+    key, _, value = setting.partition("=")
+    params = yaml.safe_load((workspace.root / "params.yaml").read_text())
+    parent = params["variants"] if key.startswith("variants.") else params
+    parent[key.removeprefix("variants.")] = yaml.safe_load(value)
+    (workspace.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    try:
+        printed = workspace.run("dvc", "repro", code=255)
+        assert f"error: params.yaml: {message}" in printed
+        assert "Traceback" not in printed
+        changed = workspace.run("git", "status", "--porcelain")
+        assert changed.split() == ["M", "params.yaml"]
+        assert not list(workspace.root.rglob("pwned"))
+    finally:
+        workspace.run("git", "checkout", "--quiet", "params.yaml")
+        workspace.run("dvc", "checkout", "--quiet")

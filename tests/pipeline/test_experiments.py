@@ -1,9 +1,13 @@
 """`dvc exp run` in all its ways: each trains what changed and leaves runs in one database."""
 
 import json
+import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 
@@ -20,14 +24,21 @@ def experiment(workspace, request):
     workspace.run("dvc", "checkout", "--quiet")
 
 
-def runs(workspace, name: str) -> dict[str, dict]:
-    """Params and tags of the MLflow runs of an experiment, by variant."""
+def published(workspace, experiment: str) -> dict[str, dict]:
+    """Params, tags and metrics of an MLflow experiment's runs, by name."""
     client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
-    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return {
-        run.data.tags["variant"]: {**run.data.params, **run.data.tags, **run.data.metrics}
-        for run in found
-        if name in run.data.tags.get("dvc_exp", "").split(",")
+        run.info.run_id: {**run.data.params, **run.data.tags, **run.data.metrics} for run in runs
+    }
+
+
+def runs(workspace, name: str, experiment: str = "digits") -> dict[str, dict]:
+    """Those of a DVC experiment, by the run's name."""
+    return {
+        run["name"]: run
+        for run in published(workspace, experiment).values()
+        if name in run.get("dvc_exp", "").split(",")
     }
 
 
@@ -42,21 +53,23 @@ def shown(workspace, name: str) -> dict:
 
 def test_one_number(workspace, experiment) -> None:
     experiment("one-number", "-S", "lr=0.1")
-    published = runs(workspace, "one-number")
-    assert set(published) == set(workspace.models)
-    assert {float(run["lr"]) for run in published.values()} == {0.1}
+    tracked = runs(workspace, "one-number")
+    assert set(tracked) == set(workspace.models)
+    assert {float(run["lr"]) for run in tracked.values()} == {0.1}
     row = shown(workspace, "one-number")
     assert row["params"]["params.yaml"]["data"]["lr"] == 0.1
-    accuracy = row["metrics"]["reports/evaluation/mlp/metrics.json"]["data"]["accuracy"]
-    assert accuracy == published["mlp"]["test_accuracy"]
+    metrics = row["metrics"]["reports/metrics.json"]["data"]
+    assert metrics["lr"] == dict.fromkeys(workspace.models, 0.1)
+    assert metrics["accuracy"]["mlp"] == tracked["mlp"]["test_accuracy"]
     difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
-    assert "accuracy" in difference["reports/evaluation/mlp/metrics.json"]
+    assert "accuracy.mlp" in difference["reports/metrics.json"]
     difference = json.loads(workspace.run("dvc", "params", "diff", "--json"))
     assert difference["params.yaml"]["lr"] == {"old": None, "new": 0.1}
     workspace.run("dvc", "plots", "diff", "--out", "plots")
     page = (workspace.root / "plots/index.html").read_text()
-    assert "Training loss by epoch" in page
-    assert "Confusion matrix" in page
+    for title in ("Training loss", "Validation accuracy", "Confusion", "Calibration"):
+        assert title in page
+    assert "plots" in workspace.run("dvc", "plots", "show", "--out", "plots")
 
 
 def test_a_list(workspace, experiment) -> None:
@@ -68,42 +81,39 @@ def test_a_list(workspace, experiment) -> None:
 def test_a_study(workspace, experiment) -> None:
     printed = experiment("a-study", "-S", "studies.weight_decay.weight_decays=[0,1,3]")
     assert "train@softmax' didn't change" in printed
-    assert "house_prices' didn't change" in printed
-    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
-    found = client.search_runs([client.get_experiment_by_name("weight_decay").experiment_id])
-    arms = {run.info.run_name: run.data for run in found}
-    assert set(arms) == {"decay_0", "decay_1", "decay_3"}
-    assert [n for n, arm in arms.items() if arm.tags.get("dvc_exp") == "a-study"] == ["decay_1"]
-    metrics = shown(workspace, "a-study")["metrics"]["reports/studies/weight_decay/metrics.json"]
-    assert metrics["data"]["decay_1"]["l2"] == arms["decay_1"].metrics["l2"]
-    workspace.run("dvc", "plots", "diff", "--out", "plots")
-    assert "Test loss by epoch" in (workspace.root / "plots/index.html").read_text()
+    assert "study@house_prices' didn't change" in printed
+    names = {run["name"] for run in published(workspace, "weight_decay").values()}
+    assert names == {f"weight_decay/decay_{x}" for x in (0, 1, 3)}
+    (tracked,) = runs(workspace, "a-study", "weight_decay").values()
+    assert tracked["name"] == "weight_decay/decay_1"
+    metrics = shown(workspace, "a-study")["metrics"]["reports/studies/weight_decay.json"]["data"]
+    assert metrics["test_loss"]["decay_1"] == tracked["test_loss"]
+
+
+def test_one_variant_alone(workspace, experiment) -> None:
+    """Trained, evaluated and published by one command."""
+    params = (workspace.root / "params.yaml").read_text()
+    (workspace.root / "params.yaml").write_text(params.replace("lr: 0.2", "lr: 0.15"))
+    printed = workspace.run("dvc", "repro", "track@mlp")
+    assert "mlp: published" in printed and "softmax" not in printed
+    assert "0.15" in {run.get("lr") for run in published(workspace, "digits").values()}
 
 
 def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
     """Its folds are runs below the one that sums them up."""
     assert "k_fold" not in workspace.run("dvc", "repro", "--dry")
     assert "up to date" in workspace.run("dvc", "repro", "stages/k_fold/dvc.yaml")
-    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
-    found = client.search_runs([client.get_experiment_by_name("k_fold").experiment_id])
-    arms = {run.info.run_name: run for run in found}
-    folds = [f"{name}.fold_{i}" for name in workspace.models for i in (1, 2)]
-    assert set(arms) == {*workspace.models, *folds}
+    tracked = published(workspace, "k_fold")
+    ids = {run["name"]: run_id for run_id, run in tracked.items()}
+    by_name = {run["name"]: run for run in tracked.values()}
+    folds = [f"k_fold/{name}.fold_{i}" for name in workspace.models for i in (1, 2)]
+    assert set(ids) == {*(f"k_fold/{name}" for name in workspace.models), *folds}
     for name in workspace.models:
-        own = [arms[f"{name}.fold_{i}"] for i in (1, 2)]
-        parent = arms[name]
-        assert {r.data.tags["mlflow.parentRunId"] for r in own} == {parent.info.run_id}
-        accuracies = [run.data.metrics["validation_accuracy"] for run in own]
-        assert parent.data.metrics["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
-
-
-def test_a_new_variant_in_a_temporary_folder(workspace, experiment) -> None:
-    wide = "+variants.wide={hidden: [512], lr: 0.1}"
-    experiment("wide", "--temp", "-S", wide, "-S", "device=cpu")
-    assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [512]
-    assert not (workspace.root / "models/wide").exists()
-    metrics = shown(workspace, "wide")["metrics"]
-    assert metrics["reports/comparison.json"]["data"]["variants"]["wide"]["images"] == 297
+        own = [by_name[f"k_fold/{name}.fold_{i}"] for i in (1, 2)]
+        assert {run["mlflow.parentRunId"] for run in own} == {ids[f"k_fold/{name}"]}
+        accuracies = [run["validation_accuracy"] for run in own]
+        parent = by_name[f"k_fold/{name}"]
+        assert parent["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
 
 
 def test_a_sweep_in_a_queue(workspace, experiment) -> None:
@@ -118,11 +128,47 @@ def test_a_sweep_in_a_queue(workspace, experiment) -> None:
     assert rates == {0.05, 0.1}
 
 
-def test_variants_that_are_gone_leave_nothing(workspace, experiment) -> None:
-    """An experiment's new variant must not change the lock of the workspace it is put back to."""
-    experiment("gone", "-S", "+variants.gone={hidden: [8], lr: 0.1}")
-    assert (workspace.root / "models/gone").exists()
-    workspace.run("git", "checkout", "--quiet", "--", ".")
-    workspace.run("dvc", "repro")
-    assert not (workspace.root / "models/gone").exists()
-    assert workspace.run("git", "status", "--porcelain") == ""
+def test_a_new_variant_and_back(workspace, experiment) -> None:
+    """What an experiment leaves changes nothing in the workspace that it is put back to."""
+    experiment("wide", "-S", "+variants.wide={hidden: [512], lr: 0.1}", "-S", "device=cpu")
+    assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [512]
+    metrics = shown(workspace, "wide")["metrics"]["reports/metrics.json"]["data"]
+    assert set(metrics["accuracy"]) == {*workspace.models, "wide"}
+    workspace.run("git", "checkout", ".")
+    workspace.run("dvc", "checkout")
+    assert (workspace.root / "models/wide/history.csv").exists()
+    assert not (workspace.root / "reports/evaluation/wide").exists()
+    assert "up to date" in workspace.run("dvc", "status", "dvc.yaml")
+    assert "up to date" in workspace.run("dvc", "repro")
+    assert workspace.run("git", "status", "--porcelain") == "?? models/wide/\n"
+
+
+def test_a_variant_that_is_gone(workspace, experiment) -> None:
+    """It is shown by nobody; what it left is refused, for it would count as a result."""
+    params = yaml.safe_load((workspace.root / "params.yaml").read_text())
+    del params["variants"]["mlp"]
+    (workspace.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    printed = workspace.run("dvc", "repro", "compare", code=255)
+    assert "params.yaml no longer has this variant; `dvc checkout` removes" in printed
+    workspace.run("dvc", "checkout")
+    workspace.run("dvc", "repro", "compare")
+    metrics = json.loads((workspace.root / "reports/metrics.json").read_text())
+    assert set(metrics["accuracy"]) == {"softmax"}
+    assert "mlp" not in workspace.run("dvc", "status", "compare")
+
+
+def test_the_table_of_experiments_is_readable(root: Path, workspace) -> None:
+    """Of this very checkout: what counts is on a screen of 160 columns, and there is little else.
+
+    DVC lays the table out 1,024 characters wide and shows its left part.
+    """
+    environment = {**os.environ, "PATH": workspace.environment["PATH"]}
+    printed = subprocess.run(
+        ["dvc", "exp", "show"], cwd=root, env=environment, capture_output=True, text=True
+    )
+    (header,) = (line for line in printed.stdout.splitlines() if "Experiment" in line)
+    variants = yaml.safe_load((root / "params.yaml").read_text())["variants"]
+    for name in ("Experiment", *(f"{x}.{v}" for x in ("lr", "accuracy") for v in variants)):
+        assert f" {name} " in header[:160]
+    names = [name for name in header.split() if name != "…"]
+    assert len(names) <= 40, names

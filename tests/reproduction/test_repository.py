@@ -252,7 +252,9 @@ def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
 
 
 def test_a_gate_that_holds(repository: Any) -> None:
-    repository.change(gates=[{"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06}])
+    repository.change(
+        gates=[{"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06}]
+    )
     calm = {"one thread": gate.ONE_THREAD}
     checks = list(gate.gate(repository.workspace, "HEAD", calm))
     assert {check.name: check.detail for check in checks} == {
