@@ -86,15 +86,6 @@ def test_best_variant_is_the_default(world: Any) -> None:
     workspace.comparison.unlink()
 
 
-def test_only_variant_needs_no_comparison(world: Any, tmp_path: Path) -> None:
-    root = shutil.copytree(world.workspace.root, tmp_path / "checkout")
-    text = (root / "params.yaml").read_text()
-    start, end = text.index("variants:"), text.index("studies:")
-    only = "variants: {softmax: {hidden: [], lr: 0.1}}\n"
-    (root / "params.yaml").write_text(text[:start] + only + text[end:])
-    assert predict.of_workspace(Workspace(root), None).name == "softmax, trained here"
-
-
 def grey(mode: str, colour: object) -> Image.Image:
     return Image.new(mode, (28, 28), colour)
 
@@ -210,9 +201,3 @@ def test_missing_model_of_the_workspace_is_told(world: Any, tmp_path: Path) -> N
     (root / "models" / "mlp" / "weights.safetensors").unlink()
     with pytest.raises(UserError, match=r"^mlp: its weights\.safetensors is missing; run"):
         predict.of_workspace(Workspace(root), "mlp")
-
-
-def test_scaled_image_is_refused(world: Any, tmp_path: Path) -> None:
-    Image.fromarray((world.images[0] > 99).astype(np.uint8)).save(tmp_path / "scaled.png")
-    with pytest.raises(UserError, match="multiply them by 255"):
-        predict.of_workspace(world.workspace, "mlp").answer(predict.read([tmp_path / "scaled.png"]))

@@ -221,11 +221,6 @@ def test_illegal_alias_is_refused_before_anything_is_made(
     assert versions(tmp_path.name) == []
 
 
-def test_illegal_name_is_refused(world: Any) -> None:
-    with pytest.raises(UserError, match="Names cannot contain"):
-        world.register("mlp", "a/b")
-
-
 def test_scaled_pixels_are_refused(world: Any) -> None:
     weights = model.load(listing.variant(world.workspace, "mlp"))
     images = np.zeros((3, 28, 28), np.uint8)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-
 from publisher import tell
-from refashion.base.workspace import Workspace
-from refashion.tracking import store
 from servers import free_port, serving
 from synthetic import write_workspace
+
+from refashion.base.workspace import Workspace
+from refashion.tracking import publish, store
 
 # Forked from a process that has imported nearly everything, each starts in no time.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -95,8 +95,9 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
     runs = published(uri)
     assert len(runs) == 2
     assert {run_id for _, run_id in told} >= {run.info.run_id for run in runs}
-    assert sorted(n for run in runs for n in run.data.tags["dvc_exp"].split(",")) == names
+    assert sorted(name for run in runs for name in publish.experiments(run)) == names
     for run in runs:
+        assert run.data.tags["dvc_exp"].split(",") == publish.experiments(run)
         assert run.data.tags["published"] == "complete"
         assert run.info.status == "FINISHED"
         assert len(run.data.metrics) == 24

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from synthetic import TIMINGS, write_evaluation, write_variant
 
-from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
@@ -25,7 +25,6 @@ from refashion.runs import listing, write
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
 from refashion.tracking.publish import Publication
-from synthetic import TIMINGS, write_evaluation, write_study, write_variant
 
 VARIANTS = ("softmax", "mlp", "dropout")
 CONTEXT = Context(
@@ -220,7 +219,8 @@ def test_names_of_experiments_add_up(workspace: Workspace) -> None:
         assert tell(workspace, context=context).outcome == "already there"
     (run,) = published(workspace)
     assert run.info.run_id == run_id
-    assert run.data.tags["dvc_exp"] == "puffy-hake,b"
+    assert run.data.tags["dvc_exp"] == "b,puffy-hake"
+    assert publish.experiments(run) == ["b", "puffy-hake"]
     assert run.data.tags["git_dirty"] == "true"
 
 
@@ -251,22 +251,6 @@ def test_another_evaluation_refreshes_the_run(workspace: Workspace) -> None:
     assert json.loads((folder_of(run) / "metrics.json").read_text())["test_accuracy"] == 0.5
     assert (folder_of(run) / "uncommitted.diff").read_bytes() == CONTEXT.diff
     assert tell(workspace).outcome == "already there"
-
-
-def test_other_metrics_of_a_study_refresh_its_run(workspace: Workspace) -> None:
-    before = tell_study(workspace, "weight_decay")
-    file = workspace.study_folder("weight_decay") / "decay_0" / "metrics.json"
-    files.write_json(file, {**json.loads(file.read_text()), "new": 0.5})
-    after = tell_study(workspace, "weight_decay")
-    assert [done.outcome for done in after] == ["measured anew", "already there"]
-    assert [done.run_id for done in after] == [done.run_id for done in before]
-    assert client(workspace).get_run(before[0].run_id).data.metrics["new"] == 0.5
-
-
-def test_same_names_in_two_studies_are_two_runs(workspace: Workspace) -> None:
-    write_study(workspace, "house_prices", "decay_0")
-    ids = {tell(workspace, f"{study}/decay_0").run_id for study in ("house_prices", "weight_decay")}
-    assert len(ids) == 2
 
 
 def test_run_that_somebody_else_tagged_is_left_alone(workspace: Workspace) -> None:

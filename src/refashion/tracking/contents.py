@@ -83,7 +83,6 @@ def tags(run: Run, context: Context) -> dict[str, str]:
         "run_key": record.run_key,
         "result": record.result,
         "dataset_digest": next(iter(record.inputs.values())),
-        "dvc_exp": context.experiment,
         "dvc_exp_baseline": context.baseline,
         "mlflow.source.name": f"dvc repro {record.stage}",
         "mlflow.source.type": "LOCAL",

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 COMPLETE = "complete"
 """Last value of the tag ``published``; until then it tells who is publishing, and since when."""
 
+OF_EXPERIMENT = "dvc_exp."
+"""Begins the tag of each DVC experiment that came to the run."""
+
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
 
@@ -125,7 +128,8 @@ def publish_all(
 
 def experiments(published: "MlflowRun") -> list[str]:
     """Names of the DVC experiments that came to a published run."""
-    return [name for name in published.data.tags.get("dvc_exp", "").split(",") if name]
+    keys = sorted(published.data.tags)
+    return [key.removeprefix(OF_EXPERIMENT) for key in keys if key.startswith(OF_EXPERIMENT)]
 
 
 def _experiment(name: str, store: Store) -> str:
@@ -202,24 +206,28 @@ def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -
 
 
 def _add_experiments(run_id: str, names: set[str], store: Store) -> bool:
-    """Add names to the tag; False if somebody deletes the run meanwhile."""
+    """Add names of DVC experiments to a run; False if somebody deletes it meanwhile.
+
+    Each has a tag of its own, for of two who change one tag at a time the first would be lost.
+    ``dvc_exp`` lists them for people: whoever is the last to write it looks again, and mends it.
+    """
     from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
     refusal = None
-    while True:  # look again after writing: somebody else may have written in between
+    while True:
         published = store.client.get_run(run_id)
-        known = experiments(published)
         if published.info.lifecycle_stage == "deleted":
             return False
         if refusal:
             raise refusal
-        if names <= set(known):
+        known = set(experiments(published))
+        listed = ",".join(sorted(known | names))
+        if names <= known and published.data.tags.get("dvc_exp", "") == listed:
             return True
-        tag = RunTag("dvc_exp", ",".join([*known, *sorted(names.difference(known))]))
+        tags = [RunTag(OF_EXPERIMENT + name, "yes") for name in sorted(names - known)]
         try:
-            # Not by `set_tag`, which a server refuses if the tag is added at the same moment.
-            store.client.log_batch(run_id, tags=[tag])
+            store.client.log_batch(run_id, tags=[*tags, RunTag("dvc_exp", listed)])
         except MlflowException as error:
             refusal = error
 
