@@ -1,6 +1,5 @@
 """Studies at their smallest, each in a workspace of its own, with what was trained."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,7 @@ from refashion.data import prepared, synthetic
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.studies import study
-from refashion.studies.study import Trained
+from refashion.studies.study import Headline, Trained
 
 STUDIES: dict[str, dict[str, Any]] = {
     "weight_decay": {"train": 12, "test": 20, "inputs": 30, "epochs": 4, "seeds": 3},
@@ -76,7 +75,7 @@ def write_data(root: Path, train: int = 40, validation: int = 10) -> Workspace:
 class Result:
     """What a study has left."""
 
-    metrics: Mapping[str, float]
+    headline: Headline
     runs: dict[str, Run]
     """In the order in which they were written."""
     trained: dict[str, Trained]
@@ -86,11 +85,11 @@ class Result:
 def run(module: ModuleType, workspace: Workspace, params: Params) -> Result:
     """Run a study, and keep what it trained besides what it writes."""
     with mock.patch.object(study, "write_run", wraps=study.write_run) as written:
-        metrics = module.run(workspace, params)
+        headline = module.run(workspace, params)
     trained = {call.args[2]: call.args[3] for call in written.call_args_list}
     runs = {run.title: run for run in listing.of_study(workspace, module.NAME)}
     return Result(
-        metrics=metrics,
+        headline=headline,
         runs={name: runs[f"{module.NAME}/{name}"] for name in trained},
         trained=trained,
     )

@@ -121,9 +121,8 @@ def test_errors_are_those_of_the_predictions(
         assert run.metrics[f"{measure}_std"] == pytest.approx(statistics.stdev(values), rel=1e-2)
         assert run.history[measure][-1] == run.metrics[measure]
     assert run.history["validation_log_rmse"][-1] < run.history["validation_log_rmse"][0]
-    assert result.metrics == {
-        "validation_log_rmse": result.runs[best(result)].metrics["validation_log_rmse"]
-    }
+    least = result.runs[best(result)].metrics["validation_log_rmse"]
+    assert result.headline == {"validation_log_rmse": {best(result): least}}
 
 
 @pytest.mark.parametrize("name", MODELS)

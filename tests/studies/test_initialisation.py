@@ -63,12 +63,18 @@ def test_more_images_than_there_are(tmp_path: Path) -> None:
         run(tmp_path, images=61)
 
 
-def test_there_is_a_gradient_of_every_scheme_depth_and_layer(result: tiny.Result) -> None:
+def test_there_is_a_gradient_of_every_scheme_depth_and_layer(
+    result: tiny.Result, root: Path
+) -> None:
+    lines = ["run,layer,norm"]
     for scheme, own in result.runs.items():
         of_scheme = norms(result, scheme)
         assert list(of_scheme) == [(d, layer) for d in (1, 2, 3) for layer in range(1, d + 2)]
         assert own.metrics["first_gradient"] == of_scheme[3, 1]
         assert own.metrics["last_gradient"] == of_scheme[3, 4]
+        lines += [f"{scheme},{layer},{norm}" for (d, layer), norm in of_scheme.items() if d == 3]
+    file = Workspace(root).study_folder("initialisation") / "gradients.csv"
+    assert file.read_text().splitlines() == lines  # of the deepest network alone
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -104,7 +110,7 @@ def test_history_and_metrics_are_those_of_the_trainings(result: tiny.Result) -> 
         assert own.metrics["accuracy"] == last.train_accuracy
         assert own.metrics["distinct_units"] == len({tuple(column) for column in columns})
         if scheme in ("small_normal", "xavier"):
-            assert result.metrics[scheme] == last.train_accuracy
+            assert result.headline["deepest_accuracy"][scheme] == last.train_accuracy
 
 
 def test_units_that_start_alike_stay_alike(result: tiny.Result) -> None:
@@ -145,4 +151,4 @@ def test_a_network_that_diverges_at_once(tmp_path: Path) -> None:
     assert set(wild.metrics) == {"epochs", "first_gradient", "last_gradient", "distinct_units"}
     start = initial.of(settings("unit_normal", 2))
     assert result.trained["unit_normal"].trainings[-1].digest == digest.weights(start)
-    assert set(result.metrics) == {"small_normal", "xavier"}
+    assert set(result.headline["deepest_accuracy"]) == {"small_normal", "xavier"}

@@ -93,7 +93,7 @@ def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant
         spread = statistics.stdev(column[-1] for column in columns)
         assert whole.metrics[f"{measure}_std"] == spread
     assert whole.metrics["folds"] == 3
-    assert result.metrics[variant] == whole.metrics["validation_accuracy"]
+    assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
 
 
 def test_the_mean_accuracy_is_that_of_all_images(workspace: Workspace, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_mean_accuracy_is_that_of_all_images(workspace: Workspace, tmp_path:
         for training, fold in zip(result.trained[variant].trainings, folds, strict=True):
             outputs = oracles.outputs(training.weights, torch.from_numpy(split.images[fold]))
             right += int((outputs.argmax(1).numpy() == split.labels[fold]).sum())
-        assert result.metrics[variant] == pytest.approx(right / 50)
+        assert result.headline["validation_accuracy"][variant] == pytest.approx(right / 50)
 
 
 def test_the_cut_of_the_validation_set_does_not_matter_but_the_seed_does(

@@ -71,7 +71,8 @@ def test_every_epoch_of_every_model_is_observed_and_told() -> None:
 
 def test_timings_of_trainings_one_after_another() -> None:
     parts = [train(model(), model(1)), train(model(1, epochs=2, n=20)), train(model(2, lr=1e38))]
-    whole = study.together(parts)
+    later = replace(parts[2], timings={**parts[2].timings, "started": "later"})
+    whole = study.together([*parts[:2], later])
     assert len({training.digest for training in whole.trainings}) == 4
     assert whole.trainings == [training for part in parts for training in part.trainings]
     assert whole.rows == [rows for part in parts for rows in part.rows]
@@ -133,22 +134,20 @@ def test_a_run_and_its_part(tmp_path: Path) -> None:
     assert part.record.outputs["weights"] == alone.trainings[0].digest
 
 
-def test_plots_lay_the_runs_over_each_other(tmp_path: Path) -> None:
-    """Those that sum up others alone; a run may lack a column, or a whole table."""
-    tables = {"gradients.csv": (["layer", "norm"], [[1, 0.5], [2, 0.25]])}
-    for name, history, changes in (
-        ("zebra", [{"a": 1.0}, {"a": 2.0, "b": 3.0}], {"tables": tables}),
-        ("ape", [{"b": 4.0}], {}),
-        ("zebra.fold_1", [{"a": 5.0}], {"parent": "zebra"}),
+def test_curves_are_histories_one_below_the_other(tmp_path: Path) -> None:
+    """Of runs that sum up others alone; a run may lack a column, or have no epoch."""
+    for name, history, parent in (
+        ("zebra", [{"a": 1.0}, {"a": 2.0, "b": 3.0}], None),
+        ("ape", [{"b": 4.0}], None),
+        ("lost", [], None),
+        ("zebra.fold_1", [{"a": 5.0}], "zebra"),
     ):
-        write(tmp_path, name, train(model()), history=history, metrics={}, **changes)
-    study.write_plots(Workspace(tmp_path), "weight_decay")
-    folder = Workspace(tmp_path).study_folder("weight_decay")
-    assert list(csv.reader((folder / "curves.csv").open())) == [
+        write(tmp_path, name, train(model()), history=history, metrics={}, parent=parent)
+    study.write_curves(Workspace(tmp_path), "weight_decay")
+    file = Workspace(tmp_path).study_folder("weight_decay") / "curves.csv"
+    assert list(csv.reader(file.open())) == [
         ["run", "epoch", "b", "a"],
         ["ape", "1", "4.0", ""],
         ["zebra", "1", "", "1.0"],
         ["zebra", "2", "3.0", "2.0"],
     ]
-    gradients = "run,layer,norm\nzebra,1,0.5\nzebra,2,0.25\n"
-    assert (folder / "gradients.csv").read_text() == gradients

@@ -73,7 +73,7 @@ def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
             assert run.metrics[measure] == pytest.approx(statistics.mean(numbers), rel=1e-4)
             expected = statistics.stdev(numbers)
             assert run.metrics[f"{measure}_std"] == pytest.approx(expected, rel=2e-3)
-        assert result.metrics[name] == run.metrics["test_loss"]
+        assert result.headline["test_loss"][name] == run.metrics["test_loss"]
 
 
 def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:

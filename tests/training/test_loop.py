@@ -127,6 +127,15 @@ def test_divergence_in_the_very_last_step(numerics: str) -> None:
     assert alone(model(settings, n=64, watched=0)).diverged
 
 
+def test_a_loss_beyond_all_bounds_is_a_divergence_though_the_weights_are_finite() -> None:
+    """The square of 1e25 is more than float32 holds."""
+    settings = Settings(
+        **{"lr": 1e-30, "num_inputs": 2, "num_outputs": 1, "loss": "squared"}, numerics="native"
+    )
+    far = Examples(inputs=torch.ones(3, 2), targets=torch.full((3, 1), 1e25, dtype=torch.float64))
+    assert alone(Model(settings=settings, train=far, validation=far[:0])).history == []
+
+
 @engines
 def test_a_high_rate_that_stays_finite_is_no_divergence(numerics: str) -> None:
     training = alone(model(Settings(lr=1e6, epochs=2, numerics=numerics), n=640))
