@@ -1,7 +1,7 @@
 """Runs of the real pipeline made again; every other way to ask is in tests/reproduction."""
 
 import json
-import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,23 +107,21 @@ def test_the_gate_sees_one_bit_of_a_weight(restored: Any) -> None:
     assert ";" not in detail
 
 
-def test_a_database_built_anew(workspace: Any, client: MlflowClient) -> None:
+def test_a_database_built_anew(
+    workspace: Any, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With every experiment that the other tests have left."""
     before = {run.data.tags["run_key"]: run.data.tags["result"] for run in runs(client)}
-    database = workspace.root / "mlflow.db"
-    kept = shutil.move(database, database.with_suffix(".kept"))
-    try:
-        rows = json.loads(refashion(workspace, "publish", "--json"))
-        assert {row["outcome"] for row in rows} <= {"published", "already there"}
-        anew = MlflowClient(f"sqlite:///{database}")
-        after = {run.data.tags["run_key"]: run.data.tags["result"] for run in runs(anew)}
-        assert after and after.items() <= before.items()
-        names = workspace.run("git", "for-each-ref", "refs/exps", "--format=%(refname)").split()
-        assert {row["source"] for row in rows} == {"workspace"} | {
-            name.rpartition("/")[2] for name in names if len(name.split("/")) == 5
-        }
-        again = json.loads(refashion(workspace, "publish", "--json"))
-        assert {row["outcome"] for row in again} == {"already there"}
-        assert len(runs(anew)) == len(after)
-    finally:
-        shutil.move(kept, database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/anew.db")
+    rows = json.loads(refashion(workspace, "publish", "--json"))
+    assert {row["outcome"] for row in rows} <= {"published", "already there"}
+    anew = MlflowClient(f"sqlite:///{tmp_path}/anew.db")
+    after = {run.data.tags["run_key"]: run.data.tags["result"] for run in runs(anew)}
+    assert after and after.items() <= before.items()
+    names = workspace.run("git", "for-each-ref", "refs/exps", "--format=%(refname)").split()
+    assert {row["source"] for row in rows} == {"workspace"} | {
+        name.rpartition("/")[2] for name in names if len(name.split("/")) == 5
+    }
+    again = json.loads(refashion(workspace, "publish", "--json"))
+    assert {row["outcome"] for row in again} == {"already there"}
+    assert len(runs(anew)) == len(after)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from publisher import tell
-from servers import free_port, serving
-from synthetic import write_workspace
 
+from publisher import tell
 from refashion.base.workspace import Workspace
 from refashion.tracking import publish, store
+from servers import free_port, serving
+from synthetic import write_workspace
 
 # Forked from a process that has imported nearly everything, each starts in no time.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
-from synthetic import TIMINGS, write_evaluation, write_variant
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -25,6 +24,7 @@ from refashion.runs import listing, write
 from refashion.tracking import publish, store
 from refashion.tracking.context import Context
 from refashion.tracking.publish import Publication
+from synthetic import TIMINGS, write_evaluation, write_variant
 
 VARIANTS = ("softmax", "mlp", "dropout")
 CONTEXT = Context(
