@@ -1,4 +1,4 @@
-"""Publish runs to MLflow, each once: python stages track [VARIANT | STUDY | studies]."""
+"""Publish runs to MLflow, each once: ``python stages track [VARIANT | STUDY]...``."""
 
 import sys
 
@@ -8,23 +8,19 @@ from refashion.runs import listing
 from refashion.tracking import context, publish, store
 
 
-def main(name: str = "") -> None:
+def main(*names: str) -> None:
     """Tell MLflow each run that it does not have yet, and the user where to look.
 
-    That of a variant, those of a study or of all studies of the pipeline; without a name, all of
-    the pipeline.
+    Those of variants and of studies, by name; without a name, all of the pipeline.
     """
     workspace = Workspace.here()
+    runs = [] if names else listing.of_pipeline(workspace)
     variants = {run.title: run for run in listing.variants(workspace)}
-    if name in variants:
-        runs = [variants[name]]
-    elif name in ("", "studies"):
-        runs = listing.of_pipeline(workspace)
-        runs = [run for run in runs if not (name and run.title in variants)]
-    else:
-        runs = listing.of_study(workspace, name)
-        if not runs:
+    for name in names:
+        named = [variants[name]] if name in variants else listing.of_study(workspace, name)
+        if not named:
             raise UserError(f"{name}: no variant and no study with runs here; run `dvc repro`")
+        runs += named
     origin = context.gather(workspace.root)
     with store.connect(workspace) as connected:
         for done in publish.publish_all(runs, origin, connected, workspace):

@@ -102,7 +102,7 @@ def test_remote_brings_everything_back(workspace, tmp_path) -> None:
         ("lrr=0.1", "lrr: unknown key; did you mean lr?"),
         ("variants.x; touch pwned={hidden: []}", "variants: 'x; touch pwned' is no legal name"),
         ("variants.$(touch pwned)={hidden: []}", "variants: '$(touch pwned)' is no legal name"),
-        ("variants.../reports={hidden: []}", "variants: '../reports' is no legal name"),
+        ("variants.../stages={hidden: []}", "variants: '../stages' is no legal name"),
     ],
 )
 def test_bad_setting_is_one_line_and_costs_nothing(workspace, setting: str, message: str) -> None:

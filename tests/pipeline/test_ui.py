@@ -2,18 +2,20 @@
 
 import json
 import os
-import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import Page, expect, sync_playwright
 
-from refashion.base import paths
+from refashion.base.workspace import Workspace
+from refashion.runs import listing
+from refashion.tracking import context, publish, store
+from servers import serving
+from synthetic import write_workspace
 
 CHROMIUM = shutil.which("chromium")
 TRAINING = "workflowType=machine_learning"
@@ -39,30 +41,24 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory, made_up: SimpleNamespace) -> Path:
-    """Give a database with the made-up results of the three variants.
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a database with synthetic results of the three variants.
 
     The variable REFASHION_UI_DATABASE names another one, such as the real pipeline's.
     """
     if given := os.environ.get("REFASHION_UI_DATABASE"):
         return Path(given).resolve()
-    root = tmp_path_factory.mktemp("ui")
-    made_up.write_results(root)
-    publisher = made_up.publisher(root, DVC_ROOT=str(root))
-    assert publisher.wait() == 0, publisher.stderr.read()
-    return root / "mlflow.db"
+    workspace = write_workspace(tmp_path_factory.mktemp("ui"))
+    origin = context.gather(workspace.root)
+    with store.connect(workspace) as connected:
+        list(publish.publish_all(listing.variants(workspace), origin, connected, workspace))
+    return workspace.root / "mlflow.db"
 
 
 @pytest.fixture(scope="module")
-def made_up() -> SimpleNamespace:
-    """Give the functions that make results up."""
-    return SimpleNamespace(**runpy.run_path(str(paths.ROOT / "tests/tracking/made_up.py")))
-
-
-@pytest.fixture(scope="module")
-def address(database: Path, made_up: SimpleNamespace) -> Iterator[str]:
+def address(database: Path) -> Iterator[str]:
     """Serve the database as `make ui` does."""
-    with made_up.serving(database) as address:
+    with serving(database) as address:
         yield address
 
 
@@ -85,16 +81,14 @@ def outside(url: str, address: str) -> bool:
 
 
 def screenshot(page: Page, name: str) -> None:
-    paths.FIGURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=paths.FIGURES / f"{name}.png")
+    page.screenshot(path=Workspace.here().reports / "figures" / f"{name}.png")
 
 
 def runs(database: Path) -> tuple[str, dict[str, Run]]:
     """Experiment of Fashion-MNIST, and a run of each variant."""
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     experiment = client.get_experiment_by_name("fashion_mnist").experiment_id
-    found = client.search_runs([experiment])
-    return experiment, {run.data.tags["variant"]: run for run in found}
+    return experiment, {run.data.tags["name"]: run for run in client.search_runs([experiment])}
 
 
 def test_runs_of_all_variants_are_listed(page: Page, address: str, database: Path) -> None:
@@ -106,8 +100,8 @@ def test_runs_of_all_variants_are_listed(page: Page, address: str, database: Pat
 
 
 def test_two_runs_are_compared(page: Page, address: str, database: Path) -> None:
-    experiment, found = runs(database)
-    pair = found["dropout"], found["mlp"]
+    experiment, by_name = runs(database)
+    pair = by_name["dropout"], by_name["mlp"]
     chosen = json.dumps([run.info.run_id for run in pair])
     page.goto(f"{address}/#/compare-runs?runs={chosen}&experiments=[%22{experiment}%22]&{TRAINING}")
     page.get_by_role("switch").first.click()  # of the parameters, those that differ
@@ -123,8 +117,8 @@ def test_two_runs_are_compared(page: Page, address: str, database: Path) -> None
 
 
 def test_pictures_are_shown(page: Page, address: str, database: Path) -> None:
-    experiment, found = runs(database)
-    mlp = found["mlp"].info.run_id
+    experiment, by_name = runs(database)
+    mlp = by_name["mlp"].info.run_id
     artifact = "artifacts/figures/learning_curves.png"
     page.goto(f"{address}/#/experiments/{experiment}/runs/{mlp}/{artifact}?{TRAINING}")
     picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first

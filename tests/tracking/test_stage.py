@@ -51,7 +51,7 @@ STUDIES = [
     [
         ([], VARIANTS + STUDIES),
         (["mlp"], ["mlp"]),
-        (["studies"], STUDIES),
+        (["k_fold", "weight_decay"], STUDIES),
         (["weight_decay"], STUDIES[3:]),
     ],
 )

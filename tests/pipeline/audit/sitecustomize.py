@@ -11,8 +11,12 @@ opened: set[str] = set()
 
 
 def note(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "open" and isinstance(arguments[0], str):
-        opened.add(os.path.abspath(arguments[0]))  # noqa: PTH100 (runs before pathlib may)
+    if event != "open" or not isinstance(arguments[0], str):
+        return
+    path, mode = arguments[:2]
+    # What shutil.rmtree opens without a mode is relative to a folder that is not told.
+    if mode is not None or os.path.isabs(path):  # noqa: PTH117 (runs before pathlib may)
+        opened.add(os.path.abspath(path))  # noqa: PTH100
 
 
 def report() -> None:
