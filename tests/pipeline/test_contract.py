@@ -80,7 +80,7 @@ def test_second_run_does_nothing(workspace) -> None:
 
 
 def test_forced_run_gives_the_same_bytes(workspace) -> None:
-    workspace.run("dvc", "repro", "--force", "--no-run-cache", "compare")
+    workspace.run("dvc", "repro", "--force", "--no-run-cache", "compare", "study@weight_decay")
     assert workspace.run("git", "status", "--porcelain") == ""
 
 
