@@ -157,3 +157,31 @@ def test_every_setting_is_a_param_of_some_stage() -> None:
     declared = {p for s in stages.values() for p in s.get("do", s).get("params", [])}
     assert {"studies.${key}", "studies.k_fold", "studies.house_prices.dataset"} <= declared
     assert {p.split(".")[0] for p in declared} == set(settings()) - {"gates"}
+
+
+def definitions() -> set[str]:
+    """Names of all functions, classes and constants of the package and the stages."""
+    found = set()
+    for file in (*PACKAGE.rglob("*.py"), *STAGES.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return found
+
+
+def test_the_map_names_what_there_is() -> None:
+    """Rooms, files, functions and tests in ARCHITECTURE.md."""
+    text = (WORKSPACE.root / "ARCHITECTURE.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == ROOMS
+    files = set(re.findall(r"[a-z_]\w*(?:/\w+)+(?:\.\w+)?|\b\w+\.(?:yaml|py)\b", text))
+    assert len(files) > 30
+    for name in files:
+        places = (WORKSPACE.root / name, PACKAGE / name)
+        assert any(place.exists() for place in places) or name == "models/mlp", name
+    stages = {file.stem for file in STAGES.glob("*.py")}
+    known = {"refashion", *definitions(), *ROOMS, *stages, *params.Params.model_fields}
+    for name in re.findall(r"`([A-Za-z_]\w*(?:\.[a-z]\w*)?)`", text):
+        if Path(name).suffix not in (".json", ".csv", ".yaml"):
+            assert set(name.split(".")) <= known, name
