@@ -8,16 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from official import pack
 from refashion.base.errors import UserError
 from refashion.data import idx
-
-Pack = Callable[..., bytes]
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
 LABELS = np.array([0, 9, 3, 3, 1], dtype=np.uint8)
 
 
-def test_read(pack: Pack, tmp_path: Path) -> None:
+def test_read(tmp_path: Path) -> None:
     (tmp_path / "images.gz").write_bytes(pack(IMAGES))
     (tmp_path / "labels.gz").write_bytes(pack(LABELS))
     assert np.array_equal(idx.read_images(tmp_path / "images.gz"), IMAGES.reshape(5, 784))
@@ -40,58 +39,51 @@ def test_images_come_back_as_packed(n: int, tmp_path: Path) -> None:
     assert np.array_equal(idx.read_images(tmp_path / "images.gz"), images.reshape(n, 784))
 
 
-def flip(content: bytes, place: int) -> bytes:
-    changed = bytearray(content)
-    changed[place] ^= 1
-    return bytes(changed)
+@pytest.mark.parametrize("values", [LABELS.astype(np.int8), LABELS / 1, IMAGES[0]])
+def test_other_types_and_shapes_are_not_packed(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be uint8 labels or images"):
+        idx.pack(values)
 
 
-ZEROS = np.zeros((3, 32, 24), dtype=np.uint8)
-ENDLESS = bytes(idx.MAX_BYTES + 1)
+SOUND = pack(IMAGES)
+WRONG_CHECKSUM = SOUND[:-5] + bytes([SOUND[-5] ^ 1]) + SOUND[-4:]
+ENDLESS = gzip.compress(bytes(idx.MAX_BYTES + 1), compresslevel=1)
+LARGE = np.zeros((3, 32, 24), dtype=np.uint8)
 
-REFUSED: list[tuple[Callable[[Pack], bytes], str]] = [
-    (lambda pack: b"<html>log in first</html>", "not a sound gzip file"),
-    (lambda pack: b"", "truncated"),
-    *((lambda pack, n=n: pack(IMAGES)[:n], "truncated") for n in (1, 5, 20, 2000, -8, -1)),
-    (lambda pack: flip(pack(IMAGES), -5), "not a sound gzip file"),  # in the gzip's checksum
-    (lambda pack: pack(IMAGES) + b"more", "4 bytes follow the gzip stream"),
-    (lambda pack: gzip.compress(ENDLESS, compresslevel=1), "more than 134217728 bytes"),
-    (lambda pack: pack(LABELS), "magic number is 2049, not 2051"),
-    (lambda pack: pack(IMAGES, magic=2**32 - 1), "magic number is 4294967295"),
+REFUSED: list[tuple[Callable[[Path], np.ndarray], bytes, str]] = [
+    (idx.read_images, b"<html>log in first</html>", "not a sound gzip file"),
+    (idx.read_images, b"", "truncated"),
+    *((idx.read_images, SOUND[:n], "truncated") for n in (1, 5, 20, 2000, -8, -1)),
+    (idx.read_images, WRONG_CHECKSUM, "not a sound gzip file"),
+    (idx.read_images, SOUND + b"more", "4 bytes follow the gzip stream"),
+    (idx.read_images, ENDLESS, "more than 134217728 bytes"),
+    (idx.read_images, pack(LABELS), "magic number is 2049, not 2051"),
+    (idx.read_images, pack(IMAGES, magic=2**32 - 1), "magic number is 4294967295"),
     *(
-        (lambda pack, n=n: pack(IMAGES, count=n), f"promises {n} items ({n * 784} bytes), but 3920")
+        (idx.read_images, pack(IMAGES, count=n), f"promises {n} items ({n * 784} bytes), but 3920")
         for n in (0, 4, 6, 2**32 - 1)
     ),
-    (lambda pack: gzip.compress(b""), "magic number is 0, not 2051"),
-    (lambda pack: gzip.compress(b"\0\0\x08\x03\0"), "header has 5 bytes, not 16"),
-    (lambda pack: pack(ZEROS), "images are 32 x 24, not 28 x 28"),
+    (idx.read_images, gzip.compress(b""), "magic number is 0, not 2051"),
+    (idx.read_images, gzip.compress(b"\0\0\x08\x03\0"), "header has 5 bytes, not 16"),
+    (idx.read_images, pack(LARGE), "images are 32 x 24, not 28 x 28"),
+    (idx.read_labels, SOUND, "magic number is 2051, not 2049"),
+    (idx.read_labels, pack(LABELS, count=4), "promises 4 items"),
+    (idx.read_labels, pack(LABELS + 7), "label 1 is 16, not in 0 to 9"),
+    (idx.read_labels, pack(LABELS + 1), "label 1 is 10, not in 0 to 9"),
 ]
 
 
-@pytest.mark.parametrize(("content", "problem"), REFUSED)
-def test_images_refused(
-    content: Callable[[Pack], bytes], problem: str, pack: Pack, tmp_path: Path
+@pytest.mark.parametrize(("read", "content", "problem"), REFUSED)
+def test_refused(
+    read: Callable[[Path], np.ndarray], content: bytes, problem: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(content(pack))
+    path = tmp_path / "file.gz"
+    path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        idx.read_images(path)
-    assert str(caught.value).startswith(f"{path}: ") and problem in str(caught.value)
-    assert str(caught.value).endswith("; fetch the official file again")
-    assert "\n" not in str(caught.value)
-
-
-def test_labels_refused(pack: Pack, tmp_path: Path) -> None:
-    path = tmp_path / "labels.gz"
-    for content, problem in {
-        pack(IMAGES): "magic number is 2051, not 2049",
-        pack(LABELS, count=4): "promises 4 items",
-        pack(LABELS + 7): "label 1 is 16, not in 0 to 9",
-        pack(LABELS + 1): "label 1 is 10, not in 0 to 9",
-    }.items():
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=problem):
-            idx.read_labels(path)
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and problem in message and "\n" not in message
+    assert message.endswith("; fetch the official file again")
 
 
 def test_missing_file(tmp_path: Path) -> None:

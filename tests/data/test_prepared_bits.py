@@ -1,12 +1,10 @@
 """The bits of images and their splits: known, and the same whatever the processor can do."""
 
 import hashlib
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from refashion.base import files
 from refashion.data import idx, prepared, splits
@@ -46,33 +44,3 @@ def digest() -> str:
 
 def test_bits_are_the_known_ones() -> None:
     assert digest() == GOLDEN
-
-
-def test_the_summary_is_rounded_once() -> None:
-    """Mean and standard deviation of two numbers whose exact values are known."""
-    images = np.zeros((2, 784), np.uint8)
-    images[1] = 255
-    found = prepared.summary(
-        {"train": Split(images=images, labels=images[:, 0] % 10)}, "0123456789"
-    )
-    assert json.dumps(found["pixels"]) == '{"mean": 0.5, "std": 0.5}'
-
-
-def test_other_types_are_refused() -> None:
-    """With or without assertions: they would pass for bytes that they are not."""
-    images, labels = np.zeros((1, 784), np.uint8), np.zeros(1, np.uint8)
-    for wrong in (np.int8, np.uint16, np.float64):
-        with pytest.raises(ValueError, match="both must be uint8"):
-            Split(images=images.astype(wrong), labels=labels)
-        with pytest.raises(ValueError, match="both must be uint8"):
-            Split(images=images, labels=labels.astype(wrong))
-        with pytest.raises(ValueError, match="must be uint8 labels or images"):
-            idx.pack(labels.astype(wrong))
-    with pytest.raises(ValueError, match="must be uint8 labels or images"):
-        idx.pack(images)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
-def test_shares_outside_their_range_are_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
-        splits.stratified(np.arange(10, dtype=np.uint8), share, 0)

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from official import pack, write_all
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.data import catalogue, idx, sources
+from refashion.data import catalogue, sources, splits, synthetic
 from refashion.data.catalogue import FILES, HOUSE_FILES, Dataset
 
 Files = dict[str, bytes]
@@ -28,30 +29,26 @@ TRAIN_IMAGES, TRAIN_LABELS = FILES["train"]
 TEST_IMAGES, TEST_LABELS = FILES["test"]
 
 
-def send(handler: Handler, content: bytes, size: int | None = None) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content) if size is None else size))
+def send(handler: Handler, content: bytes, status: int = 200, **headers: object) -> None:
+    handler.send_response(status)
+    for name, value in ({"Content_Length": len(content)} | headers).items():
+        if value is not None:
+            handler.send_header(name.replace("_", "-"), str(value))
     handler.end_headers()
     handler.wfile.write(content)
 
 
 def send_without_length(handler: Handler, content: bytes) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(content)
+    send(handler, content, Content_Length=None)
 
 
 def send_as_encoded(handler: Handler, content: bytes) -> None:
     """As servers do that take .gz for the encoding of another file."""
-    handler.send_response(200)
-    handler.send_header("Content-Encoding", "gzip")
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content)
+    send(handler, content, Content_Encoding="gzip")
 
 
 def send_half(handler: Handler, content: bytes) -> None:
-    send(handler, content[: len(content) // 2], len(content))
+    send(handler, content[: len(content) // 2], Content_Length=len(content))
 
 
 def stay_silent(handler: Handler, content: bytes) -> None:
@@ -59,18 +56,18 @@ def stay_silent(handler: Handler, content: bytes) -> None:
 
 
 def drip(handler: Handler, content: bytes) -> None:
-    send(handler, b"", len(content))
+    send(handler, b"", Content_Length=len(content))
     for byte in content:
         handler.wfile.write(bytes([byte]))
         time.sleep(0.1)
 
 
 def never_end(handler: Handler, content: bytes) -> None:
-    send_without_length(handler, bytes(2**20))
+    send(handler, bytes(2**20), Content_Length=None)
 
 
 class Mirror:
-    """A web server on loopback; for each file, what it does in place of sending it."""
+    """A web server on loopback, with what it does for some files in place of sending them."""
 
     def __init__(self, files: Files) -> None:
         self.behaviour: dict[str, Behaviour] = {}
@@ -92,6 +89,11 @@ class Mirror:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/data/"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Place:
@@ -110,11 +112,9 @@ class Place:
 
     def start(self, files: Files | None = None) -> Mirror:
         """Start a mirror and pin it behind those there are."""
-        mirror = Mirror(self.files if files is None else files)
-        threading.Thread(target=mirror.server.serve_forever, args=(0.01,), daemon=True).start()
-        self.mirrors.append(mirror)
+        self.mirrors.append(Mirror(self.files if files is None else files))
         self.pin(*(mirror.url for mirror in self.mirrors))
-        return mirror
+        return self.mirrors[-1]
 
     def fetch(self) -> None:
         """Fetch what must come, whole."""
@@ -143,15 +143,7 @@ def place(
     place = Place(root, official_files)
     yield place
     for mirror in place.mirrors:
-        mirror.server.shutdown()
-        mirror.server.server_close()
-
-
-def put(folder: Path, files: Files) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
+        mirror.stop()
 
 
 def files_of(folder: Path) -> Files:
@@ -161,48 +153,42 @@ def files_of(folder: Path) -> Files:
 # --- folders ----------------------------------------------------------------------------------
 
 
-def test_folder_of_the_environment(place: Place, raw: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv(sources.VARIABLE, str(raw))
-    place.fetch()
-    said = capsys.readouterr()
-    assert said.out == f"kmnist: official files from {raw}, checksums right\n"
-    assert said.err == ""
-
-
 def test_folder_of_folders(place: Place, monkeypatch) -> None:
     # A relative name is one from the user's checkout, wherever the stage runs.
     root = place.workspace.root
-    put(root.parent / "sets" / "kmnist", place.files)
+    write_all(root.parent / "sets" / "kmnist", place.files)
     monkeypatch.setenv(sources.VARIABLE, "../sets")
     monkeypatch.setenv("DVC_ROOT", str(root))
     place.workspace = Workspace(root / "tmp" / "exps")
     place.fetch()
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_folder_beside_either_checkout(own: bool, place: Place, monkeypatch) -> None:
+@pytest.mark.parametrize("this", [True, False])
+def test_folder_beside_either_checkout(this: bool, place: Place, monkeypatch) -> None:
     other = place.workspace.root.parent.parent / "elsewhere" / "checkout"
     monkeypatch.setenv("DVC_ROOT", str(other))
-    put(place.beside if own else other.parent / "shared" / "data" / "kmnist", place.files)
+    write_all(place.beside if this else other.parent / "shared" / "data" / "kmnist", place.files)
     place.fetch()
 
 
 def test_order_of_the_sources(place: Place, raw: Path, monkeypatch, capsys) -> None:
     mirror = place.start()
-    put(place.beside, place.files)
+    write_all(place.beside, place.files)
     monkeypatch.setenv(sources.VARIABLE, str(raw))
-    for source in (raw, place.beside, mirror.url):
+    for number, source in enumerate((raw, place.beside, mirror.url)):
         place.fetch()
-        assert f"from {source}," in capsys.readouterr().out
+        told = capsys.readouterr()
+        assert told.out == f"kmnist: official files from {source}, checksums right\n"
+        assert len(told.err.splitlines()) == number  # a line for each source that failed
         if isinstance(source, Path):
             (source / TRAIN_LABELS).unlink()
     assert TRAIN_IMAGES not in mirror.requests  # a folder that lost its labels had given it
 
 
-def test_wrong_content_is_refused_by_name(place: Place, pack, monkeypatch) -> None:
+def test_wrong_content_is_refused_by_name(place: Place) -> None:
     labels = np.full(40, 3, dtype=np.uint8)
     good = place.files[TRAIN_LABELS]
-    put(place.beside, place.files)
+    write_all(place.beside, place.files)
     cases = {
         good[:-9]: " (the gzip stream is truncated)",
         pack(labels, magic=2051): " (its IDX magic number is 2051, not 2049)",
@@ -212,8 +198,8 @@ def test_wrong_content_is_refused_by_name(place: Place, pack, monkeypatch) -> No
     }
     for content, flaw in cases.items():
         (place.beside / TRAIN_LABELS).write_bytes(content)
-        found, official = (hashlib.md5(x).hexdigest() for x in (content, good))
-        line = f"  {place.beside}: {TRAIN_LABELS} has MD5 {found}, not {official}{flaw}"
+        actual, official = (hashlib.md5(x).hexdigest() for x in (content, good))
+        line = f"  {place.beside}: {TRAIN_LABELS} has MD5 {actual}, not {official}{flaw}"
         assert line in place.fails()
 
 
@@ -231,7 +217,7 @@ def test_wrong_content_is_refused_by_name(place: Place, pack, monkeypatch) -> No
 def test_what_is_no_file_is_refused(
     spoil: Callable[[Path], None], problem: str, place: Place
 ) -> None:
-    put(place.beside, {TRAIN_IMAGES: place.files[TRAIN_IMAGES]})
+    write_all(place.beside, {TRAIN_IMAGES: place.files[TRAIN_IMAGES]})
     spoil(place.beside / TRAIN_LABELS)
     assert place.fails()[2].startswith(f"  {place.beside}: {TRAIN_LABELS}: {problem}")
 
@@ -279,10 +265,7 @@ def test_a_mirror_that_is_busy_for_a_moment_is_asked_again(place: Place) -> None
 
     def busy(handler: Handler, content: bytes) -> None:
         if status := next(answers, None):
-            handler.send_response(status)
-            handler.send_header("Retry-After", "3600")
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
+            send(handler, b"", status, Retry_After=3600)
         else:
             send(handler, content)
 
@@ -293,8 +276,7 @@ def test_a_mirror_that_is_busy_for_a_moment_is_asked_again(place: Place) -> None
 
 def test_no_source_in_reach(place: Place, capsys) -> None:
     empty, closed = place.start({}), place.start({})
-    closed.server.shutdown()
-    closed.server.server_close()
+    closed.stop()
     portal = place.start({TRAIN_IMAGES: b"<html>Please accept our terms to go on</html>"})
     nowhere = "http://no-such-host.invalid/"
     place.pin(empty.url, closed.url, portal.url, nowhere)
@@ -335,11 +317,11 @@ def test_a_server_that_speaks_something_else(place: Place) -> None:
 
 def test_failure_keeps_what_was_there_and_success_its_message(place: Place) -> None:
     place.fails()
-    put(place.raw, dict.fromkeys(place.files, b"old"))
+    write_all(place.raw, dict.fromkeys(place.files, b"old"))
     with pytest.raises(UserError):
         sources.fetch("kmnist", place.raw, place.workspace)
     assert {*files_of(place.raw).values()} == {b"old"}
-    put(place.beside, place.files)
+    write_all(place.beside, place.files)
     place.fetch()
 
 
@@ -360,14 +342,14 @@ def test_ctrl_c_leaves_nothing(place: Place) -> None:
 
 
 def test_folder_that_cannot_be_written(place: Place) -> None:
-    put(place.beside, place.files)
+    write_all(place.beside, place.files)
     place.raw.parent.write_text("a file where a folder should be")
     with pytest.raises(UserError, match=r"data.* cannot be written \(.*\); free some space"):
         place.fetch()
 
 
 def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
-    put(place.beside, place.files)
+    write_all(place.beside, place.files)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
@@ -381,50 +363,42 @@ def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
 # --- the data sets ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("dataset", "names", "digest"),
-    [
-        (
-            "digits",
-            [*FILES["train"], *FILES["test"]],
-            "260be9ef02f8ace073fc9402447d9fb4830d864e21c5a2cee11ec45a06233139",
-        ),
-        (
-            "synthetic",
-            [*HOUSE_FILES.values()],
-            "3b6787775b4ffb536094973dc290d9a07bd7dd54bd9926deef12147b7d44429a",
-        ),
-    ],
-)
+SYNTHETIC = {
+    "digits": "260be9ef02f8ace073fc9402447d9fb4830d864e21c5a2cee11ec45a06233139",
+    "synthetic": "3b6787775b4ffb536094973dc290d9a07bd7dd54bd9926deef12147b7d44429a",
+}
+
+
+@pytest.mark.parametrize(("dataset", "digest"), SYNTHETIC.items())
 def test_what_needs_no_source_has_the_same_bytes_everywhere(
-    dataset: str, names: list[str], digest: str, place: Place
+    dataset: str, digest: str, place: Place
 ) -> None:
     place.workspace.logs.mkdir()
     place.workspace.no_source.write_text("of an earlier attempt")
     sources.fetch(dataset, place.raw, place.workspace)
     assert not place.workspace.no_source.exists()
     files = files_of(place.raw)
-    assert sorted(files) == sorted(names)
+    names = {"digits": [*FILES["train"], *FILES["test"]], "synthetic": [*HOUSE_FILES.values()]}
+    assert sorted(files) == sorted(names[dataset])
     content = b"".join(files[name] for name in sorted(files))
     assert hashlib.sha256(content).hexdigest() == digest
 
 
-def test_digits_are_enlarged(place: Place) -> None:
+def test_digits_are_enlarged(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)
-    sources.fetch("digits", place.raw, place.workspace)
-    images = [idx.read_images(place.raw / FILES[part][0]) for part in ("train", "test")]
-    read = [idx.read_labels(place.raw / FILES[part][1]) for part in ("train", "test")]
-    assert [len(part) for part in images] == [1500, 297]
-    assert np.array_equal(np.concatenate(read), labels)
-    pixels = np.concatenate(images).reshape(-1, 28, 28)
-    for row in range(28):
-        for column in range(28):
-            y, x = (row - 2) // 3, (column - 2) // 3
-            inside = 0 <= y < 8 and 0 <= x < 8
-            wanted = np.floor(values[:, 8 * y + x] * 255 / 16 + 0.5) if inside else 0
-            assert (pixels[:, row, column] == wanted).all()
+    write_all(tmp_path / "digits", synthetic.digits())
+    parts = splits.split(tmp_path / "digits", limit=None, validation=0, seed=0)
+    train, test = parts["train"], parts["test"]
+    assert (len(train.labels), len(test.labels)) == (1500, 297)
+    assert np.array_equal(np.concatenate([train.labels, test.labels]), labels)
+    pixels = np.concatenate([train.images, test.images]).reshape(-1, 28, 28)
+    for row, column in np.ndindex(28, 28):
+        y, x = (row - 2) // 3, (column - 2) // 3
+        inside = 0 <= y < 8 and 0 <= x < 8
+        expected = np.floor(values[:, 8 * y + x] * 255 / 16 + 0.5) if inside else 0
+        assert (pixels[:, row, column] == expected).all()
 
 
 def test_houses_by_the_same_rules(place: Place, monkeypatch) -> None:
@@ -434,9 +408,9 @@ def test_houses_by_the_same_rules(place: Place, monkeypatch) -> None:
     monkeypatch.setitem(catalogue.HOUSES, "kaggle", dataclasses.replace(pinned, mirrors=()))
     lines = place.fails("kaggle")
     train = HOUSE_FILES["train"]
-    found = hashlib.sha1((houses / train).read_bytes()).hexdigest()
+    actual = hashlib.sha1((houses / train).read_bytes()).hexdigest()
     assert lines[0] == "house_prices: no source has its files. Tried:"
-    assert lines[1] == f"  {houses}: {train} has SHA1 {found}, not {pinned.checksums[train]}"
+    assert lines[1] == f"  {houses}: {train} has SHA1 {actual}, not {pinned.checksums[train]}"
 
 
 @pytest.mark.parametrize("dataset", ["fashion_mnist", "mnist", "kmnist"])
@@ -447,5 +421,5 @@ def test_the_catalogue_agrees_with_torchvision(dataset: str) -> None:
     theirs = getattr(datasets, str(pinned.torchvision))
     assert pinned.classes == tuple(name.partition(" - ")[0] for name in theirs.classes)
     assert pinned.checksums == dict(theirs.resources)
-    assert sources.mirrors(pinned) == (*theirs.mirrors, *pinned.mirrors)
+    assert [*sources.mirrors(pinned)] == [*theirs.mirrors, *pinned.mirrors]
     assert all(folder.endswith("/") for folder in sources.mirrors(pinned))

@@ -1,8 +1,9 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -10,9 +11,20 @@ from refashion.base.errors import UserError
 from refashion.data import splits
 from refashion.data.catalogue import FILES
 
-LABELS = npst.arrays(np.uint8, st.integers(2, 300), elements=st.integers(0, 9))
+TENS = np.arange(100, dtype=np.uint8) % 10
+LABELS = npst.arrays(np.uint8, st.integers(1, 300), elements=st.integers(0, 9))
 SHARES = st.floats(0, 1, exclude_max=True)
 SEEDS = st.integers(0, 2**63 - 1)
+
+
+def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    return splits.stratified(labels, share, seed)[1]
+
+
+def check(parts: Sequence[np.ndarray], n: int) -> None:
+    """Each of `n` examples is in one part, whose indices ascend."""
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+    assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in parts)
 
 
 @given(labels=LABELS, share=SHARES, seed=SEEDS)
@@ -20,15 +32,13 @@ def test_stratified(labels: np.ndarray, share: float, seed: int) -> None:
     n = len(labels)
     total = round(share * n)
     assume(share == 0 or 0 < total < n)
-    kept, held_out = splits.stratified(labels, share, seed)
-    assert len(held_out) == total
-    assert kept.dtype == held_out.dtype == np.int64
-    assert np.array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(n))
-    assert (np.diff(kept) > 0).all() and (np.diff(held_out) > 0).all()
+    parts = splits.stratified(labels, share, seed)
+    check(parts, n)
+    chosen = parts[1]
+    assert len(chosen) == total
     for label in range(10):
-        assert abs((labels[held_out] == label).sum() - share * (labels == label).sum()) < 1
-    for one, other in zip((kept, held_out), splits.stratified(labels, share, seed), strict=True):
-        assert np.array_equal(one, other)
+        assert abs((labels[chosen] == label).sum() - share * (labels == label).sum()) < 1
+    assert np.array_equal(chosen, held_out(labels, share, seed))
 
 
 @given(labels=LABELS, share=st.floats(0, 1, exclude_min=True, exclude_max=True))
@@ -39,55 +49,85 @@ def test_a_share_that_leaves_a_split_empty(labels: np.ndarray, share: float) -> 
         splits.stratified(labels, share, 0)
 
 
-def test_other_seeds_hold_out_other_images() -> None:
-    labels = np.arange(1000, dtype=np.uint8) % 10
-    chosen = {tuple(splits.stratified(labels, 0.1, seed)[1]) for seed in range(20)}
-    assert len(chosen) == 20
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
+def test_shares_outside_their_range_are_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
+        splits.stratified(TENS, share, 0)
+
+
+def test_equal_remainders_go_to_the_lower_labels() -> None:
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 2)
+    assert labels[held_out(labels, 0.25, 0)].tolist() == [0, 1]
+
+
+@given(labels=LABELS, k=st.integers(1, 20), seed=SEEDS)
+@example(labels=np.zeros(50, dtype=np.int64), k=7, seed=0)
+@example(labels=TENS, k=100, seed=0)
+def test_folds(labels: np.ndarray, k: int, seed: int) -> None:
+    n = len(labels)
+    assume(k <= n)
+    folds = splits.folds(labels, k, seed)
+    check(folds, n)
+    assert sorted(len(fold) for fold in folds) == sorted((n + i) // k for i in range(k))
+    for label in range(10):
+        of_class = [int((labels[fold] == label).sum()) for fold in folds]
+        assert max(of_class) - min(of_class) <= 1
+    assert all(map(np.array_equal, folds, splits.folds(labels, k, seed)))
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 1), (1, 2), (9, 10)])
+def test_more_folds_than_examples(n: int, k: int) -> None:
+    with pytest.raises(UserError, match=rf"^folds: {k} is more than the {n} examples; lower it"):
+        splits.folds(np.zeros(n, dtype=np.uint8), k, 0)
+
+
+def test_other_seeds_choose_other_images() -> None:
+    assert len({tuple(held_out(TENS, 0.1, seed)) for seed in range(20)}) == 20
+    assert len({tuple(splits.folds(TENS, 5, seed)[0]) for seed in range(20)}) == 20
+
+
+def test_folds_are_not_the_validation_split() -> None:
+    """The seed is the same: the streams must not be."""
+    chosen = held_out(TENS, 0.2, 0)
+    assert all(not np.array_equal(fold, chosen) for fold in splits.folds(TENS, 5, 0))
 
 
 def test_every_image_is_as_likely_as_its_siblings() -> None:
-    labels = np.repeat(np.arange(10, dtype=np.uint8), 20)
-    times = np.zeros(200)
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 25)
+    times = np.zeros((6, 100))
     for seed in range(400):
-        times[splits.stratified(labels, 0.25, seed)[1]] += 1
-    # Binomial(400, 1/4): 100 on average, spread 8.7; all 200 within 5 spreads.
-    assert np.abs(times - 100).max() < 43
-    assert times.sum() == 400 * 50
+        for i, chosen in enumerate([*splits.folds(labels, 5, seed), held_out(labels, 0.2, seed)]):
+            times[i, chosen] += 1
+    # Binomial(400, 1/5): 80 on average, spread 8; all 600 within 5 spreads.
+    assert np.abs(times - 80).max() < 40
 
 
 def test_golden() -> None:
     # Moves only if the promise "same seed, same split" is broken.
     labels = np.arange(60, dtype=np.uint8) % 10
-    assert splits.stratified(labels, 0.15, 7)[1].tolist() == [14, 20, 22, 25, 37, 38, 41, 46, 53]
-
-
-def test_equal_remainders_go_to_the_lower_labels() -> None:
-    labels = np.repeat(np.arange(4, dtype=np.uint8), 2)
-    held_out = splits.stratified(labels, 0.25, 0)[1]
-    assert labels[held_out].tolist() == [0, 1]
+    assert held_out(labels, 0.15, 7).tolist() == [14, 20, 22, 25, 37, 38, 41, 46, 53]
+    folds = splits.folds(np.arange(12, dtype=np.uint8) % 3, 4, 7)
+    assert [fold.tolist() for fold in folds] == [[7, 9, 11], [2, 6, 10], [0, 4, 5], [1, 3, 8]]
 
 
 def test_split_keeps_the_files_order(raw: Path, arrays: dict[str, np.ndarray]) -> None:
-    found = splits.split(raw, limit=None, validation=0.25, seed=3)
-    assert {name: len(s.labels) for name, s in found.items()} == {
-        "train": 30,
-        "validation": 10,
-        "test": 20,
-    }
-    images_name, labels_name = FILES["train"]
-    images = arrays[images_name].reshape(-1, 784)
-    kept, held_out = splits.stratified(arrays[labels_name], 0.25, 3)
-    assert np.array_equal(found["train"].images, images[kept])
-    assert np.array_equal(found["validation"].images, images[held_out])
-    assert np.array_equal(found["validation"].labels, arrays[labels_name][held_out])
-    assert np.array_equal(found["test"].images, arrays[FILES["test"][0]].reshape(-1, 784))
+    parts = splits.split(raw, limit=None, validation=0.25, seed=3)
+    kept, chosen = splits.stratified(arrays[FILES["train"][1]], 0.25, 3)
+    for name, files, rows in (
+        ("train", FILES["train"], kept),
+        ("validation", FILES["train"], chosen),
+        ("test", FILES["test"], np.arange(20)),
+    ):
+        images, labels = (arrays[file][rows] for file in files)
+        assert np.array_equal(parts[name].images, images.reshape(-1, 784))
+        assert np.array_equal(parts[name].labels, labels)
 
 
 def test_limit_takes_the_first_images(raw: Path, arrays: dict[str, np.ndarray]) -> None:
-    found = splits.split(raw, limit=25, validation=0, seed=0)
-    assert np.array_equal(found["train"].images, arrays[FILES["train"][0]][:25].reshape(-1, 784))
-    assert found["validation"].images.shape == (0, 784)
-    assert len(found["test"].labels) == 20
+    parts = splits.split(raw, limit=25, validation=0, seed=0)
+    assert np.array_equal(parts["train"].images, arrays[FILES["train"][0]][:25].reshape(-1, 784))
+    assert parts["validation"].images.shape == (0, 784)
+    assert len(parts["test"].labels) == 20
     assert len(splits.split(raw, limit=40, validation=0, seed=0)["train"].labels) == 40
 
 

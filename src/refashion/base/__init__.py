@@ -1,1 +1,1 @@
-"""What everything rests on: errors, canonical files, the workspace and the settings."""
+"""Errors, canonical files, the workspace and the settings, which all other rooms use."""

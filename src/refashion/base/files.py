@@ -13,13 +13,7 @@ from refashion.base.errors import UserError
 
 
 def read_bytes(path: Path, cure: str) -> bytes:
-    """Read a file.
-
-    Raises
-    ------
-    UserError
-        The file is missing or cannot be read; the message ends in `cure`, what to do about it.
-    """
+    """Read a file; if it cannot be read, raise `UserError` that ends in `cure`, what to do."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, nothing in a log."""
+"""Progress: a bar on a terminal, nothing in a log."""
 
 import sys
 from collections.abc import Iterator
@@ -25,11 +25,6 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
         How much there is to do; None if nobody knows.
     unit : str
         What is counted, in the plural. ``bytes`` are shown as kB and MB, with their speed.
-
-    Yields
-    ------
-    Advance
-        To be called whenever more is done.
     """
     if not sys.stderr.isatty():
         yield lambda amount=1, note="": None
@@ -38,7 +33,7 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
     from rich import progress as rich  # 0.1 s: for a terminal alone
     from rich.console import Console
 
-    amount_done: tuple[rich.ProgressColumn, ...] = (
+    columns: tuple[rich.ProgressColumn, ...] = (
         (rich.DownloadColumn(), rich.TransferSpeedColumn())
         if unit == "bytes"
         else (rich.MofNCompleteColumn(), rich.TextColumn(unit, markup=False))
@@ -46,7 +41,7 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
     with rich.Progress(
         rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
-        *amount_done,
+        *columns,
         rich.TimeRemainingColumn(),
         rich.TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),

@@ -1,7 +1,6 @@
 """A checkout of the project: every path in it, once."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,14 +8,38 @@ if TYPE_CHECKING:
     from refashion.base.params import Params
 
 
-@dataclass(frozen=True, slots=True)
 class Workspace:
-    """A checkout, whose files have the same places as in any other."""
+    """A checkout, whose files have the same places as in any other.
 
-    root: Path
+    Parameters
+    ----------
+    root : Path
+        Folder of the checkout.
+    commit : str, optional
+        What is checked out there, where that is known.
+    """
 
-    commit: str | None = None
-    """That was checked out here, where that is known."""
+    def __init__(self, root: Path, commit: str | None = None) -> None:
+        self.root, self.commit = root, commit
+        self.params_file = root / "params.yaml"  # every setting of the pipeline
+
+        data = root / "data"
+        self.checked = data / "checked"  # written when the settings are legal, always the same
+        self.raw = data / "raw"  # official files of the data set
+        self.train = data / "prepared" / "train"  # images and labels of each split
+        self.validation = data / "prepared" / "validation"
+        self.test = data / "prepared" / "test"
+        self.houses = data / "houses"  # tables of house prices
+
+        self.models = root / "models"  # results of the trainings of variants, a folder each
+        self.reports = root / "reports"  # everything measured
+        self.data_summary = self.reports / "data.json"  # images of each split, and their pixels
+        self.evaluation = self.reports / "evaluation"  # of the variants, a folder each
+        self.studies = self.reports / "studies"  # a folder each, with a folder for each run
+        self.comparison = self.reports / "comparison.json"  # accuracies, tests of pairs of variants
+
+        self.logs = root / "logs"  # timings, device, versions: what changes from run to run
+        self.no_source = self.logs / "no-source.txt"  # why official files could not be fetched
 
     @classmethod
     def here(cls) -> "Workspace":
@@ -25,13 +48,8 @@ class Workspace:
 
     @property
     def main(self) -> Path:
-        """The user's own checkout: another one in the temporary folder of a queued experiment."""
+        """The user's own checkout, where this is the copy of it that runs a queued experiment."""
         return Path(os.environ.get("DVC_ROOT", self.root))
-
-    @property
-    def params_file(self) -> Path:
-        """Every setting of the pipeline (YAML)."""
-        return self.root / "params.yaml"
 
     def params(self) -> "Params":
         """Read and validate the settings; see `refashion.base.params.load`."""
@@ -39,82 +57,12 @@ class Workspace:
 
         return params.load(self.params_file)
 
-    @property
-    def checked(self) -> Path:
-        """Left when the settings have been validated; its content never changes."""
-        return self.root / "data" / "checked"
-
-    @property
-    def raw(self) -> Path:
-        """Official files of the data set."""
-        return self.root / "data" / "raw"
-
-    @property
-    def train(self) -> Path:
-        """Training images and labels."""
-        return self.root / "data" / "prepared" / "train"
-
-    @property
-    def validation(self) -> Path:
-        """Validation images and labels."""
-        return self.root / "data" / "prepared" / "validation"
-
-    @property
-    def test(self) -> Path:
-        """Test images and labels."""
-        return self.root / "data" / "prepared" / "test"
-
-    @property
-    def houses(self) -> Path:
-        """Tables of house prices."""
-        return self.root / "data" / "houses"
-
-    @property
-    def models(self) -> Path:
-        """What the trainings of the variants left, a folder each."""
-        return self.root / "models"
-
-    @property
-    def reports(self) -> Path:
-        """Everything measured."""
-        return self.root / "reports"
-
-    @property
-    def data_summary(self) -> Path:
-        """Number of images in every split, and their pixels (JSON)."""
-        return self.reports / "data.json"
-
-    @property
-    def evaluation(self) -> Path:
-        """What the evaluations of the variants left, a folder each."""
-        return self.reports / "evaluation"
-
-    @property
-    def studies(self) -> Path:
-        """What the studies left: a folder each, with a folder for every run."""
-        return self.reports / "studies"
-
-    @property
-    def comparison(self) -> Path:
-        """Accuracies with intervals, and tests of every pair of variants (JSON)."""
-        return self.reports / "comparison.json"
-
-    @property
-    def logs(self) -> Path:
-        """Timings, device and versions: everything that changes from run to run."""
-        return self.root / "logs"
-
-    @property
-    def no_source(self) -> Path:
-        """Why the official files could not be fetched."""
-        return self.logs / "no-source.txt"
-
     def variant_folders(self, name: str) -> tuple[Path, Path]:
-        """What the training of a variant left, and what its evaluation left."""
+        """Folders of a variant's training and of its evaluation."""
         return self.models / name, self.evaluation / name
 
     def study_folder(self, study: str) -> Path:
-        """What a study left."""
+        """Folder of a study."""
         return self.studies / study
 
     def study_metrics(self, study: str) -> Path:

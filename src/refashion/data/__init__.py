@@ -1,1 +1,1 @@
-"""Where the images come from, what they must be, and how they are split."""
+"""Data sets: their sources, their files and their splits."""

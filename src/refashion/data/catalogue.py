@@ -7,20 +7,20 @@ FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
-"""Names of the images and of the labels of either part, as MNIST named them."""
+"""Part -> names of its images and of its labels, as MNIST named them."""
 
 HOUSE_FILES = {"train": "kaggle_house_pred_train.csv", "test": "kaggle_house_pred_test.csv"}
-"""Names of the tables of houses with prices, and of houses without."""
+"""Part -> name of its table; only the training houses have prices."""
 
 DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """What is known of a data set before its files are here."""
+    """A data set: its classes, its official files and where to get them."""
 
     classes: tuple[str, ...] = ()
-    """Display names of the classes, in the order of their labels; of images alone."""
+    """Display names of the classes, in the order of their labels; houses have none."""
 
     title: str = ""
     """Name of the official files in messages and, with ``-`` for ``_``, of folders with them."""

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +19,7 @@ FETCH_AGAIN = "fetch the official file again"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Table:
-    """Houses as a file has them."""
+    """A table of houses, as a file has it."""
 
     ids: np.ndarray
     """Names of the houses, in the order of the file: text [n]."""
@@ -45,15 +44,15 @@ def read_train(path: Path) -> Table:
     UserError
         If the file is missing or no such table.
     """
-    ids, texts = _read(path, {ID, PRICE})
-    prices = _numbers(texts.pop(PRICE))
+    texts = _read(path, {ID, PRICE})
+    ids, prices = np.array(texts.pop(ID)), _numbers(texts.pop(PRICE))
     if prices is None or not (prices > 0).all():
         raise UserError(f"{path}: a price is no number > 0; {FETCH_AGAIN}")
     columns = {}
     for name, values in texts.items():
         numbers = _numbers(values)
         columns[name] = np.array(values) if numbers is None else numbers
-    return Table(ids=np.array(ids), columns=columns, prices=prices)
+    return Table(ids=ids, columns=columns, prices=prices)
 
 
 def read_test(path: Path, train: Table) -> Table:
@@ -64,24 +63,24 @@ def read_test(path: Path, train: Table) -> Table:
     UserError
         If the file is missing or no such table, or if a column does not hold what `train`'s does.
     """
-    ids, texts = _read(path, {ID, *train.columns})
+    texts = _read(path, {ID, *train.columns})
+    ids = np.array(texts[ID])
+    unknown = np.full(len(ids), math.nan)
     columns = {}
-    for name, like in train.columns.items():
-        if like.dtype == np.float64:
-            numbers = _numbers(texts[name])
-            if numbers is None and any(texts[name]):
-                raise UserError(
-                    f"{path}: column {name} holds text where the training table holds numbers; "
-                    f"{FETCH_AGAIN}"
-                )
-            columns[name] = np.full(len(ids), math.nan) if numbers is None else numbers
-        else:
+    for name, known in train.columns.items():
+        if known.dtype != np.float64:
             columns[name] = np.array(texts[name])
-    return Table(ids=np.array(ids), columns=columns, prices=np.full(len(ids), math.nan))
+            continue
+        numbers = _numbers(texts[name]) if any(texts[name]) else unknown
+        if numbers is None:
+            problem = "holds text where the training table holds numbers"
+            raise UserError(f"{path}: column {name} {problem}; {FETCH_AGAIN}")
+        columns[name] = numbers
+    return Table(ids=ids, columns=columns, prices=unknown)
 
 
-def _read(path: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Names of the houses, and the columns; empty text for what is missing."""
+def _read(path: Path, wanted: set[str]) -> dict[str, list[str]]:
+    """Cells by column; empty text for what is missing."""
     content = files.read_bytes(path, "run the stage `download_houses`")
     try:
         header, *rows = list(csv.reader(io.StringIO(content.decode(), newline=""))) or [[]]
@@ -89,13 +88,15 @@ def _read(path: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict[str, tupl
         raise UserError(f"{path}: no table ({error}); {FETCH_AGAIN}") from None
     if not rows or any(len(row) != len(header) for row in rows) or not wanted <= set(header):
         raise UserError(f"{path}: no rows of {', '.join(sorted(wanted))}; {FETCH_AGAIN}")
-    values = ([("" if x in MISSING else x) for x in column] for column in zip(*rows, strict=True))
-    columns = {name: tuple(column) for name, column in zip(header, values, strict=True)}
-    return columns.pop(ID), columns
+    columns = zip(*rows, strict=True)
+    return {
+        name: ["" if x in MISSING else x for x in column]
+        for name, column in zip(header, columns, strict=True)
+    }
 
 
-def _numbers(values: Sequence[str]) -> np.ndarray | None:
-    """Numbers, NaN where one is missing; None if there is none, or anything else."""
+def _numbers(values: list[str]) -> np.ndarray | None:
+    """Numbers, NaN where one is missing; None if all are missing, or any is no finite number."""
     try:
         numbers = np.array([float(x) if x else math.nan for x in values])
     except ValueError:
@@ -118,10 +119,10 @@ def digest(table: Table) -> str:
 
 
 def features(train: Table, *others: Table) -> list[np.ndarray]:
-    """Make every table's columns into numbers, by what `train` alone tells.
+    """Encode tables as numbers, with statistics of `train` alone.
 
-    A column of numbers is standardised with the mean and the standard deviation of those that
-    are there, and a missing one is 0, the mean. Of any other column, each value that `train` has
+    A column of numbers is standardised with the mean and the standard deviation of the known
+    ones; a missing number becomes 0, the mean. Of a column of text, each value that `train` has
     becomes an indicator, and so does a missing value. (The book takes the statistics from the
     test houses too, which a model must not have seen.)
 
@@ -133,22 +134,19 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
     Raises
     ------
     ValueError
-        If the numbers of a column are too far apart or too close together for the square of their
-        standard deviation.
+        As `mean_std`.
     """
     tables = (train, *others)
-    parts: list[list[np.ndarray]] = [[] for _ in tables]
-    for name, column in train.columns.items():
-        if column.dtype == np.float64:
-            present = column[~np.isnan(column)].tolist()
-            mean, std = mean_std(present)
-            for part, table in zip(parts, tables, strict=True):
-                part.append((table.columns[name] - mean) / std)
+    parts = []
+    for name, known in train.columns.items():
+        column = np.concatenate([table.columns[name] for table in tables])
+        if known.dtype == np.float64:
+            mean, std = mean_std(known[~np.isnan(known)].tolist())
+            parts.append((column - mean) / std)
         else:
-            for value in sorted({*column.tolist(), ""}):
-                for part, table in zip(parts, tables, strict=True):
-                    part.append((table.columns[name] == value).astype(np.float64))
-    return [np.nan_to_num(np.stack(part, 1)).astype(np.float32) for part in parts]
+            parts.extend(column == value for value in sorted({*known.tolist(), ""}))
+    together = np.nan_to_num(np.stack(parts, 1)).astype(np.float32)
+    return np.split(together, np.cumsum([len(table.ids) for table in tables])[:-1])
 
 
 def mean_std(numbers: list[float]) -> tuple[float, float]:

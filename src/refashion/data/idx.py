@@ -5,6 +5,7 @@ number tells the type (0x08: unsigned bytes) and the number of dimensions.
 Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
 """
 
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -19,18 +20,13 @@ NUM_CLASSES = 10
 IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049
 MAX_BYTES = 2**27
-"""No file of this family unpacks to as much: a limit for what is not one of them."""
+"""No official file unpacks to as much: a limit for other files."""
 
 STORED_BLOCK = 2**16 - 1
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Images of a gzipped IDX file.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 [n, 784], read-only.
+    """Images of a gzipped IDX file: uint8 [n, 784], read-only.
 
     Raises
     ------
@@ -45,23 +41,24 @@ def read_images(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Labels of a gzipped IDX file.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 [n], read-only, each in 0 to 9.
+    """Labels of a gzipped IDX file: uint8 [n], read-only, each in 0 to 9.
 
     Raises
     ------
     UserError
-        The file is missing, not gzip or truncated, or has another magic number or count, or a
-        label above 9.
+        As `read_images`, and for a label above 9.
     """
     labels, _ = _read(path, LABELS_MAGIC)
-    if wrong := np.flatnonzero(labels >= NUM_CLASSES)[:1].tolist():
-        raise _refusal(path, f"label {wrong[0]} is {labels[wrong[0]]}, not in 0 to 9")
+    if problem := label_out_of_range(labels):
+        raise _refusal(path, problem)
     return labels
+
+
+def label_out_of_range(labels: np.ndarray) -> str:
+    """Name the first label above 9; empty if there is none."""
+    for i in np.flatnonzero(labels >= NUM_CLASSES)[:1]:
+        return f"label {i} is {labels[i]}, not in 0 to 9"
+    return ""
 
 
 def pack(values: np.ndarray) -> bytes:
@@ -89,24 +86,22 @@ def pack(values: np.ndarray) -> bytes:
 
 def _read(path: Path, magic: int) -> tuple[np.ndarray, tuple[int, ...]]:
     """Values (uint8, flat) and the size of every dimension."""
-    unzipped = _unzip(path)
-    found = int.from_bytes(unzipped[:4], "big")
-    if found != magic:
-        raise _refusal(path, f"its IDX magic number is {found}, not {magic}")
+    content = _unzip(path)
+    actual_magic = int.from_bytes(content[:4], "big")
+    if actual_magic != magic:
+        raise _refusal(path, f"its IDX magic number is {actual_magic}, not {magic}")
     dimensions = magic % 256
     start = 4 * (1 + dimensions)
-    if len(unzipped) < start:
-        raise _refusal(path, f"its header has {len(unzipped)} bytes, not {start}")
-    shape = struct.unpack_from(f">{dimensions}I", unzipped, offset=4)
-    values = np.frombuffer(unzipped, dtype=np.uint8, offset=start)
-    promised = int(np.prod(shape, dtype=object))
-    if values.size != promised:
+    if len(content) < start:
+        raise _refusal(path, f"its header has {len(content)} bytes, not {start}")
+    shape = struct.unpack_from(f">{dimensions}I", content, offset=4)
+    size, promised = len(content) - start, math.prod(shape)
+    if size != promised:
         raise _refusal(
             path,
-            f"its header promises {shape[0]} items ({promised} bytes), but {values.size} bytes "
-            "follow",
+            f"its header promises {shape[0]} items ({promised} bytes), but {size} bytes follow",
         )
-    return values, shape
+    return np.frombuffer(content, dtype=np.uint8, offset=start), shape
 
 
 def _unzip(path: Path) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from refashion.base.errors import UserError
 from refashion.base.files import replacing
-from refashion.data.idx import NUM_CLASSES, SIDE
+from refashion.data.idx import NUM_CLASSES, SIDE, label_out_of_range
 
 NUM_PIXELS = SIDE * SIDE
 WHITE = 255
@@ -44,7 +44,7 @@ class Split:
 
 
 def save(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write a split to `folder`, replacing what is there only when all is written."""
+    """Write a split to `folder`; a split that is there already stays until all is written."""
     split = Split(images=images, labels=labels)
     with ExitStack() as stack:
         for name, array in (("images.npy", split.images), ("labels.npy", split.labels)):
@@ -64,8 +64,8 @@ def load(folder: Path) -> Split:
     labels = _load(folder / "labels.npy")
     if len(images) != len(labels):
         raise UserError(f"{folder}: it has {len(images)} images and {len(labels)} labels; {REDO}")
-    if wrong := np.flatnonzero(labels >= NUM_CLASSES)[:1].tolist():
-        raise UserError(f"{folder}: label {wrong[0]} is {labels[wrong[0]]}, not in 0 to 9; {REDO}")
+    if problem := label_out_of_range(labels):
+        raise UserError(f"{folder}: {problem}; {REDO}")
     return Split(images=images, labels=labels)
 
 
@@ -81,34 +81,27 @@ def digest(split: Split) -> str:
 def summary(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, Any]:
     """Images of every split, in all and by class, and the pixels of the training split.
 
-    Returns
-    -------
-    dict
-        Mean and standard deviation are of pixels on a scale of 0 to 1. They come from exact
-        integer sums by one division (and one square root), so every machine finds the same bits.
+    Mean and standard deviation are of pixels on a scale of 0 to 1. They come from exact integer
+    sums by one division (and one square root), so every machine finds the same bits.
     """
-    counted: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, split in splits.items():
         counts = np.bincount(split.labels, minlength=NUM_CLASSES).tolist()
         by_class = dict(zip(classes, counts, strict=True))
-        counted[name] = {"images": len(split.labels), "classes": by_class}
-    mean, std = _mean_std(splits["train"].images)
-    return {**counted, "pixels": {"mean": mean, "std": std}}
-
-
-def _mean_std(images: np.ndarray) -> tuple[float, float]:
-    counts = np.zeros(WHITE + 1, dtype=np.int64)
+        result[name] = {"images": len(split.labels), "classes": by_class}
+    images = splits["train"].images
+    histogram = np.zeros(WHITE + 1, dtype=np.int64)
     for first in range(0, len(images), ROWS):
-        counts += np.bincount(images[first : first + ROWS].ravel(), minlength=WHITE + 1)
-    n = images.size
-    total = sum(value * count for value, count in enumerate(counts.tolist()))
-    squares = sum(value * value * count for value, count in enumerate(counts.tolist()))
-    white = n * WHITE
-    variance = (n * squares - total * total) / (white * white)
-    return total / white, math.sqrt(variance)
+        histogram += np.bincount(images[first : first + ROWS].ravel(), minlength=WHITE + 1)
+    total = sum(value * count for value, count in enumerate(histogram.tolist()))
+    squares = sum(value * value * count for value, count in enumerate(histogram.tolist()))
+    white = images.size * WHITE
+    variance = (images.size * squares - total * total) / (white * white)
+    return {**result, "pixels": {"mean": total / white, "std": math.sqrt(variance)}}
 
 
 def _load(path: Path, *item: int) -> np.ndarray:
+    """An array of bytes [n, *item]."""
     try:
         # Copy on write: torch takes the memory as its own and asks for it to be writable.
         array = np.lib.format.open_memmap(path, mode="c")

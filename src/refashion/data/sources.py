@@ -1,4 +1,4 @@
-"""Where the files of a data set come from. It cannot matter: each must have its checksum."""
+"""Sources of the files of a data set: folders and mirrors, each file held to its checksum."""
 
 import hashlib
 import os
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import requests
@@ -23,18 +24,18 @@ VARIABLE = "REFASHION_DATA"
 """Environment variable that names a folder with the files (relative: to the user's checkout)."""
 
 CONNECT, READ = 5.0, 10.0
-"""Seconds in which a mirror must take a connection, and then send something, again and again."""
+"""Seconds in which a mirror must accept a connection, and between two things that it sends."""
 
 SLOWEST = 6_500
 """Bytes a second that a mirror must send on average, after the first READ seconds."""
 
 LARGEST = 2**26
-"""Bytes that no official file has."""
+"""Bytes of the largest file that is accepted; official ones are smaller."""
 
 CHUNK = 2**16
 MAKERS = {"digits": synthetic.digits, "synthetic": synthetic.houses}
 ALGORITHMS = {32: "md5", 40: "sha1"}
-"""Of a checksum, by its length."""
+"""Length of a checksum (hexadecimal) -> its algorithm."""
 
 
 class SourceError(Exception):
@@ -53,9 +54,9 @@ def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
     dataset : str
         A name out of `catalogue.DATASETS` or `catalogue.HOUSES`.
     folder : Path
-        Where to put the files.
+        Folder of the files, for them alone.
     workspace : Workspace
-        The checkout that asks.
+        Checkout beside which to look for files.
 
     Raises
     ------
@@ -87,13 +88,13 @@ def folders(official: Dataset, workspace: Workspace) -> list[Path]:
     return list(dict.fromkeys(candidates))
 
 
-def mirrors(official: Dataset) -> tuple[str, ...]:
+def mirrors(official: Dataset) -> Iterator[str]:
     """Folders (URLs) that hold the files of a data set, in the order to try them."""
-    if official.torchvision is None:
-        return official.mirrors
-    from torchvision import datasets  # takes seconds: for a machine without the files alone
+    if official.torchvision is not None:
+        from torchvision import datasets  # takes seconds: for a machine without the files alone
 
-    return (*getattr(datasets, official.torchvision).mirrors, *official.mirrors)
+        yield from getattr(datasets, official.torchvision).mirrors
+    yield from official.mirrors
 
 
 @contextmanager
@@ -113,15 +114,11 @@ def _all_or_none(folder: Path, names: Iterable[str]) -> Iterator[dict[str, Path]
 
 
 def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) -> None:
-    """Fill all files; what one source has is kept when another gives the rest."""
+    """Fill all files, from several sources where no single one has them all."""
     missing = dict(official.checksums)
     tried = [] if os.environ.get(VARIABLE) else [f"{VARIABLE}: is not set"]
-
-    def sources() -> Iterator[Path | str]:
-        yield from folders(official, workspace)
-        yield from mirrors(official)
-
-    for source in sources():
+    sources: Iterator[Path | str] = chain(folders(official, workspace), mirrors(official))
+    for source in sources:
         try:
             if isinstance(source, Path) and not source.is_dir():
                 raise SourceError("there is no such folder")
@@ -134,14 +131,13 @@ def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) ->
         else:
             print(f"{official.title}: official files from {source}, checksums right")
             return
-    message = "\n".join(
-        [
-            f"{official.title}: no source has its files. Tried:",
-            *(f"  {line}" for line in tried),
-            f"Put {', '.join(parts)} in a folder and name it: {VARIABLE}=FOLDER dvc repro",
-            "Or see the whole pipeline at work without a network, on small digits: make demo",
-        ]
-    )
+    lines = [
+        f"{official.title}: no source has its files. Tried:",
+        *(f"  {line}" for line in tried),
+        f"Put {', '.join(parts)} in a folder and name it: {VARIABLE}=FOLDER dvc repro",
+        "Or see the whole pipeline at work without a network, on small digits: make demo",
+    ]
+    message = "\n".join(lines)
     write_text(workspace.no_source, message + "\n")
     raise UserError(message)
 
@@ -150,20 +146,19 @@ def _take(source: Path | str, name: str, checksum: str, part: Path) -> None:
     """Copy or download one file of a source to `part` and hold it against its checksum."""
     chunks = _copy(source / name) if isinstance(source, Path) else _download(source + name, name)
     algorithm = ALGORITHMS[len(checksum)]
-    found = hashlib.new(algorithm, usedforsecurity=False)
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     size = 0
     with closing(chunks), part.open("wb") as file:
         for chunk in chunks:
             size += len(chunk)
             if size > LARGEST:
                 raise SourceError(f"{name}: more than {LARGEST} bytes, as no official file has")
-            found.update(chunk)
+            digest.update(chunk)
             file.write(chunk)
-    if found.hexdigest() != checksum:
+    if digest.hexdigest() != checksum:
         flaw = _flaw(part) if name.endswith(".gz") else ""
-        raise SourceError(
-            f"{name} has {algorithm.upper()} {found.hexdigest()}, not {checksum}{flaw}"
-        )
+        problem = f"has {algorithm.upper()} {digest.hexdigest()}, not {checksum}{flaw}"
+        raise SourceError(f"{name} {problem}")
 
 
 def _flaw(part: Path) -> str:
@@ -224,7 +219,7 @@ def _receive(response: requests.Response, name: str) -> Iterator[bytes]:
 
 
 def _reason(error: BaseException) -> str:
-    """What first went wrong with a connection, on one line."""
+    """First cause of an error of a connection, on one line."""
     for cause in (error.__cause__, error.__context__, *error.args):
         if isinstance(cause, BaseException):
             return _reason(cause)

@@ -1,4 +1,4 @@
-"""Which image is for training, for validation and for the test."""
+"""Splits of images into training, validation and test, and of examples into folds."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -13,24 +13,16 @@ from refashion.portable import streams
 
 
 def split(raw: Path, *, limit: int | None, validation: float, seed: int) -> dict[str, Split]:
-    """Split the official files of the folder `raw` into training, validation and test images.
+    """Split the official files of the folder `raw` into ``train``, ``validation`` and ``test``.
+
+    Images keep the order of the files.
 
     Parameters
     ----------
-    raw
-        Folder with the four files of a data set.
     limit
-        Use only the first so many training images; none: all of them.
-    validation
-        Share of those that is held out for validation, in [0, 1).
-    seed
-        Which images are held out.
-
-    Returns
-    -------
-    dict
-        ``train``, ``validation`` (empty for a share of 0) and ``test``; images keep the order
-        of the files.
+        Use only the first so many training images; None: all of them.
+    validation, seed
+        As in `stratified`; the validation split is empty for a share of 0.
 
     Raises
     ------
@@ -110,7 +102,7 @@ def folds(labels: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
     labels
         Integers >= 0 [n]; all the same, where there are no classes.
     k
-        Number of folds.
+        Number of folds; `UserError` if there are fewer examples.
     seed
         Which example comes to which fold.
 
@@ -119,11 +111,6 @@ def folds(labels: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
     list of numpy.ndarray
         Indices of every fold, int64 and ascending. Sizes differ by one at most, those of a class
         too.
-
-    Raises
-    ------
-    UserError
-        There are fewer examples than folds.
     """
     n = len(labels)
     if n < k:
@@ -133,7 +120,7 @@ def folds(labels: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
 
 
 def _shuffled_by_class(labels: np.ndarray, key: int) -> np.ndarray:
-    """Indices of the examples, label after label, those of a label at random."""
+    """Indices of the examples, sorted by label and shuffled within each label."""
     order = streams.permutation(len(labels), key).numpy()
     return order[np.argsort(labels[order], kind="stable")]
 

@@ -1,8 +1,5 @@
 """Data sets that need no download."""
 
-import csv
-import io
-
 import numpy as np
 
 from refashion.data import idx
@@ -15,15 +12,10 @@ QUARTERS = ("Hill", "Harbour", "Mill")
 
 
 def digits() -> dict[str, bytes]:
-    """MNIST's four files, made of scikit-learn's 8 x 8 digits.
+    """MNIST's four files, made of scikit-learn's 8 x 8 digits: name -> content, gzipped IDX.
 
     Every pixel becomes a block of 3 x 3 inside a margin of 2, its value 0 to 16 the nearest in
     0 to 255. The first 1,500 images are for training, the last 297 for the test.
-
-    Returns
-    -------
-    dict
-        Name of each file -> its content, gzipped IDX.
     """
     from sklearn.datasets import load_digits  # 1 s: for this data set alone
 
@@ -39,33 +31,22 @@ def digits() -> dict[str, bytes]:
 
 
 def houses() -> dict[str, bytes]:
-    """Small tables of house prices, drawn at random once and for all.
-
-    Returns
-    -------
-    dict
-        Name of each file -> its content, CSV.
-    """
+    """Small tables of house prices, drawn at random once and for all: name -> content, CSV."""
     from refashion.portable import streams  # imports torch: for these tables alone
 
-    n = sum(NUM_HOUSES.values())
     key = streams.key(0, streams.Purpose.EXAMPLES)
-    area, age, luck, choice = streams.normal((4, n), key).tolist()
-    contents, first = {}, 0
-    for part, size in NUM_HOUSES.items():
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        header = (ID, "Area", "Age", "Quarter", PRICE)
-        table.writerow(header if part == "train" else header[:-1])
-        for i in range(first, first + size):
-            square_feet, years = round(1500 + 400 * area[i]), round(40 + 15 * age[i])
-            quarter = QUARTERS[int(abs(choice[i]) * 2) % 3]
-            price = 1000 * round(60 + square_feet // 12 - years // 2 + 15 * luck[i])
-            row = (
-                *(i + 1, square_feet, "NA" if i % 9 == 4 else years),
-                *("NA" if i % 11 == 7 else quarter, price),
-            )
-            table.writerow(row if part == "train" else row[:-1])
-        contents[HOUSE_FILES[part]] = text.getvalue().encode()
-        first += size
-    return contents
+    numbers = streams.normal((4, sum(NUM_HOUSES.values())), key)
+    rows = [[ID, "Area", "Age", "Quarter", PRICE]]
+    for i, (area, age, luck, choice) in enumerate(numbers.T.tolist()):
+        square_feet, years = round(1500 + 400 * area), round(40 + 15 * age)
+        quarter = QUARTERS[int(abs(choice) * 2) % 3]
+        price = 1000 * round(60 + square_feet // 12 - years // 2 + 15 * luck)
+        known_years = "NA" if i % 9 == 4 else str(years)
+        known_quarter = "NA" if i % 11 == 7 else quarter
+        rows.append([str(i + 1), str(square_feet), known_years, known_quarter, str(price)])
+    first = 1 + NUM_HOUSES["train"]
+    tables = {"train": rows[:first], "test": [row[:-1] for row in (rows[0], *rows[first:])]}
+    return {
+        HOUSE_FILES[part]: "".join(",".join(row) + "\n" for row in table).encode()
+        for part, table in tables.items()
+    }

@@ -7,26 +7,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.base.params import yaml12
-from refashion.base.params.fields import (
-    AsTuple,
-    Bound,
-    Count,
-    Dataset,
-    Device,
-    DistinctNames,
-    Dropouts,
-    LearningRate,
-    Limit,
-    Name,
-    Numerics,
-    Penalty,
-    RunName,
-    Seed,
-    Share,
-    Strict,
-    Widths,
-)
+from refashion.base.params import fields, yaml12
+from refashion.base.params.fields import Strict
 from refashion.base.params.mistakes import explain, show
 from refashion.base.params.studies import StudiesParams
 
@@ -34,18 +16,18 @@ from refashion.base.params.studies import StudiesParams
 class DataParams(Strict):
     """Which images, and how they are split."""
 
-    dataset: Dataset  # Fashion-MNIST or one of its kin; digits ships with scikit-learn
-    limit: Limit  # use only the first so many training images; None: all
-    validation: Share  # share of the training images held out for validation
-    seed: Seed  # of the split into training and validation images
+    dataset: fields.Dataset  # Fashion-MNIST or one of its kin; digits ships with scikit-learn
+    limit: fields.Limit  # use only the first so many training images; None: all
+    validation: fields.Share  # share of the training images held out for validation
+    seed: fields.Seed  # of the split into training and validation images
 
 
 class VariantParams(Strict):
     """One architecture, and the learning rate that suits it."""
 
-    hidden: Widths  # widths of the hidden layers; none: softmax regression
-    dropout: Dropouts = None  # probability to drop a unit, after each layer; None: drop none
-    lr: LearningRate = None  # learning rate, unless the one of all variants is given
+    hidden: fields.Widths  # widths of the hidden layers; none: softmax regression
+    dropout: fields.Dropouts = None  # probability to drop a unit, after each layer; None: drop none
+    lr: fields.LearningRate = None  # learning rate, unless the one of all variants is given
 
     @model_validator(mode="after")
     def _one_dropout_per_layer(self) -> "VariantParams":
@@ -60,11 +42,11 @@ class VariantParams(Strict):
 class Gate(Strict):
     """What a metric of a run must be: one bound, and how far beyond it is still accepted."""
 
-    run: RunName  # a variant, or a run of a study
+    run: fields.RunName  # a variant, or a run of a study
     metric: Annotated[str, Field(min_length=1, description="the name of a metric")]
-    at_least: Bound = None  # for metrics that should be high
-    at_most: Bound = None  # for metrics that should be low
-    margin: Penalty = 0.0  # distance beyond the bound that is still accepted
+    at_least: fields.Bound = None  # for metrics that should be high
+    at_most: fields.Bound = None  # for metrics that should be low
+    margin: fields.Penalty = 0.0  # distance beyond the bound that is still accepted
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Gate":
@@ -88,36 +70,32 @@ class Gate(Strict):
 class Params(Strict):
     """Every setting of the pipeline, as ``params.yaml`` holds it."""
 
-    lr: LearningRate  # learning rate of every variant; None: each variant's own
-    seed: Seed  # initial weights, batch order and dropout masks follow from it
-    epochs: Count  # passes over the training images
-    batch_size: Count  # images per step; the last batch of an epoch may be smaller
-    weight_decay: Penalty  # L2 penalty on the weights, not on the biases
-    momentum: Share  # of SGD
-    device: Device  # where to train; auto: a GPU where there is one
-    numerics: Numerics  # the engine
+    lr: fields.LearningRate  # learning rate of every variant; None: each variant's own
+    seed: fields.Seed  # initial weights, batch order and dropout masks follow from it
+    epochs: fields.Count  # passes over the training images
+    batch_size: fields.Count  # images per step; the last batch of an epoch may be smaller
+    weight_decay: fields.Penalty  # L2 penalty on the weights, not on the biases
+    momentum: fields.Share  # of SGD
+    device: fields.Device  # where to train; auto: a GPU where there is one
+    numerics: fields.Numerics  # the engine
     data: DataParams  # which images, and how they are split
     variants: Annotated[  # the models to train
-        dict[Name, VariantParams],
-        DistinctNames,
+        dict[fields.Name, VariantParams],
+        fields.DistinctNames,
         Field(min_length=1, description="a mapping from names to architectures, at least one"),
     ]
     gates: Annotated[  # what `refashion gate` asks of runs
         tuple[Gate, ...],
-        AsTuple,
+        fields.AsTuple,
         Field(description="a list of mappings of run, metric, at_least or at_most, and margin"),
     ] = ()
     studies: StudiesParams  # what stands beside the classifiers
 
     @model_validator(mode="after")
-    def _no_variant_named_as_a_study(self) -> "Params":
+    def _variants_have_names_and_learning_rates(self) -> "Params":
         for name in StudiesParams.model_fields:
             if name in self.variants:
                 raise ValueError(f"variants.{name}: is the name of a study; choose another")
-        return self
-
-    @model_validator(mode="after")
-    def _some_learning_rate(self) -> "Params":
         without = [f"variants.{name}.lr" for name, v in self.variants.items() if v.lr is None]
         if self.lr is None and without:
             raise ValueError(
@@ -126,13 +104,7 @@ class Params(Strict):
         return self
 
     def variant(self, name: str) -> VariantParams:
-        """One architecture.
-
-        Raises
-        ------
-        UserError
-            There is none of this name.
-        """
+        """One architecture; `UserError` if there is none of this name."""
         if name not in self.variants:
             raise UserError(
                 f"variant {name!r} is not in params.yaml; there are {', '.join(self.variants)}"
@@ -141,17 +113,7 @@ class Params(Strict):
 
 
 def load(path: Path) -> Params:
-    """Read and validate the settings.
-
-    Parameters
-    ----------
-    path : Path
-        A file laid out as ``params.yaml``.
-
-    Returns
-    -------
-    Params
-        Settings that are legal, each by itself and together.
+    """Read settings that are legal, each by itself and together.
 
     Raises
     ------

@@ -5,14 +5,7 @@ The description of a field completes "it must be", in the line that tells of an 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Strict(BaseModel):
@@ -24,10 +17,6 @@ class Strict(BaseModel):
 def up_to(largest: int) -> Any:
     """Field that is an integer from 1 to `largest`."""
     return Field(ge=1, le=largest, description=f"an integer from 1 to {largest}")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _distinct_names(settings: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +35,7 @@ def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-AsTuple = BeforeValidator(_tuple)
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 Limit = Annotated[int | None, Field(ge=1, description="an integer >= 1, or empty")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")]
@@ -74,11 +63,13 @@ Dropouts = Annotated[
     Field(description="a list of numbers in [0, 1), one for each hidden layer"),
 ]
 NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
-Name = Annotated[str, StringConstraints(pattern=rf"\A{NAME}\z")]
+Name = Annotated[str, Field(pattern=rf"\A{NAME}\z")]
 RunName = Annotated[
     str,
-    StringConstraints(pattern=rf"\A{NAME}(/{NAME})?\z"),
-    Field(description="the name of a run, as mlp or weight_decay/decay_3"),
+    Field(
+        pattern=rf"\A{NAME}(/{NAME})?\z",
+        description="the name of a run, as mlp or weight_decay/decay_3",
+    ),
 ]
 DistinctNames = AfterValidator(_distinct_names)
 

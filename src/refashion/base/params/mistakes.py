@@ -6,23 +6,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 
 def explain(raw: dict[str, Any], error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Tell each mistake once: the key, its value and what is legal there.
+    """A line for each mistake in `raw`: the key, its value and what is legal in a `model`.
 
-    Parameters
-    ----------
-    raw : dict
-        Settings that are not legal.
-    error : ValidationError
-        What pydantic found in them.
-    model : type
-        What they should be. A field's description completes "it must be".
+    However many items of a list are wrong, it has one line.
     """
     schema = model.model_json_schema()
-    # A dict: one line for a list, however many of its items are wrong.
-    return list(dict.fromkeys(_line(raw, dict(mistake), schema) for mistake in error.errors()))
+    return list(dict.fromkeys(_line(raw, mistake, schema) for mistake in error.errors()))
 
 
 def show(value: Any) -> str:
@@ -30,7 +23,7 @@ def show(value: Any) -> str:
     return "empty" if value is None else reprlib.repr(value)
 
 
-def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) -> str:
+def _line(raw: dict[str, Any], mistake: ErrorDetails, schema: dict[str, Any]) -> str:
     kind, location = mistake["type"], mistake["loc"]
     if kind == "value_error":
         return ": ".join([*filter(None, [_dotted(location)]), str(mistake["ctx"]["error"])])
@@ -42,7 +35,9 @@ def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) 
     value: Any = raw
     node, depth = schema, 0
     while depth < len(location) and (child := _child(node, location[depth], schema["$defs"])):
-        value, node, depth = _item(value, location[depth]), child, depth + 1
+        part = location[depth]
+        value = value[part] if isinstance(part, int) else value.get(part)
+        node, depth = child, depth + 1
     key = _dotted(location[:depth])  # of a list of numbers, not of an item in it
     known = list(node.get("properties", {}))
     if kind == "extra_forbidden":
@@ -56,10 +51,6 @@ def _line(raw: dict[str, Any], mistake: dict[str, Any], schema: dict[str, Any]) 
     else:
         legal = "true or false" if node.get("type") == "boolean" else node["description"]
     return f"{key} {'is missing' if kind == 'missing' else f'is {show(value)}'}; it must be {legal}"
-
-
-def _item(value: Any, part: str | int) -> Any:
-    return value[part] if isinstance(part, int) else value.get(part)
 
 
 def _dotted(location: Iterable[str | int]) -> str:

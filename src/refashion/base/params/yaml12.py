@@ -1,4 +1,4 @@
-"""YAML 1.2 as DVC reads it, without what two readers could take for two things."""
+"""A reader of YAML 1.2: it agrees with DVC's, or refuses what that might read otherwise."""
 
 import re
 from typing import Any
