@@ -86,7 +86,10 @@ def run(module: ModuleType, workspace: Workspace, params: Params) -> Result:
     """Run a study, and keep what it trained besides what it writes."""
     with mock.patch.object(study, "write_run", wraps=study.write_run) as written:
         headline = module.run(workspace, params)
-    trained = {call.args[2]: call.args[3] for call in written.call_args_list}
+    trained = {
+        call.args[1].removeprefix(f"{module.NAME}/"): call.args[2]
+        for call in written.call_args_list
+    }
     runs = {run.title: run for run in listing.of_study(workspace, module.NAME)}
     return Result(
         headline=headline,

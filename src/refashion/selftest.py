@@ -92,10 +92,10 @@ def trace(name: str, device: torch.device) -> Trace:
         def keep(step: int, epoch: int = epoch) -> None:
             states.extend([f"{epoch}", f"{step}", *row] for row in _digests(engine.weights()))
 
-        fit = engine.train_epoch(data, epoch, keep)
-        states.append([f"{epoch}", "end", "train_loss", fit.loss.hex()])
+        metrics = engine.train_epoch(data, epoch, keep)
+        states.append([f"{epoch}", "end", "train_loss", metrics.loss.hex()])
     one = Examples(inputs=data.inputs[:1], targets=data.targets[:1])
-    states.append(["one", "example", "loss", engine.fit(one).loss.hex()])
+    states.append(["one", "example", "loss", engine.evaluate(one).loss.hex()])
     states.extend(["one", "example", *row] for row in _digests(engine.gradients(one)))
     return states
 

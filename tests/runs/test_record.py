@@ -86,8 +86,8 @@ def test_another_layout_is_no_record(layout: int | None) -> None:
         ({"params": {"lr": 0.2}}, "run key"),
         ({"contract": "native/cpu"}, "run key"),
         ({"run_key": None}, "run key"),
-        ({"variant": "mlp"}, "unknown keys"),
-        ({"folders": None}, "missing keys"),
+        ({"variant": "mlp"}, "unknown keys.*variant"),
+        ({"folders": None}, "missing or unknown keys"),
     ],
 )
 def test_a_damaged_record_is_refused(change: dict[str, Any], message: str) -> None:
@@ -97,7 +97,6 @@ def test_a_damaged_record_is_refused(change: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("name", ["name", "stage", "folders", "inputs", "params", "run_key"])
 def test_a_record_that_lacks_a_key_is_refused(name: str) -> None:
-    content = as_json(RECORD)
-    del content[name]
-    with pytest.raises(ValueError, match=r"missing keys|run key"):
+    content = {key: value for key, value in as_json(RECORD).items() if key != name}
+    with pytest.raises(ValueError, match=r"missing.* keys|run key"):
         parse(content)

@@ -1,6 +1,5 @@
 """A run on disk: canonical, complete, the same every time, and checked when it is read."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -71,16 +70,6 @@ def test_files_are_canonical(run: Run) -> None:
     )
     assert contents["submission.csv"].decode() == 'Id,SalePrice\n7,0.1\n"8, é",2\n'
     assert digest.weights(load_file(run.file("weights.safetensors"))) == digest.weights(WEIGHTS)
-
-
-def test_outputs_are_digests_of_the_files(run: Run) -> None:
-    assert run.record.outputs == {
-        "weights": digest.weights(WEIGHTS),
-        **{
-            name: hashlib.sha256(run.file(name).read_bytes()).hexdigest()
-            for name in ("history.csv", "submission.csv")
-        },
-    }
 
 
 def test_all_but_the_log_comes_out_the_same_again(run: Run, tmp_path: Path) -> None:

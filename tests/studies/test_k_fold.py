@@ -1,6 +1,5 @@
 """Validation on folds: the study at a small size, recomputed from what it trained."""
 
-import statistics
 from pathlib import Path
 from unittest import mock
 
@@ -16,8 +15,8 @@ from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import k_fold, study
 from refashion.studies.classifiers import settings
+from refashion.studies.study import MEASURES
 
-MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm")
 PARAMS = tiny.params()
 SEED = PARAMS.data.seed
 
@@ -80,19 +79,16 @@ def test_each_fold_is_held_out_once_and_learnt_otherwise(workspace: Workspace) -
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
 def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant: str) -> None:
     whole, *of_folds = (run for name, run in result.runs.items() if name.startswith(variant))
-    trainings = result.trained[variant].trainings
-    assert len({training.digest for training in trainings}) == 3
-    assert [run.record.outputs["weights"] for run in of_folds] == [t.digest for t in trainings]
+    trained = result.trained[variant]
+    assert len({training.digest for training in trained.trainings}) == 3
+    for run, training in zip(of_folds, trained.trainings, strict=True):
+        assert run.record.outputs["weights"] == training.digest
+        for measure in MEASURES:
+            column = [getattr(row, measure) for row in training.history]
+            assert run.history[measure] == column and run.metrics[measure] == column[-1]
     for measure in MEASURES:
-        columns = [[getattr(row, measure) for row in t.history] for t in trainings]
-        assert [run.history[measure] for run in of_folds] == columns
-        means = [statistics.mean(values) for values in zip(*columns, strict=True)]
-        assert whole.history[measure] == pytest.approx(means, rel=1e-14)
-        assert [run.metrics[measure] for run in of_folds] == [column[-1] for column in columns]
-        assert whole.metrics[measure] == pytest.approx(means[-1], rel=1e-14)
-        spread = statistics.stdev(column[-1] for column in columns)
-        assert whole.metrics[f"{measure}_std"] == spread
-    assert whole.metrics["folds"] == 3
+        assert whole.history[measure] == [row[measure] for row in trained.mean_history]
+    assert whole.metrics == {"folds": 3, **trained.last_measures}
     assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
 
 

@@ -44,7 +44,7 @@ def digest_of_means() -> str:
 
 def trained(rows: list[list[Measures]]) -> Trained:
     """Trainings of which nothing is known but what was observed."""
-    return Trained(trainings=[], rows=rows, contract="", timings={})
+    return Trained(trainings=[], rows=rows, contract="")
 
 
 def numbers_of(n: int) -> list[float]:

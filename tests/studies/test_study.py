@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,12 +47,12 @@ def train(*models: Model, told: list[str] | None = None) -> Trained:
 
 def of_rows(*rows: Sequence[Measures]) -> Trained:
     """Trainings of which nothing is known but what was observed."""
-    return Trained(trainings=[], rows=rows, contract="", timings={})
+    return Trained(trainings=[], rows=rows, contract="")
 
 
 def write(root: Path, name: str, trained: Trained, **changes: Any) -> Run:
     record: dict[str, Any] = {"data": {}, "inputs": {"train": "1" * 64}, "params": {"lr": 0.05}}
-    study.write_run(Workspace(root), "weight_decay", name, trained, **{**record, **changes})
+    study.write_run(Workspace(root), f"weight_decay/{name}", trained, **{**record, **changes})
     runs = {run.title: run for run in listing.of_study(Workspace(root), "weight_decay")}
     return runs[f"weight_decay/{name}"]
 
@@ -71,8 +72,8 @@ def test_every_epoch_of_every_model_is_observed_and_told() -> None:
 
 def test_timings_of_trainings_one_after_another() -> None:
     parts = [train(model(), model(1)), train(model(1, epochs=2, n=20)), train(model(2, lr=1e38))]
-    later = replace(parts[2], timings={**parts[2].timings, "started": "later"})
-    whole = study.together([*parts[:2], later])
+    later = replace(parts[2], machine={**parts[2].machine, "started": "later"})
+    whole = study.sum_up([*parts[:2], later])
     assert len({training.digest for training in whole.trainings}) == 4
     assert whole.trainings == [training for part in parts for training in part.trainings]
     assert whole.rows == [rows for part in parts for rows in part.rows]
@@ -87,6 +88,7 @@ def test_timings_of_trainings_one_after_another() -> None:
     assert parts[2].timings["images_per_second"] == 0.0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", whole.timings["started"])
     assert whole.timings["peak_memory_mib"] > 1 and whole.timings["device"] == "cpu"
+    assert whole.timings["device_name"] and whole.timings["threads"] == torch.get_num_threads()
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
@@ -128,7 +130,7 @@ def test_a_run_and_its_part(tmp_path: Path) -> None:
     assert run.record.stage == "study@weight_decay" and run.record.parent is None
     assert run.record.folders == ("reports/studies/weight_decay/whole",)
     assert run.record.outputs["weights"] == trained.digest and run.altered() == []
-    part = write(tmp_path, "part", alone, parent="whole", stage="other/dvc.yaml:other")
+    part = write(tmp_path, "part", alone, parent="weight_decay/whole", stage="other/dvc.yaml:other")
     assert part.record.parent == "weight_decay/whole"
     assert part.record.stage == "other/dvc.yaml:other"
     assert part.record.outputs["weights"] == alone.trainings[0].digest
@@ -140,7 +142,7 @@ def test_curves_are_histories_one_below_the_other(tmp_path: Path) -> None:
         ("zebra", [{"a": 1.0}, {"a": 2.0, "b": 3.0}], None),
         ("ape", [{"b": 4.0}], None),
         ("lost", [], None),
-        ("zebra.fold_1", [{"a": 5.0}], "zebra"),
+        ("zebra.fold_1", [{"a": 5.0}], "weight_decay/zebra"),
     ):
         write(tmp_path, name, train(model()), history=history, metrics={}, parent=parent)
     study.write_curves(Workspace(tmp_path), "weight_decay")

@@ -79,12 +79,11 @@ def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
 def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
     for name, run in result.runs.items():
         histories = [training.history for training in result.trained[name].trainings]
-        assert [len(history) for history in histories] == [4, 4, 4]
         for measure, column in MEASURES.items():
             values = [[getattr(row, column) for row in history] for history in histories]
             means = [statistics.fmean(epoch) for epoch in zip(*values, strict=True)]
             assert run.history[measure] == pytest.approx(means, rel=1e-14)
-            assert run.history[measure][-1] == run.metrics[measure]
+            assert len(means) == 4 and run.history[measure][-1] == run.metrics[measure]
 
 
 def test_a_training_is_that_of_its_settings_and_examples(result: tiny.Result) -> None:
@@ -94,11 +93,6 @@ def test_a_training_is_that_of_its_settings_and_examples(result: tiny.Result) ->
             model = Model(settings=training.settings, train=train, validation=test)
             assert oracles.train(model)[0].digest == training.digest
             assert training.settings.seed == seed
-
-
-def test_one_seed_has_no_spread(tmp_path: Path) -> None:
-    for run_of_one in run(tmp_path, seeds=1, epochs=2).runs.values():
-        assert not [name for name in run_of_one.metrics if name.endswith("_std")]
 
 
 def test_examples_are_drawn_as_the_book_has_it() -> None:

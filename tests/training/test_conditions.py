@@ -15,7 +15,7 @@ from matrices import int_mm_of_cuda
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.portable import exact, fixed, multiply, streams
-from refashion.training import digest, initial, loop, portable
+from refashion.training import digest, loop, portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
@@ -53,15 +53,15 @@ def test_settings_of_the_process_do_not_reach_the_bits(dtype: str, way: str) -> 
         f"torch.set_default_dtype(torch.{dtype}); torch.use_deterministic_algorithms(True); "
         "torch.set_float32_matmul_precision('medium'); torch.manual_seed(1)"
     )
-    found = selftest_in_a_process(before, way, "-O")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("identical") == 5
+    process = selftest_in_a_process(before, way, "-O")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("identical") == 5
 
 
 def test_a_process_that_flushes_from_the_beginning() -> None:
     """Threads that begin now flush for good: the same bits or none, never others."""
-    found = selftest_in_a_process("torch.set_flush_denormal(True)", "auto", threads=2)
-    assert found.stdout.count("identical") == 5 or "flushes subnormal numbers" in found.stderr
+    process = selftest_in_a_process("torch.set_flush_denormal(True)", "auto", threads=2)
+    assert process.stdout.count("identical") == 5 or "flushes subnormal numbers" in process.stderr
 
 
 # --- subnormal numbers ------------------------------------------------------------------------
@@ -85,24 +85,24 @@ def test_flushing_that_is_switched_on_later_is_switched_off(flushing_at_the_end:
 
 
 @pytest.mark.parametrize(
-    "way", ["train_epoch", "fit", "gradients", "outputs", "serving", "a stack", "a stack's fit"]
+    "way", ["train_epoch", "evaluate", "gradients", "outputs", "serving", "stack", "watched stack"]
 )
 def test_results_of_a_process_that_flushes_are_refused(
     way: str, monkeypatch: pytest.MonkeyPatch, flushing_at_the_end: None
 ) -> None:
     """A library that keeps the switch on, or turns it on while results are made."""
     data, trained = selftest.examples(CPU, SMALL, 100), loop.start(SMALL, CPU)
-    models = Stack([selftest.NUMBERS] * 2, [initial.of(selftest.NUMBERS)] * 2, CPU)
+    models = Stack([selftest.NUMBERS] * 2, CPU)
     numbers = stack_examples([selftest.examples(CPU, selftest.NUMBERS, 100)] * 2)
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {
         "train_epoch": lambda: trained.train_epoch(data, 1),
-        "fit": lambda: trained.fit(data),
+        "evaluate": lambda: trained.evaluate(data),
         "gradients": lambda: trained.gradients(data),
         "outputs": lambda: trained.outputs(data.inputs),
         "serving": lambda: portable.outputs(trained.weights(), data.inputs),
-        "a stack": lambda: models.train_epoch(numbers, 1),
-        "a stack's fit": lambda: models.fit(numbers),
+        "stack": lambda: models.train_epoch(numbers, 1),
+        "watched stack": lambda: models.evaluate(numbers),
     }
     calls[way]()
     SET_FLUSHING(True)

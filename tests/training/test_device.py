@@ -20,11 +20,3 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"device: cuda is not available.*auto or cpu"):
         device.resolve("cuda")
-
-
-def test_describe() -> None:
-    assert device.describe(torch.device("cpu"))
-
-
-def test_software() -> None:
-    assert device.software()["threads"] == torch.get_num_threads()

@@ -59,13 +59,6 @@ def test_nothing_to_watch(numerics: str) -> None:
         assert math.isnan(row.validation_loss) and math.isnan(row.validation_accuracy)
 
 
-@engines
-def test_more_epochs_begin_with_the_same_ones(numerics: str) -> None:
-    settings = replace(MLP, numerics=numerics)
-    fewer = alone(model(replace(settings, epochs=2))).history
-    assert fewer == alone(model(settings)).history[:2]
-
-
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(UserError, match=r"training set.*empty"):
         train(model(), model(n=0))
@@ -117,7 +110,7 @@ def test_a_training_that_diverges_leaves_what_came_before(numerics: str) -> None
 def test_divergence_at_once_leaves_the_start(numerics: str) -> None:
     training = alone(model(replace(MLP, lr=1e38, numerics=numerics)))
     assert training.diverged and training.history == []
-    assert training.digest == digest.weights(initial.weights(MLP.widths, MLP.seed))
+    assert training.digest == digest.weights(initial.of(MLP))
 
 
 @engines

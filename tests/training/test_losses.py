@@ -27,7 +27,7 @@ def labels(classes: int = 10) -> Tensor:
 def seen(loss: Loss, outputs: Tensor, size: int = N) -> Tensor:
     """Gradients of all rows, looked at in batches of `size`."""
     found = [
-        loss.gradient(rows, loss.see(rows, outputs[..., rows, :].clone()))
+        loss.gradient(rows, loss.forward(rows, outputs[..., rows, :].clone()))
         for rows in batches(outputs.shape[-2], size)
     ]
     return torch.cat(found, -2)
@@ -46,7 +46,7 @@ def test_cross_entropy_is_torchs(classes: int, scale: float) -> None:
     gradient = seen(loss, outputs.detach())
     want = functional.cross_entropy(outputs, labels(classes), reduction="sum")
     torch.testing.assert_close(gradient, torchs_gradient(want, outputs), rtol=0, atol=1e-11)
-    assert loss.fit().loss == pytest.approx(want.item() / N, rel=1e-7, abs=1e-11)
+    assert loss.metrics().loss == pytest.approx(want.item() / N, rel=1e-7, abs=1e-11)
 
 
 def test_accuracy_is_the_share_of_likeliest_classes() -> None:
@@ -55,7 +55,7 @@ def test_accuracy_is_the_share_of_likeliest_classes() -> None:
     outputs[:5] = -outputs[:5]
     loss = CrossEntropy(labels(), 10)
     seen(loss, outputs)
-    assert loss.fit().accuracy == (N - 5) / N
+    assert loss.metrics().accuracy == (N - 5) / N
 
 
 @pytest.mark.parametrize("size", [1e3, 1e300])
@@ -63,10 +63,10 @@ def test_cross_entropy_of_huge_logits_stays_finite(size: float) -> None:
     outputs = torch.tensor([[size, -size], [size, -size]], dtype=torch.float64)
     loss = CrossEntropy(torch.tensor([0, 0]), 2)
     assert seen(loss, outputs).tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    assert loss.fit().loss == 0.0
+    assert loss.metrics().loss == 0.0
     wrong = CrossEntropy(torch.tensor([1, 1]), 2)
     assert seen(wrong, outputs).tolist() == [[1.0, -1.0], [1.0, -1.0]]
-    assert wrong.fit().loss == pytest.approx(2 * size, rel=1e-8)
+    assert wrong.metrics().loss == pytest.approx(2 * size, rel=1e-8)
 
 
 @pytest.mark.parametrize("outputs_per_row", [1, 3])
@@ -77,27 +77,8 @@ def test_half_the_squared_error_is_torchs(outputs_per_row: int) -> None:
     gradient = seen(loss, outputs.detach())
     want = functional.mse_loss(outputs, targets, reduction="sum") / 2
     torch.testing.assert_close(gradient, torchs_gradient(want, outputs))
-    assert loss.fit().loss == pytest.approx(want.item() / targets.numel(), rel=1e-8)
-    assert math.isnan(loss.fit().accuracy)
-
-
-def test_squared_error_of_one_house_by_hand() -> None:
-    loss = SquaredError(torch.tensor([[200.0], [100.0]], dtype=torch.float64), 1)
-    gradient = seen(loss, torch.tensor([[210.0], [96.0]], dtype=torch.float64))
-    assert gradient.tolist() == [[10.0], [-4.0]]
-    assert loss.losses().tolist() == [50.0, 8.0]
-    assert loss.fit().loss == 29.0
-
-
-def test_a_stack_of_models_has_the_losses_of_each() -> None:
-    targets, outputs = normal(4, N, 2), normal(4, N, 2, seed=1)
-    stacked = SquaredError(targets, 2)
-    gradient = seen(stacked, outputs, size=5)
-    assert stacked.losses().shape == (4, N * 2)
-    for model in range(4):
-        alone = SquaredError(targets[model], 2)
-        assert torch.equal(gradient[model], seen(alone, outputs[model], size=5))
-        assert torch.equal(stacked.losses()[model], alone.losses())
+    assert loss.metrics().loss == pytest.approx(want.item() / targets.numel(), rel=1e-8)
+    assert math.isnan(loss.metrics().accuracy)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -107,7 +88,9 @@ def test_pieces_give_the_same_as_all_at_once(name: str, size: int) -> None:
     outputs = normal(N, 10) * 3
     whole, pieces = (LOSSES[name](targets, 10) for _ in range(2))
     assert torch.equal(seen(whole, outputs), seen(pieces, outputs, size))
-    assert repr(whole.fit()) == repr(pieces.fit())  # of equal bits; NaN is not equal to itself
+    assert repr(whole.metrics()) == repr(
+        pieces.metrics()
+    )  # of equal bits; NaN is not equal to itself
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -115,7 +98,7 @@ def test_the_outputs_of_a_batch_may_change_afterwards(name: str) -> None:
     """The engines reuse memory: what was seen is kept apart from it."""
     targets = labels() if name == "cross_entropy" else normal(N, 10, seed=1)
     loss, outputs = LOSSES[name](targets, 10), normal(N, 10)
-    loss.see(slice(0, N), outputs)
-    fit = loss.fit()
+    loss.forward(slice(0, N), outputs)
+    metrics = loss.metrics()
     outputs.fill_(77.0)
-    assert repr(loss.fit()) == repr(fit)
+    assert repr(loss.metrics()) == repr(metrics)

@@ -23,12 +23,10 @@ def walked(
     settings: Settings,
     steps: int = STEPS,
     shapes: tuple[tuple[int, ...], ...] = SHAPES,
-    weight_decay: Tensor | None = None,
 ) -> list[Tensor]:
     """Parameters after steps along random gradients."""
     parameters = normal(shapes)
-    decay = settings.weight_decay if weight_decay is None else weight_decay
-    optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
+    optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, settings.weight_decay)
     for step in range(1, steps + 1):
         optimizer.step(normal(shapes, step))
     return parameters
@@ -65,16 +63,6 @@ def test_steps_are_torchs(name: str, momentum: float, weight_decay: float) -> No
         assert (own - begin).abs().max() > 0.1  # it went somewhere
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_the_first_step_of_adam_has_the_length_of_the_rate(weight_decay: float) -> None:
-    settings = replace(SETTINGS, optimizer="adam", weight_decay=weight_decay)
-    for begin, own, gradient in zip(normal(), walked(settings, 1), normal(seed=1), strict=True):
-        if not weight_decay:
-            expected = begin - settings.lr * gradient.sign()
-            torch.testing.assert_close(own, expected, rtol=0, atol=1e-6)
-        torch.testing.assert_close((own - begin).abs(), torch.full_like(own, settings.lr))
-
-
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_adam_bears_gradients_of_every_size(size: float) -> None:
     parameters = normal()
@@ -82,33 +70,6 @@ def test_adam_bears_gradients_of_every_size(size: float) -> None:
     for step in range(3):
         optimizer.step([g * size for g in normal(seed=step)])
     assert all(torch.isfinite(p).all() for p in parameters)
-
-
-def test_momentum_goes_on_without_a_gradient() -> None:
-    parameters = normal()
-    optimizer = OPTIMIZERS["sgd"](replace(SETTINGS, momentum=0.5), parameters, 0.0)
-    optimizer.step([torch.full_like(p, 8.0) for p in parameters])
-    for _ in range(2):
-        optimizer.step([torch.zeros_like(p) for p in parameters])
-    for begin, own in zip(normal(), parameters, strict=True):
-        torch.testing.assert_close(
-            begin - own, torch.full_like(own, SETTINGS.lr * (8.0 + 4.0 + 2.0))
-        )
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_stack_decays_every_model_by_its_own(name: str) -> None:
-    settings = replace(SETTINGS, optimizer=name, momentum=0.5 if name == "sgd" else 0.0)
-    stacked = ((2, 6, 4), (2, 1, 4))
-    both = torch.tensor([0.0, 0.3], dtype=torch.float64)[:, None, None]
-    together = walked(settings, 5, stacked, both)
-    for model, weight_decay in enumerate((0.0, 0.3)):
-        parameters = [p[model].clone() for p in normal(stacked)]
-        optimizer = OPTIMIZERS[name](settings, parameters, weight_decay)
-        for step in range(1, 6):
-            optimizer.step([g[model].clone() for g in normal(stacked, step)])
-        for own, stack in zip(parameters, together, strict=True):
-            assert torch.equal(own, stack[model])
 
 
 def test_a_neighbour_without_weight_decay_is_left_alone() -> None:

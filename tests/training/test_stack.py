@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oracles import numbers, train
 from refashion import selftest
 from refashion.portable import multiply
-from refashion.training import loop, stack
+from refashion.training import loop
 from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
 
@@ -151,11 +151,6 @@ def test_models_that_differ_in_more_are_trained_one_after_another(case: str) -> 
     models = APART[case]
     with mock.patch.object(loop, "Stack", side_effect=AssertionError):
         assert [bits(training) for training in train(*models)] == alone(models)
-
-
-def test_stackable_tells_one_from_many() -> None:
-    assert stack.stackable([LINEAR, replace(LINEAR, seed=1, weight_decay=0.1)])
-    assert not stack.stackable([LINEAR])
 
 
 # --- divergence -------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
-"""Which runs a checkout has."""
+"""The runs of a checkout."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from refashion.base import params
@@ -10,46 +9,37 @@ from refashion.runs.run import Run
 
 
 def variants(workspace: Workspace) -> list[Run]:
-    """The run of every variant of the checkout's own ``params.yaml``, whatever else that holds."""
+    """The run of every variant in the checkout's ``params.yaml``, whatever else that holds."""
     settings = params.read(workspace.params_file)
     return [variant(workspace, name) for name in settings.get("variants") or ()]
 
 
 def variant(workspace: Workspace, name: str) -> Run:
     """The run of one variant."""
-    return _run(workspace, name, workspace.variant_folders(name))
+    return _run(workspace, name, *workspace.variant_folders(name))
 
 
 def of_study(workspace: Workspace, study: str) -> list[Run]:
-    """Every run of a study, those that sum up others first; none, if it was not made here."""
-    records = workspace.study_folder(study).glob("*/record.json")
-    names = sorted(record.parent.name for record in records)
-    runs = [
-        _run(workspace, f"{study}/{name}", [workspace.study_folder(study) / name]) for name in names
-    ]
+    """All runs of a study that were made here, those that sum up others first."""
+    records = sorted(workspace.study_folder(study).glob("*/record.json"))
+    runs = [_run(workspace, f"{study}/{file.parent.name}", file.parent) for file in records]
     return sorted(runs, key=lambda run: (run.record.parent is not None, run.name))
 
 
 def everything(workspace: Workspace) -> list[Run]:
-    """Runs of all variants and of all studies."""
+    """The runs of all variants and of all studies."""
     studies = sorted(folder.name for folder in workspace.studies.glob("*/"))
     return [*variants(workspace), *(run for name in studies for run in of_study(workspace, name))]
 
 
 def of_pipeline(workspace: Workspace) -> list[Run]:
-    """Runs that ``dvc repro`` makes: not those of a study with a pipeline of its own."""
+    """The runs that ``dvc repro`` makes: not those of a study with its own pipeline."""
     runs = everything(workspace)
     return [run for run in runs if not (run.has("record.json") and ":" in run.record.stage)]
 
 
 def find(workspace: Workspace, name: str) -> Run:
-    """The run of a name.
-
-    Raises
-    ------
-    UserError
-        If the checkout has none of this name.
-    """
+    """The run of a name; `UserError` if the checkout has none."""
     runs = {run.title: run for run in everything(workspace)}
     if name not in runs:
         place = f"in commit {workspace.commit[:12]}" if workspace.commit else "here"
@@ -57,6 +47,6 @@ def find(workspace: Workspace, name: str) -> Run:
     return runs[name]
 
 
-def _run(workspace: Workspace, name: str, folders: Iterable[Path]) -> Run:
+def _run(workspace: Workspace, name: str, *folders: Path) -> Run:
     log = workspace.logs / f"{name}.json"
-    return Run(folders=tuple(folders), log_file=log, title=name, commit=workspace.commit)
+    return Run(folders=folders, log_file=log, title=name, commit=workspace.commit)

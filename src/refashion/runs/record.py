@@ -1,18 +1,21 @@
-"""What determined a run, and what came of it."""
+"""The record of a run: what determined it, and the digests of its results."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LAYOUT = 2
-"""Of records and of the files beside them; raised whenever older code cannot read them."""
+"""Version of records and of the files beside them; raised whenever older code cannot read them."""
+
+DETERMINING = ("contract", "inputs", "name", "params")
+"""Fields that determine a run's result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """The content of ``record.json``: everything that it takes to find, read and repeat a run."""
+    """The content of ``record.json``: all that it takes to find, read and repeat a run."""
 
     name: str
     """The variant's, or ``STUDY/NAME``."""
@@ -24,75 +27,60 @@ class Record:
     """Last stage that makes it, as DVC addresses it."""
 
     folders: tuple[str, ...]
-    """That hold its files, from the root of a checkout."""
+    """Folders of its files, relative to the root of a checkout."""
 
     contract: str
     """What the bits may depend on: the same contract, params and inputs give the same bits."""
 
     data: Mapping[str, Any]
-    """Settings of the data; ``dataset`` is among them."""
+    """Settings of the data, among them ``dataset``."""
 
     inputs: Mapping[str, str]
-    """SHA-256 (hexadecimal) of every set of examples, by name."""
+    """SHA-256 (hexadecimal) of the sets of examples, by name."""
 
     params: Mapping[str, Any]
     """Settings of the training."""
 
     outputs: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 (hexadecimal) of the ``weights`` (`refashion.training.digest`), and of the files
-    that the training left, by name."""
+    """SHA-256 (hexadecimal) of the ``weights`` (`refashion.training.digest`) and of the files of
+    the training, by name."""
 
     parent: str | None = None
     """The run that sums this one up with others."""
 
     @property
     def run_key(self) -> str:
-        """SHA-256 of what determined the result, as sorted compact JSON."""
-        return _sha256(
-            {
-                "contract": self.contract,
-                "inputs": self.inputs,
-                "name": self.name,
-                "params": self.params,
-            }
-        )
+        """SHA-256 of the fields that determine the result, as sorted compact JSON."""
+        return _sha256({key: getattr(self, key) for key in DETERMINING})
 
     @property
     def result(self) -> str:
-        """SHA-256 of what the training came to."""
+        """SHA-256 of the outputs."""
         return _sha256(self.outputs)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        values = {**asdict(self), "folders": list(self.folders)}
+        """Content of the JSON file."""
+        values = {**asdict(self), "layout": LAYOUT, "run_key": self.run_key}
         if self.parent is None:
             del values["parent"]
-        return {**values, "layout": LAYOUT, "run_key": self.run_key}
+        return values
 
 
 def parse(content: Mapping[str, Any]) -> Record | None:
-    """Read what `Record.as_dict` gave.
-
-    Returns
-    -------
-    Record or None
-        None for a record of another layout.
+    """Read what `Record.as_dict` gave; None for a record of another layout.
 
     Raises
     ------
     ValueError
-        If it is none, or its run key is not the one of its content.
+        If keys are missing or unknown, or the run key is not that of the content.
     """
     if content.get("layout") != LAYOUT:
         return None
-    names = {f.name for f in fields(Record)}
-    if not set(content) - {"layout", "run_key"} <= names:
-        raise ValueError("unknown keys")
+    values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
-        values = {name: content[name] for name in content if name in names}
-        record = Record(**{**values, "folders": tuple(content["folders"])})
+        record = Record(**{**values, "folders": tuple(values["folders"])})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"missing keys ({error})") from None
+        raise ValueError(f"missing or unknown keys: {error}") from None
     if content.get("run_key") != record.run_key:
         raise ValueError("its run key is not the one of its settings and data")
     return record

@@ -14,41 +14,31 @@ from refashion.base.errors import UserError
 from refashion.runs.record import Record, parse
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
-"""Files that the record does not promise, since they are measured after the training."""
+"""Files that are made after the training, and so are not in the record."""
 
 WEIGHTS = "weights.safetensors"
 
 LOG = "training_log.json"
-"""Name of the timings where a run's files lie in one folder."""
+"""File name of the timings of a run in one folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a training left, or several that are summed up.
-
-    Each file is read when it is first asked for.
-    """
+    """The files of a training, or of several that are summed up, each read when it is needed."""
 
     folders: tuple[Path, ...]
-    """That hold its files."""
 
     log_file: Path
     """Timings, device and versions (JSON); it may be missing."""
 
     title: str
-    """How messages call it."""
+    """Its name in messages."""
 
     commit: str | None = None
-    """That it was made from, where that is known."""
+    """The commit that it was made from, where that is known."""
 
     def file(self, name: str) -> Path:
-        """Path of one of its files.
-
-        Raises
-        ------
-        UserError
-            If the run does not have it.
-        """
+        """Path of one of its files; `UserError` if the run does not have it."""
         for folder in self.folders:
             if (folder / name).is_file():
                 return folder / name
@@ -60,34 +50,28 @@ class Run:
 
     @property
     def files(self) -> list[Path]:
-        """All files that it has, by name."""
+        """All its files, sorted by name."""
         names = {file.name for folder in self.folders for file in folder.glob("*.*")}
         return [self.file(name) for name in sorted(names) if not name.startswith(".")]
 
     @cached_property
     def record(self) -> Record:
-        """What determined it, and what came of it.
-
-        Raises
-        ------
-        UserError
-            If there is none, or it is damaged or of another layout.
-        """
+        """Its record; `UserError` if that is missing, damaged or of another layout."""
         path = self.file("record.json")
         try:
-            found = parse(json.loads(path.read_text(encoding="utf-8")))
+            record = parse(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
             raise UserError(
                 f"{self.title}: record.json is damaged ({error}); run `dvc repro` to make it anew"
             ) from None
-        if found is None:
+        if record is None:
             commit = self.commit or "COMMIT"
             raise UserError(
                 f"{self.title}: record.json has another layout than this code reads; the code of "
                 f"its own commit does: `git worktree add ../{commit[:12]} {commit}`, and run the "
                 "command there"
             )
-        return found
+        return record
 
     @property
     def name(self) -> str:
@@ -96,7 +80,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Everything that determined it, by the names of ``params.yaml``."""
+        """Settings of the training and the data, by their names in ``params.yaml``."""
         data = {f"data.{name}": value for name, value in self.record.data.items()}
         return {**self.record.params, **data}
 
@@ -108,16 +92,16 @@ class Run:
     @cached_property
     def history(self) -> dict[str, list[float]]:
         """Columns of numbers by epoch, each up to its first empty cell; empty ones are left out."""
-        names = [name for name in (self.rows[0] if self.rows else ()) if name != "weights_sha256"]
         columns = {
             name: [float(row[name]) for row in takewhile(itemgetter(name), self.rows)]
-            for name in names
+            for name in (self.rows[0] if self.rows else ())
+            if name != "weights_sha256"
         }
         return {name: column for name, column in columns.items() if column}
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """What was measured at the end."""
+        """Content of ``metrics.json``."""
         return json.loads(self.file("metrics.json").read_text(encoding="utf-8"))
 
     @cached_property
@@ -128,7 +112,7 @@ class Run:
 
     @cached_property
     def log(self) -> dict[str, Any] | None:
-        """Timings and hardware, if they are those of this very training."""
+        """Timings and hardware; None if they are missing or of another training."""
         if not self.log_file.is_file():
             return None
         log = json.loads(self.log_file.read_text(encoding="utf-8"))
@@ -136,7 +120,7 @@ class Run:
 
     @property
     def measured(self) -> str:
-        """SHA-256 of what was measured after the training."""
+        """SHA-256 of the files that were made after the training."""
         files = [self.file(name) for name in MEASURED if self.has(name)]
         return sha256(b"".join(sha256(f.read_bytes()).digest() for f in files)).hexdigest()
 
@@ -146,13 +130,13 @@ class Run:
             return list(csv.DictReader(file))
 
     def altered(self) -> list[str]:
-        """Names of the files that are not what the record promises."""
-        found = []
+        """Names of the files whose digests are not those of the record."""
+        names = []
         for name, promised in self.record.outputs.items():
             file, digest = (WEIGHTS, _digest_of_weights) if name == "weights" else (name, _digest)
             if self.has(file) and digest(self.file(file)) != promised:
-                found.append(file)
-        return found
+                names.append(file)
+        return names
 
 
 def _digest(file: Path) -> str:
@@ -160,7 +144,7 @@ def _digest(file: Path) -> str:
 
 
 def _digest_of_weights(file: Path) -> str:
-    """Digest of weights; empty of a file that holds none."""
+    """Digest of the weights in a file; empty if it holds none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -178,7 +162,7 @@ def in_folder(folder: Path, title: str, commit: str | None = None) -> Run:
 
 
 def in_checkout(root: Path, record: Record) -> Run:
-    """The run that a record tells of, in a checkout."""
+    """The run of a record, in a checkout."""
     return Run(
         folders=tuple(root / folder for folder in record.folders),
         log_file=root / "logs" / f"{record.name}.json",

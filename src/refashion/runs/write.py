@@ -1,4 +1,4 @@
-"""Writing a run: its weights, history, tables, metrics and record, and a volatile log."""
+"""Writing a run: weights, history, tables, metrics and record, and a volatile log."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -28,31 +28,27 @@ def write(
     metrics: Mapping[str, float] | None = None,
     timings: Mapping[str, Any],
 ) -> Record:
-    """Write what a training left to the first folder of its record.
+    """Write a run to the first folder of its record, and give the record with its outputs.
 
     Parameters
     ----------
     root
-        Of the checkout.
+        Root of the checkout.
     record
-        What determined the run; its outputs are filled in.
+        What determined the run.
     history
-        One row an epoch, without its number; a measure that is missing or None is left empty.
+        One row an epoch, without its number; measures that are missing, None or NaN leave empty
+        cells.
     digest
-        Of the weights.
+        SHA-256 of the weights (`refashion.training.digest`).
     weights
-        To keep; None: the digest alone is kept.
+        Weights to keep, if any.
     tables
         Further results, by the name of the CSV file.
     metrics
-        What was measured at the end; None: a later stage measures.
+        What was measured at the end, unless a later stage measures it.
     timings
         For the log, which alone holds anything volatile.
-
-    Returns
-    -------
-    Record
-        With the digests of all outputs.
     """
     folder = root / record.folders[0]
     outputs = {"weights": digest}
@@ -64,11 +60,9 @@ def write(
         [epoch, *(_cell(row.get(name)) for name in columns)]
         for epoch, row in enumerate(history, start=1)
     ]
-    for name, (header, body) in {
-        "history.csv": (["epoch", *columns], rows),
-        **(tables or {}),
-    }.items():
-        files.write_csv(folder / name, header, body)
+    all_tables: dict[str, Table] = {"history.csv": (["epoch", *columns], rows), **(tables or {})}
+    for name, table in all_tables.items():
+        files.write_csv(folder / name, *table)
         outputs[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     if metrics is not None:
         files.write_json(folder / "metrics.json", dict(metrics))

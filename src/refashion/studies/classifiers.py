@@ -16,9 +16,7 @@ from refashion.training.settings import Settings
 
 
 def settings(params: Params, name: str) -> Settings:
-    """What determines the training of one variant, besides its data.
-
-    The learning rate of all variants wins over the variant's own.
+    """Settings of one variant's training; the learning rate of all variants wins over its own.
 
     Raises
     ------
@@ -42,7 +40,7 @@ def settings(params: Params, name: str) -> Settings:
 
 
 def run(workspace: Workspace, params: Params, name: str) -> None:
-    """Train one variant on the training set, watched on the validation set.
+    """Train one variant on the training set, and evaluate it on the validation set every epoch.
 
     Raises
     ------

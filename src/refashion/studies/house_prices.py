@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,61 +38,46 @@ LOWEST = 1.0  # dollars; what is predicted below counts as this (book)
 ERROR = "validation_log_rmse"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """Houses with their features."""
-
-    features: Tensor
-    """float32 [n, features]."""
-    table: Table
-
-
-Fold = Sequence[Part]
-"""What to learn from, then what to validate on, if anything."""
+Fold = Sequence[tuple[Tensor, Table]]
+"""Houses with features, float32 [n, features]: for training, then for validation if there are."""
 
 
 def run(workspace: Workspace, params: Params) -> Headline:
     """Validate every model on folds, and let the best one predict the prices of the test houses.
 
-    One run a model: its history holds means over the folds of the root mean squared error of the
-    logarithm, its metrics those of the last epoch, with their spread. The run with the least mean
-    validation error holds the submission, by a model of its settings trained on all houses.
-
-    Returns
-    -------
-    Headline
-        Validation error of the best model.
+    Each model is a run: its history holds means over the folds of the root mean squared error of
+    the logarithm, its metrics those of the last epoch, with their spread. The headline is the
+    validation error of the best model. Its run holds the submission too, by a model of its
+    settings trained on all houses.
     """
     p = params.studies.house_prices
     known = houses.read_train(workspace.houses / HOUSE_FILES["train"])
     test = houses.read_test(workspace.houses / HOUSE_FILES["test"], known)
     folds = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, params.seed))
-    everything, of_test = map(torch.from_numpy, houses.features(known, test))
-    whole = [[Part(features=everything, table=known)]]
+    all_features, test_features = map(torch.from_numpy, houses.features(known, test))
     epochs = [model.epochs for model in p.models.values()]
     with progress(NAME, p.folds * sum(epochs) + max(epochs), "epochs") as advance:
         validated = {name: _train(params, name, folds, advance) for name in p.models}
         best = min(validated, key=lambda name: validated[name].last_measures[ERROR])
-        final = _train(params, best, whole, advance)
-    prices = predict(final.trainings[0].weights, of_test, p.models[best])
+        final = _train(params, best, [[(all_features, known)]], advance)
+    prices = predict(final.trainings[0].weights, test_features, p.models[best])
     submission = [[house, price] for house, price in zip(test.ids, prices.tolist(), strict=True)]
     inputs = {"train": houses.digest(known)}
     for name, trained in validated.items():
-        of_best = name == best
+        is_best = name == best
         study.write_run(
             workspace,
-            NAME,
-            name,
+            f"{NAME}/{name}",
             trained,
             data={"dataset": p.dataset},
-            inputs=inputs | ({"test": houses.digest(test)} if of_best else {}),
+            inputs=inputs | ({"test": houses.digest(test)} if is_best else {}),
             params={
                 **trained.trainings[0].settings.as_dict(),
                 "folds": p.folds,
                 "log_price": p.models[name].log_price,
             },
             metrics={"folds": p.folds, **trained.last_measures},
-            tables={"submission.csv": ([houses.ID, houses.PRICE], submission)} if of_best else None,
+            tables={"submission.csv": ([houses.ID, houses.PRICE], submission)} if is_best else None,
         )
     print(f"submission written with model {best}")
     return {ERROR: {best: validated[best].last_measures[ERROR]}}
@@ -104,16 +88,13 @@ def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
 
     Folds know different numbers of values: columns of zeros give all the same shape.
     """
-    everything = np.arange(len(known.ids))
-    tables = [(known.rows(np.setdiff1d(everything, own)), known.rows(own)) for own in folds]
+    rows = np.arange(len(known.ids))
+    tables = [(known.rows(np.setdiff1d(rows, fold)), known.rows(fold)) for fold in folds]
     features = [list(map(torch.from_numpy, houses.features(*pair))) for pair in tables]
-    widest = max(inputs.shape[1] for inputs, _ in features)
+    widest = max(train.shape[1] for train, _ in features)
     return [
-        [
-            Part(features=pad(x, (0, widest - x.shape[1])), table=table)
-            for x, table in zip(*pairs, strict=True)
-        ]
-        for pairs in zip(features, tables, strict=True)
+        [(pad(x, (0, widest - x.shape[1])), table) for x, table in zip(*fold, strict=True)]
+        for fold in zip(features, tables, strict=True)
     ]
 
 
@@ -122,19 +103,20 @@ def _train(params: Params, name: str, folds: Sequence[Fold], advance: Advance) -
     model = params.studies.house_prices.models[name]
     models = []
     for fold in folds:
-        train, *held_out = (
-            Examples(inputs=part.features, targets=_targets(part.table, model)) for part in fold
+        train, *validation = (_examples(features, table, model) for features, table in fold)
+        models.append(
+            Model(
+                settings=settings(params, model, train.inputs.shape[1]),
+                train=train,
+                validation=validation[0] if validation else train[:0],
+            )
         )
-        chosen = settings(params, model, train.inputs.shape[1])
-        validation = held_out[0] if held_out else train[:0]
-        models.append(Model(settings=chosen, train=train, validation=validation))
 
     def observe(row: Row, weights: Weights) -> Measures:
+        parts = zip(("train_log_rmse", ERROR), folds[row.model], strict=False)
         errors = {
-            measure: log_rmse(
-                predict(weights, part.features, model), torch.from_numpy(part.table.prices)
-            )
-            for measure, part in zip(("train_log_rmse", ERROR), folds[row.model], strict=False)
+            measure: log_rmse(predict(weights, features, model), torch.from_numpy(table.prices))
+            for measure, (features, table) in parts
         }
         if not all(map(math.isfinite, errors.values())):
             raise UserError(
@@ -161,22 +143,18 @@ def predict(weights: Weights, inputs: Tensor, model: HouseModelParams) -> Tensor
 
 
 def settings(params: Params, model: HouseModelParams, num_inputs: int) -> Settings:
-    """What determines one training."""
+    """Settings of one training."""
     return Settings(
-        hidden=model.hidden,
-        lr=model.lr,
+        **model.model_dump(exclude={"log_price"}),
         seed=params.seed,
-        epochs=model.epochs,
         batch_size=params.studies.house_prices.batch_size,
-        weight_decay=model.weight_decay,
         numerics=params.numerics,
         num_inputs=num_inputs,
         num_outputs=1,
         loss="squared",
-        optimizer=model.optimizer,
     )
 
 
-def _targets(table: Table, model: HouseModelParams) -> Tensor:
+def _examples(features: Tensor, table: Table, model: HouseModelParams) -> Examples:
     prices = torch.from_numpy(table.prices)[:, None]
-    return functions.log(prices) if model.log_price else prices
+    return Examples(inputs=features, targets=functions.log(prices) if model.log_price else prices)

@@ -1,5 +1,7 @@
 """Validation of every variant on stratified folds of the training images (book, section 4.10)."""
 
+from functools import partial
+
 import numpy as np
 
 from refashion.base.params import Params
@@ -25,15 +27,10 @@ NOTES = (
 
 
 def run(workspace: Workspace, params: Params) -> Headline:
-    """Train every variant once for each fold, validated on that fold.
+    """Train every variant once for each fold, and give its mean validation accuracy.
 
     Each training is a run, and each variant has one more that sums its folds up: means of their
     histories, and their metrics with their spread.
-
-    Returns
-    -------
-    Headline
-        Mean validation accuracy of every variant.
     """
     k, seed = params.studies.k_fold.folds, params.data.seed
     parts = [prepared.load(workspace.train), prepared.load(workspace.validation)]
@@ -42,53 +39,37 @@ def run(workspace: Workspace, params: Params) -> Headline:
         labels=np.concatenate([part.labels for part in parts]),
     )
     folds = splits.folds(known.labels, k, seed)
-    data, inputs = params.data.model_dump(), {"known": prepared.digest(known)}
+    write_run = partial(
+        study.write_run,
+        workspace,
+        data=params.data.model_dump(),
+        inputs={"known": prepared.digest(known)},
+        stage=STAGE,
+    )
     accuracies = {}
     with progress(NAME, k * len(params.variants) * params.epochs, "epochs") as advance:
-        for name in params.variants:
-            settings = classifiers.settings(params, name)
+        for variant in params.variants:
+            name, settings = f"{NAME}/{variant}", classifiers.settings(params, variant)
             trained = [_train(settings, known, fold, params.device, advance) for fold in folds]
-            whole = study.together(trained)
-            loop.refuse_divergence(f"{NAME}/{name}", whole.trainings)
+            whole = study.sum_up(trained)
+            loop.refuse_divergence(name, whole.trainings)
             shared = {**settings.as_dict(), "folds": k, "folds_seed": seed}
             metrics = {"folds": k, **whole.last_measures}
-            study.write_run(
-                workspace,
-                NAME,
-                name,
-                whole,
-                data=data,
-                inputs=inputs,
-                params=shared,
-                metrics=metrics,
-                stage=STAGE,
-            )
-            for fold, own in enumerate(trained, start=1):
-                study.write_run(
-                    workspace,
-                    NAME,
-                    f"{name}.fold_{fold}",
-                    own,
-                    data=data,
-                    inputs=inputs,
-                    params={**shared, "fold": fold},
-                    parent=name,
-                    stage=STAGE,
-                )
-            accuracies[name] = metrics["validation_accuracy"]
+            write_run(name, whole, params=shared, metrics=metrics)
+            for fold, part in enumerate(trained, start=1):
+                write_run(f"{name}.fold_{fold}", part, params={**shared, "fold": fold}, parent=name)
+            accuracies[variant] = metrics["validation_accuracy"]
     return {"validation_accuracy": accuracies}
 
 
 def _train(
     settings: Settings, known: Split, fold: np.ndarray, device: str, advance: Advance
 ) -> Trained:
-    """Train on all images but those of one fold, and validate on these."""
+    """Train on all images but those of one fold, and validate on that fold."""
     others = np.setdiff1d(np.arange(len(known.labels)), fold)
-    model = Model(
-        settings=settings, train=_examples(known, others), validation=_examples(known, fold)
+    train, validation = (
+        Examples.of_images(known.images[rows], known.labels[rows]) for rows in (others, fold)
     )
-    return study.train([model], device, advance)
-
-
-def _examples(known: Split, chosen: np.ndarray) -> Examples:
-    return Examples.of_images(known.images[chosen], known.labels[chosen])
+    return study.train(
+        [Model(settings=settings, train=train, validation=validation)], device, advance
+    )

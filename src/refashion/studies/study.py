@@ -1,18 +1,17 @@
-"""From settings and data to runs: the one way in which everything here is trained.
+"""Training of models for a run, and writing the runs of a study.
 
-A study is data and a list of settings, and what it wants to know of each epoch. Each module beside
-this one is a study. Its ``run(workspace, params)`` trains, writes the runs and gives its
-`Headline`; its ``TITLE`` and ``NOTES`` introduce its page.
+Each module beside this one is a study, except for the classifiers. Its ``run(workspace, params)``
+trains, writes the runs and gives the `Headline`; its ``TITLE`` and ``NOTES`` introduce its page.
 """
 
-import hashlib
 import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import zip_longest
 from statistics import stdev
 from typing import Any
@@ -29,13 +28,13 @@ from refashion.training.initial import Weights
 from refashion.training.loop import Model, Row, Training
 
 Measures = Mapping[str, float]
-"""Of one epoch, by name."""
+"""Numbers of one epoch, by name."""
 
 Observe = Callable[[Row, Weights], Measures]
-"""From an epoch and the weights after it to what the study wants to know."""
+"""From an epoch and the weights after it to the numbers that a study keeps."""
 
 Headline = Mapping[str, Mapping[str, float]]
-"""The one or two numbers by which experiments are compared: from a metric to runs to values."""
+"""The one or two numbers by which experiments are compared: values by metric and run."""
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm")
 
@@ -51,17 +50,32 @@ class Trained:
 
     trainings: Sequence[Training]
     rows: Sequence[Sequence[Measures]]
-    """What was observed: of every training, by epoch."""
+    """What was observed of every training, epoch by epoch."""
     contract: str
     """See `Record.contract`."""
-    timings: Mapping[str, Any]
-    """Volatile: seconds, memory, device and versions."""
+    seconds: Sequence[float] = ()
+    """Seconds that every epoch took, over all trainings."""
+    num_examples: int = 0
+    """Examples that were learnt from, counted anew in every epoch."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """When training started; memory, device and versions."""
 
     @property
     def digest(self) -> str:
-        """Of the weights of all trainings."""
+        """SHA-256 of the weights; of several trainings, that of their digests."""
         digests = [training.digest for training in self.trainings]
-        return digests[0] if len(digests) == 1 else _sha256("\n".join(digests))
+        return digests[0] if len(digests) == 1 else sha256("\n".join(digests).encode()).hexdigest()
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        """Everything volatile, for the log."""
+        total = math.fsum(self.seconds)
+        return {
+            "seconds": total,
+            "seconds_per_epoch": list(self.seconds),
+            "images_per_second": self.num_examples / total if total else 0.0,
+            **self.machine,
+        }
 
     @property
     def mean_history(self) -> list[Measures]:
@@ -86,78 +100,59 @@ class Trained:
 def train(
     models: Sequence[Model], device: str, advance: Advance, observe: Observe = measures
 ) -> Trained:
-    """Train models and observe every epoch of each.
+    """Train models of one engine and observe every epoch of each.
 
-    Parameters
-    ----------
-    models
-        At least one; of one engine.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    advance
-        Told of every epoch.
-    observe
-        What to keep of an epoch.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to train on, or no such device.
+    Parameters and errors are those of `refashion.training.loop.train`; `advance` is told of every
+    epoch.
     """
     rows: list[list[Measures]] = [[] for _ in models]
     seconds = [0.0] * max(model.settings.epochs for model in models)
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def observed() -> Iterator[tuple[Row, Weights]]:
-        for row, weights in _timed(loop.train(models, device=device), seconds):
+        begin = time.perf_counter()
+        for row, weights in loop.train(models, device=device):
+            seconds[row.epoch - 1] += time.perf_counter() - begin
             rows[row.model].append(observe(row, weights))
             advance(1, f"loss {row.train_loss:.3f}  accuracy {row.train_accuracy:.3f}")
             yield row, weights
+            begin = time.perf_counter()
 
     trainings = loop.collect(models, observed())
     place = devices.resolve(device)
     trained = zip(models, trainings, strict=True)
-    examples = sum(len(model.train) * len(training.history) for model, training in trained)
-    timings = {
-        "started": started,
-        "seconds": math.fsum(seconds),
-        "seconds_per_epoch": [s for s in seconds if s],
-        "images_per_second": examples / math.fsum(seconds) if examples else 0.0,
-        "peak_memory_mib": _peak_memory_mib(),
-        "device": place.type,
-        "device_name": devices.describe(place),
-        **devices.software(),
-    }
-    contract = loop.contract(models[0].settings, place)
-    return Trained(trainings=trainings, rows=rows, contract=contract, timings=timings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Trained(
+        trainings=trainings,
+        rows=rows,
+        contract=loop.contract(models[0].settings, place),
+        seconds=[s for s in seconds if s],
+        num_examples=sum(len(model.train) * len(training.history) for model, training in trained),
+        machine={
+            "started": started,
+            "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
+            "device": place.type,
+            "device_name": devices.describe(place),
+            **devices.software(),
+        },
+    )
 
 
-def together(parts: Sequence[Trained]) -> Trained:
-    """Sum up trainings that were made one after another."""
-    logs = [part.timings for part in parts]
-    seconds = [
-        math.fsum(epoch)
-        for epoch in zip_longest(*(log["seconds_per_epoch"] for log in logs), fillvalue=0.0)
-    ]
-    examples = math.fsum(log["images_per_second"] * log["seconds"] for log in logs)
-    total = math.fsum(seconds)
-    timings = {
-        **logs[0],
-        "seconds": total,
-        "seconds_per_epoch": seconds,
-        "images_per_second": examples / total if total else 0.0,
-    }
+def sum_up(parts: Sequence[Trained]) -> Trained:
+    """All trainings of `parts`, which were made one after another, as one."""
+    epochs = zip_longest(*(part.seconds for part in parts), fillvalue=0.0)
     return Trained(
         trainings=[training for part in parts for training in part.trainings],
         rows=[rows for part in parts for rows in part.rows],
         contract=parts[0].contract,
-        timings=timings,
+        seconds=[math.fsum(epoch) for epoch in epochs],
+        num_examples=sum(part.num_examples for part in parts),
+        machine=parts[0].machine,
     )
 
 
 def write_run(
     workspace: Workspace,
-    study: str,
     name: str,
     trained: Trained,
     *,
@@ -175,30 +170,29 @@ def write_run(
     Parameters
     ----------
     workspace
-        Where to.
-    study, name
-        Of the study, and of the run in it.
+        The checkout to write to.
+    name, data, inputs, params, parent
+        See `Record`.
     trained
-        What the run consists of.
-    data, inputs, params, tables
-        See `Record` and `refashion.runs.write.write`.
+        The run's trainings.
     history, metrics
         By default means over the trainings, and those of the last epoch with their spread.
-    parent
-        The run of the study that sums this one up with others.
+    tables
+        See `refashion.runs.write.write`.
     stage
-        Of the pipeline; by default that of the studies which ``dvc repro`` runs.
+        By default that of the studies which ``dvc repro`` runs.
     """
+    study = name.partition("/")[0]
     record = Record(
-        name=f"{study}/{name}",
+        name=name,
         experiment=study,
         stage=stage or f"study@{study}",
-        folders=(workspace.relative(workspace.study_folder(study) / name),),
+        folders=(workspace.relative(workspace.studies / name),),
         contract=trained.contract,
         data=data,
         inputs=inputs,
         params=params,
-        parent=f"{study}/{parent}" if parent else None,
+        parent=parent,
     )
     write.write(
         workspace.root,
@@ -212,7 +206,7 @@ def write_run(
 
 
 def write_curves(workspace: Workspace, study: str) -> None:
-    """Lay the histories of a study's runs one below the other, for DVC's plots."""
+    """Write the histories of a study's runs as one table, for DVC's plots; not those of parts."""
     runs = [run for run in listing.of_study(workspace, study) if run.record.parent is None]
     columns = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
     rows = [
@@ -226,26 +220,3 @@ def write_curves(workspace: Workspace, study: str) -> None:
 def mean(values: Sequence[float]) -> float:
     """Mean, of the sum rounded once."""
     return math.fsum(values) / len(values)
-
-
-def _timed(
-    rows: Iterator[tuple[Row, Weights]], seconds: list[float]
-) -> Iterator[tuple[Row, Weights]]:
-    """Pass on what `loop.train` yields, and add up the seconds that every epoch took."""
-    while True:
-        start = time.perf_counter()
-        item = next(rows, None)
-        if item is None:
-            return
-        seconds[item[0].epoch - 1] += time.perf_counter() - start
-        yield item
-
-
-def _peak_memory_mib() -> float:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,9 +1,9 @@
 """Linear regression with more inputs than examples, with and without weight decay (book, 4.5)."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 import torch
-from torch import Tensor
 
 from refashion.base.params import Params
 from refashion.base.params.studies import WeightDecayParams
@@ -33,15 +33,10 @@ BITS = 22
 
 
 def run(workspace: Workspace, params: Params) -> Headline:
-    """Train every penalty on the same examples, seed by seed: one run a penalty.
+    """Train every penalty on the same examples, seed by seed, and give the test losses.
 
-    Histories hold means over the seeds: losses (half the squared error; of the training examples
-    as they went into their steps) and the norms of the weights.
-
-    Returns
-    -------
-    Headline
-        Test loss of every run.
+    Each penalty is a run. Histories hold means over the seeds: losses (half the squared error; of
+    the training examples as they went into their steps) and the norms of the weights.
     """
     p = params.studies.weight_decay
     seeds = range(params.seed, params.seed + p.seeds)
@@ -50,13 +45,23 @@ def run(workspace: Workspace, params: Params) -> Headline:
         "train": _digest([train for train, _ in examples]),
         "test": _digest([test for _, test in examples]),
     }
+    settings = Settings(
+        lr=p.lr,
+        epochs=p.epochs,
+        batch_size=p.batch_size,
+        numerics=params.numerics,
+        num_inputs=p.inputs,
+        num_outputs=1,
+        initialisation="unit_normal",
+        loss="squared",
+    )
     test_losses = {}
     with progress(NAME, len(seeds) * len(p.weight_decays) * p.epochs, "epochs") as advance:
         for weight_decay in p.weight_decays:
             name = "decay_" + repr(weight_decay).removesuffix(".0")
             models = [
                 Model(
-                    settings=settings(p, weight_decay, seed, params.numerics),
+                    settings=replace(settings, seed=seed, weight_decay=weight_decay),
                     train=train,
                     validation=test,
                 )
@@ -65,22 +70,22 @@ def run(workspace: Workspace, params: Params) -> Headline:
             trained = study.train(models, params.device, advance, observe)
             loop.refuse_divergence(f"{NAME}/{name}", trained.trainings)
             sizes = {"seeds": len(seeds), "num_train": p.train, "num_test": p.test}
+            metrics = {"seeds": len(seeds), **trained.last_measures}
             study.write_run(
                 workspace,
-                NAME,
-                name,
+                f"{NAME}/{name}",
                 trained,
                 data={"dataset": "synthetic"},
                 inputs=inputs,
                 params={**models[0].settings.as_dict(), **sizes},
-                metrics={"seeds": len(seeds), **trained.last_measures},
+                metrics=metrics,
             )
-            test_losses[name] = trained.last_measures["test_loss"]
+            test_losses[name] = metrics["test_loss"]
     return {"test_loss": test_losses}
 
 
 def observe(row: Row, weights: Weights) -> Measures:
-    """Losses, and the norms of the weights."""
+    """Losses and norms of the weights."""
     return {
         "train_loss": row.train_loss,
         "test_loss": row.validation_loss,
@@ -107,31 +112,10 @@ def draw(p: WeightDecayParams, seed: int) -> tuple[Examples, Examples]:
     return examples[: p.train], examples[p.train :]
 
 
-def settings(p: WeightDecayParams, weight_decay: float, seed: int, numerics: str) -> Settings:
-    """What determines one training."""
-    return Settings(
-        lr=p.lr,
-        seed=seed,
-        epochs=p.epochs,
-        batch_size=p.batch_size,
-        weight_decay=weight_decay,
-        numerics=numerics,
-        num_inputs=p.inputs,
-        num_outputs=1,
-        initialisation="unit_normal",
-        loss="squared",
-    )
-
-
 def _digest(examples: list[Examples]) -> str:
-    """SHA-256 of the bytes of every seed's examples."""
+    """SHA-256 of the little-endian bytes of every seed's examples."""
     sha = sha256()
-    for one in examples:
-        for tensor in (one.inputs, one.targets):
-            sha.update(_bytes(tensor))
+    for part in examples:
+        sha.update(part.inputs.numpy().astype("<f4", copy=False).tobytes())
+        sha.update(part.targets.numpy().astype("<f8", copy=False).tobytes())
     return sha.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    array = tensor.numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -1,4 +1,4 @@
-"""What a variant is, the two engines, the epoch loop and the record that a training leaves.
+"""Settings, initial weights, the two engines and the epoch loop.
 
 Needs torch, numpy and safetensors alone, so that trainings and the self-test run anywhere.
 """

@@ -1,4 +1,4 @@
-"""Where the arithmetic runs."""
+"""The device that trains: its name, its memory and the software on it."""
 
 import ctypes
 import os
@@ -11,24 +11,19 @@ from refashion.base.errors import UserError
 
 
 def resolve(name: str) -> torch.device:
-    """The device that `name` (``auto``, ``cpu`` or ``cuda``) means on this machine.
-
-    Raises
-    ------
-    UserError
-        If ``cuda`` is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    """The device of a name (``auto``, ``cpu`` or ``cuda``); `UserError` where there is no cuda."""
+    available = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
         raise UserError("device: cuda is not available on this machine; use auto or cpu")
-    if name == "cuda":  # cuBLAS reads it at its first call, whichever engine makes that
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device(name)
+    # cuBLAS reads it at its first call, whichever engine makes that.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device("cuda")
 
 
 def describe(device: torch.device) -> str:
-    """The processor's or GPU's own name."""
+    """Name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -40,10 +35,7 @@ def describe(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep what tensors give back: fresh pages cost more than the arithmetic on them.
-
-    Without effect where there is no glibc.
-    """
+    """Make glibc, if any, keep freed memory: fresh pages cost more than the arithmetic on them."""
     trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] else None
     if mallopt:

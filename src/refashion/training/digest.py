@@ -1,4 +1,4 @@
-"""Names for results: the same digest, the same bits."""
+"""Digests of weights: the same digest, the same bits."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What the epoch loop asks of an engine."""
+"""The interface of an engine, its examples, and the batches, orders and masks of an epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Examples:
         return cls(inputs=pixels, targets=torch.from_numpy(labels.astype(np.int64)))
 
     def __getitem__(self, rows: slice) -> "Examples":
-        """Some of them."""
+        """The examples of these rows."""
         return Examples(inputs=self.inputs[rows], targets=self.targets[rows])
 
     def to(self, device: torch.device) -> "Examples":
-        """The same on another device."""
+        """The same examples on another device."""
         return Examples(inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
-    """How well a model fits some examples."""
+class Metrics:
+    """Loss and accuracy of a model on some examples."""
 
     loss: float
     """Mean: cross-entropy in nats, or half the squared error."""
@@ -58,17 +58,17 @@ AfterStep = Callable[[int], None]
 
 
 class Engine(Protocol):
-    """One model in training. Both engines see the same batches and masks."""
+    """One model in training. Every engine sees the same batches and masks."""
 
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
         """Begin from the weights `start`."""
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Fit:
-        """One pass in a new order; the fit of every batch before its step, averaged (book, 3.6)."""
+    ) -> Metrics:
+        """One pass in a new order; metrics of every batch before its step, averaged (book, 3.6)."""
 
-    def fit(self, examples: Examples) -> Fit:
+    def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout, nothing learnt."""
 
     def gradients(self, examples: Examples) -> Weights:
@@ -79,7 +79,7 @@ class Engine(Protocol):
 
 
 def batches(n: int, size: int) -> list[slice]:
-    """Rows of an epoch's order that make up its batches; the last may be smaller."""
+    """Rows of each batch in an epoch's order; the last batch may be smaller."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
@@ -89,7 +89,7 @@ def order(settings: Settings, n: int, epoch: int, device: torch.device) -> Tenso
 
 
 def mask(settings: Settings, rows: slice, epoch: int, layer: int, device: torch.device) -> Tensor:
-    """Which units of hidden layer `layer` stay, for the rows of an epoch's order: 1, else 0."""
+    """Dropout mask of a hidden layer for rows of an epoch's order: 1 for what stays, else 0."""
     return streams.bernoulli_rows(
         (rows.start, rows.stop),
         settings.hidden[layer],

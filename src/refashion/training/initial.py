@@ -1,4 +1,4 @@
-"""Where a training starts: the same for both engines."""
+"""Initial weights, the same for both engines."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from refashion.portable import streams
 from refashion.portable.streams import Purpose
 from refashion.training.settings import Settings
 
-CONSTANT = 0.01
 SCHEMES: dict[str, Callable[[int, int], float]] = {
     "small_normal": lambda inputs, units: 0.01,
     "unit_normal": lambda inputs, units: 1.0,
@@ -26,34 +25,17 @@ Weights = dict[str, Tensor]
 
 
 def of(settings: Settings) -> Weights:
-    """Where a training with these settings starts: float32, on the CPU."""
-    return weights(settings.widths, settings.seed, settings.initialisation)
+    """Initial weights: float32, on the CPU; biases are 0, and every layer has its own stream.
 
-
-def weights(widths: tuple[int, ...], seed: int, scheme: str = "small_normal") -> Weights:
-    """Initial weights; biases are 0.
-
-    Parameters
-    ----------
-    widths
-        Units of every layer, from the inputs to the outputs.
-    seed
-        Of the streams, one for every layer.
-    scheme
-        One of `SCHEMES`, or ``constant``: all weights 0.01, which no unit tells from another.
-
-    Returns
-    -------
-    Weights
-        float32, on the CPU.
+    ``constant`` makes all weights 0.01, so that no unit can be told from another.
     """
-    result = {}
-    for layer, shape in enumerate(pairwise(widths)):
-        if scheme == "constant":
-            numbers = torch.full(shape, CONSTANT, dtype=torch.float64)
+    weights = {}
+    for layer, shape in enumerate(pairwise(settings.widths)):
+        if settings.initialisation == "constant":
+            numbers = torch.full(shape, 0.01, dtype=torch.float64)
         else:
-            numbers = streams.normal(shape, streams.key(seed, Purpose.INITIAL, layer))
-            numbers.mul_(SCHEMES[scheme](*shape))
-        result[f"layers.{layer}.weight"] = numbers.to(torch.float32)
-        result[f"layers.{layer}.bias"] = torch.zeros(shape[1], dtype=torch.float32)
-    return result
+            numbers = streams.normal(shape, streams.key(settings.seed, Purpose.INITIAL, layer))
+            numbers.mul_(SCHEMES[settings.initialisation](*shape))
+        weights[f"layers.{layer}.weight"] = numbers.to(torch.float32)
+        weights[f"layers.{layer}.bias"] = torch.zeros(shape[1], dtype=torch.float32)
+    return weights

@@ -10,16 +10,16 @@ import torch
 from refashion.base.errors import UserError
 from refashion.training import device as devices
 from refashion.training import digest, initial, norms
-from refashion.training.engine import Engine, Examples, Fit
+from refashion.training.engine import Engine, Examples, Metrics
 from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack, stack_examples, stackable
+from refashion.training.stack import Stack, stack_examples
 
 ENGINES: dict[str, type[Engine]] = {"native": NativeEngine, "portable": PortableEngine}
-NOTHING = Fit(loss=math.nan, accuracy=math.nan)
-"""Of a validation set that is empty."""
+NO_METRICS = Metrics(loss=math.nan, accuracy=math.nan)
+"""Those of an empty validation set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,17 +28,16 @@ class Model:
 
     settings: Settings
     train: Examples
-    """To learn from."""
     validation: Examples
-    """To watch; it may be empty."""
+    """Evaluated after every epoch; it may be empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What is known of a model after an epoch; without the model's number, a row of the history."""
+    """A model after an epoch: a row of its history, and the model's number."""
 
     model: int
-    """Its number among those that are trained."""
+    """Index among the models that are trained."""
     epoch: int
     train_loss: float
     """Averaged over the epoch's batches, each before its step; nats, or half squared errors."""
@@ -82,24 +81,42 @@ def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Ro
     if not all(len(model.train) for model in models):
         raise UserError("training set: it is empty; check data.limit and data.validation")
     devices.keep_freed_memory()
-    if len(models) > 1 and not stackable(
-        [m.settings for m in models], [m.train for m in models], [m.validation for m in models]
-    ):
+    stacked = _stackable(models)
+    if len(models) > 1 and not stacked:
         for number, model in enumerate(models):
-            for row, alone in train([model], device=device):
-                yield replace(row, model=number), alone
+            for row, last in train([model], device=device):
+                yield replace(row, model=number), last
         return
-    engine, examples, validation = _start(models, place)
-    going = list(range(len(models)))
-    watched = all(len(model.validation) for model in models)
+    examples = [model.train.to(place) for model in models]
+    validation = [model.validation.to(place) for model in models]
+    engine: Engine | Stack
+    if stacked:
+        engine = Stack([model.settings for model in models], place)
+        training_set, validation_set = stack_examples(examples), stack_examples(validation)
+    else:
+        engine = start(models[0].settings, place)
+        (training_set,), (validation_set,) = examples, validation
+    running = list(range(len(models)))
     for epoch in range(1, models[0].settings.epochs + 1):
-        fits = _listed(engine.train_epoch(examples, epoch))
-        validations = _listed(engine.fit(validation)) if watched else [NOTHING] * len(models)
+        training_metrics = _listed(engine.train_epoch(training_set, epoch))
+        validation_metrics = [NO_METRICS] * len(models)
+        if len(models[0].validation):
+            validation_metrics = _listed(engine.evaluate(validation_set))
         weights = _listed(engine.weights())
-        going = [i for i in going if math.isfinite(fits[i].loss) and _finite(weights[i])]
-        for i in going:
-            yield _row(i, epoch, fits[i], validations[i], weights[i]), weights[i]
-        if not going:
+        running = [i for i in running if _finite(training_metrics[i], weights[i])]
+        for i in running:
+            row = Row(
+                model=i,
+                epoch=epoch,
+                train_loss=training_metrics[i].loss,
+                train_accuracy=training_metrics[i].accuracy,
+                validation_loss=validation_metrics[i].loss,
+                validation_accuracy=validation_metrics[i].accuracy,
+                weight_norm=norms.l2(weights[i]),
+                weights_sha256=digest.weights(weights[i]),
+            )
+            yield row, weights[i]
+        if not running:
             return
 
 
@@ -113,17 +130,17 @@ def start(settings: Settings, device: torch.device) -> Engine:
     return ENGINES[settings.numerics](settings, initial.of(settings), device)
 
 
-def _start(
-    models: Sequence[Model], device: torch.device
-) -> tuple[Engine | Stack, Examples, Examples]:
-    """The engine of one model or of a stack, and its examples."""
-    training = [model.train.to(device) for model in models]
-    validation = [model.validation.to(device) for model in models]
-    if len(models) == 1:
-        return start(models[0].settings, device), training[0], validation[0]
-    settings = [model.settings for model in models]
-    stack = Stack(settings, [initial.of(s) for s in settings], device)
-    return stack, stack_examples(training), stack_examples(validation)
+def _stackable(models: Sequence[Model]) -> bool:
+    """Whether models of small networks differ in data, seed and weight decay alone."""
+    first = models[0].settings
+    return (
+        len(models) > 1
+        and first.numerics == "portable"
+        and first.loss == "squared"
+        and not any(first.dropout)
+        and len({replace(m.settings, seed=0, weight_decay=0.0) for m in models}) == 1
+        and len({(m.train.inputs.shape, m.validation.inputs.shape) for m in models}) == 1
+    )
 
 
 def _listed(values: Any) -> list[Any]:
@@ -131,27 +148,16 @@ def _listed(values: Any) -> list[Any]:
     return values if isinstance(values, list) else [values]
 
 
-def _finite(weights: Weights) -> bool:
-    """Whether no weight and no bias is infinite or NaN."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-
-
-def _row(model: int, epoch: int, fit: Fit, validation: Fit, weights: Weights) -> Row:
-    return Row(
-        model=model,
-        epoch=epoch,
-        train_loss=fit.loss,
-        train_accuracy=fit.accuracy,
-        validation_loss=validation.loss,
-        validation_accuracy=validation.accuracy,
-        weight_norm=norms.l2(weights),
-        weights_sha256=digest.weights(weights),
+def _finite(metrics: Metrics, weights: Weights) -> bool:
+    """Whether the loss and all weights and biases are numbers within bounds."""
+    return math.isfinite(metrics.loss) and all(
+        bool(torch.isfinite(tensor).all()) for tensor in weights.values()
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class Training:
-    """What the training of one model came to."""
+    """The result of training one model."""
 
     settings: Settings
     weights: Weights
@@ -165,14 +171,12 @@ class Training:
 
     @property
     def digest(self) -> str:
-        """Of the weights."""
-        if self.history:
-            return self.history[-1].weights_sha256
+        """SHA-256 of the weights (`refashion.training.digest`)."""
         return digest.weights(self.weights)
 
 
 def collect(models: Sequence[Model], rows: Iterable[tuple[Row, Weights]]) -> list[Training]:
-    """Go through all that `train` yields, and keep the history and the last weights of each."""
+    """Gather what `train` yields: the history and the last weights of every model."""
     trainings = [
         Training(settings=m.settings, weights=initial.of(m.settings), history=[]) for m in models
     ]
@@ -183,13 +187,7 @@ def collect(models: Sequence[Model], rows: Iterable[tuple[Row, Weights]]) -> lis
 
 
 def refuse_divergence(title: str, trainings: Iterable[Training]) -> None:
-    """Refuse trainings that did not reach their last epoch.
-
-    Raises
-    ------
-    UserError
-        For the first of them.
-    """
+    """Raise `UserError` for the first training that did not reach its last epoch."""
     for training in trainings:
         if training.diverged:
             raise UserError(

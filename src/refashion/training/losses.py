@@ -1,7 +1,4 @@
-"""Losses of the from-scratch engine: what they come to, and their gradients by hand.
-
-A loss looks at an epoch's outputs batch by batch and keeps what its mean follows from.
-"""
+"""Losses of the from-scratch engine, with their gradients by hand."""
 
 import math
 from typing import Any, Protocol
@@ -11,22 +8,22 @@ from torch import Tensor
 
 from refashion.portable import exact, softmax
 from refashion.portable.softmax import SoftmaxTerms
-from refashion.training.engine import Fit
+from refashion.training.engine import Metrics
 
 
 class Loss(Protocol):
-    """One pass over some examples."""
+    """The loss of one pass over some examples, which gathers their terms batch by batch."""
 
     def __init__(self, targets: Tensor, num_outputs: int) -> None:
         """Begin with the targets of all rows."""
 
-    def see(self, rows: slice, outputs: Tensor) -> Any:
-        """Keep what the loss of these rows follows from, and give what `gradient` needs of it."""
+    def forward(self, rows: slice, outputs: Tensor) -> Any:
+        """Keep the terms of these rows' losses, and give them for `gradient`."""
 
-    def gradient(self, rows: slice, seen: Any) -> Tensor:
-        """Gradient of every row's own loss with respect to its outputs: float64 [rows, outputs]."""
+    def gradient(self, rows: slice, terms: Any) -> Tensor:
+        """Gradient of each row's loss with respect to its outputs: float64 [rows, outputs]."""
 
-    def fit(self) -> Fit:
+    def metrics(self) -> Metrics:
         """Mean loss of all rows, and their accuracy."""
 
 
@@ -39,22 +36,22 @@ class CrossEntropy:
         self.shifted = torch.empty((n, num_outputs), dtype=torch.float64, device=device)
         self.totals = torch.empty((n, 1), dtype=torch.float64, device=device)
 
-    def see(self, rows: slice, outputs: Tensor) -> SoftmaxTerms:
+    def forward(self, rows: slice, outputs: Tensor) -> SoftmaxTerms:
         """Keep the shifted logits; the logarithm can wait."""
         terms = SoftmaxTerms.of(outputs)
         self.shifted[rows] = terms.shifted
         self.totals[rows] = terms.totals
         return terms
 
-    def gradient(self, rows: slice, seen: SoftmaxTerms) -> Tensor:
+    def gradient(self, rows: slice, terms: SoftmaxTerms) -> Tensor:
         """``softmax(o) - y``."""
-        return seen.gradient(self.labels[rows])
+        return terms.gradient(self.labels[rows])
 
-    def fit(self) -> Fit:
+    def metrics(self) -> Metrics:
         """Mean of -log softmax of the true class, and accuracy."""
         losses = softmax.losses(self.shifted, self.totals, self.labels)
         correct = int((self.shifted.argmax(1) == self.labels).sum())
-        return Fit(loss=exact.mean(losses), accuracy=correct / len(self.labels))
+        return Metrics(loss=exact.mean(losses), accuracy=correct / len(self.labels))
 
 
 class SquaredError:
@@ -65,19 +62,23 @@ class SquaredError:
         self.targets = targets
         self.residuals = torch.empty_like(targets)
 
-    def see(self, rows: slice, outputs: Tensor) -> Tensor:
+    def forward(self, rows: slice, outputs: Tensor) -> Tensor:
         """Keep the residuals."""
         residuals = outputs - self.targets[..., rows, :]
         self.residuals[..., rows, :] = residuals
         return residuals
 
-    def gradient(self, rows: slice, seen: Tensor) -> Tensor:
-        """The residual itself."""
-        return seen
+    def gradient(self, rows: slice, terms: Tensor) -> Tensor:
+        """The residuals."""
+        return terms
 
-    def fit(self) -> Fit:
-        """Mean of half the squared residuals; a number is not right or wrong."""
-        return Fit(loss=exact.mean(self.losses()), accuracy=math.nan)
+    def metrics(self) -> Metrics:
+        """Mean of half the squared residuals; accuracy is NaN."""
+        return Metrics(loss=exact.mean(self.losses()), accuracy=math.nan)
+
+    def metrics_of_each(self) -> list[Metrics]:
+        """Metrics of every model of a stack."""
+        return [Metrics(loss=exact.mean(x), accuracy=math.nan) for x in self.losses()]
 
     def losses(self) -> Tensor:
         """Half the square of every output's residual: [..., n * outputs]."""

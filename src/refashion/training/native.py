@@ -3,33 +3,35 @@
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from refashion.portable import streams
-from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order
+from refashion.training.engine import AfterStep, Examples, Metrics, batches, mask, order
 from refashion.training.initial import Weights
 from refashion.training.settings import Settings
 
-FIT_ROWS = 8192  # examples of one forward pass without learning
+EVAL_ROWS = 8192  # examples of one forward pass without learning
 
 
 class MaskedDropout(nn.Module):
     """Dropout whose masks are given: both engines drop the same units."""
 
+    mask: Tensor
+    """For the present batch: 1 for units that stay, else 0."""
+
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.scale = 1 / streams.keep_probability(probability)
-        self.mask: Tensor | None = None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Drop what the mask drops and scale up the rest; nothing in evaluation."""
-        if not self.training or self.mask is None:
-            return hidden
-        return hidden * (self.mask * self.scale)
+        """Drop what the mask drops and scale up the rest; in evaluation do nothing."""
+        return hidden * (self.mask * self.scale) if self.training else hidden
 
 
 class NativeEngine:
@@ -40,24 +42,20 @@ class NativeEngine:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.settings = settings
         self.device = device
-        self.dropouts = [MaskedDropout(p) for p in settings.dropout]
+        self.dropouts = {i: MaskedDropout(p) for i, p in enumerate(settings.dropout) if p}
         self.linears = []
-        for inputs, outputs in pairwise(settings.widths):
-            linear = nn.utils.skip_init(
-                nn.Linear, inputs, outputs, device=device, dtype=torch.float32
-            )
-            self.linears.append(linear)
-        blocks: list[nn.Module] = [nn.Flatten()]
-        for layer, linear in enumerate(self.linears[:-1]):
-            blocks += [linear, nn.ReLU()]
-            if settings.dropout[layer]:
-                blocks.append(self.dropouts[layer])
-        self.net = nn.Sequential(*blocks, self.linears[-1])
-        with torch.no_grad():
-            for layer, linear in enumerate(self.linears):
+        blocks: list[nn.Module] = []
+        for layer, shape in enumerate(pairwise(settings.widths)):
+            linear = nn.utils.skip_init(nn.Linear, *shape, device=device, dtype=torch.float32)
+            with torch.no_grad():
                 linear.weight.copy_(start[f"layers.{layer}.weight"].mT)
                 linear.bias.copy_(start[f"layers.{layer}.bias"])
-        self.loss = LOSSES[settings.loss]()
+            self.linears.append(linear)
+            blocks += [linear, nn.ReLU()]
+            if layer in self.dropouts:
+                blocks.append(self.dropouts[layer])
+        self.net = nn.Sequential(*blocks[:-1])  # no ReLU after the outputs
+        self.loss = LOSSES[settings.loss]
         groups: list[dict[str, Any]] = [
             {"params": [x.weight for x in self.linears], "weight_decay": settings.weight_decay},
             {"params": [x.bias for x in self.linears]},
@@ -70,7 +68,7 @@ class NativeEngine:
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Fit:
+    ) -> Metrics:
         """One pass of minibatch steps."""
         n = len(examples)
         losses, correct = [], []
@@ -78,9 +76,8 @@ class NativeEngine:
         indices = order(self.settings, n, epoch, self.device)
         for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
             batch = indices[rows]
-            for layer, dropout in enumerate(self.dropouts):
-                if self.settings.dropout[layer]:
-                    dropout.mask = mask(self.settings, rows, epoch, layer, self.device)
+            for layer, dropout in self.dropouts.items():
+                dropout.mask = mask(self.settings, rows, epoch, layer, self.device)
             targets = examples.targets.index_select(0, batch)
             outputs = self.net(_scaled(examples.inputs.index_select(0, batch)))
             loss = self.loss(outputs, targets)
@@ -94,12 +91,12 @@ class NativeEngine:
         return _mean(losses, correct, n)
 
     @torch.no_grad()
-    def fit(self, examples: Examples) -> Fit:
+    def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout."""
         self.net.eval()
         losses, correct = [], []
         for inputs, targets in zip(
-            examples.inputs.split(FIT_ROWS), examples.targets.split(FIT_ROWS), strict=True
+            examples.inputs.split(EVAL_ROWS), examples.targets.split(EVAL_ROWS), strict=True
         ):
             outputs = self.net(_scaled(inputs))
             losses.append(self.loss(outputs, targets) * len(targets))
@@ -118,22 +115,19 @@ class NativeEngine:
         return _named([(x.weight.detach(), x.bias.detach()) for x in self.linears])
 
 
-class HalfSquaredError(nn.Module):
-    """Half the mean squared error, as the book has it; targets may be of higher precision."""
-
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over all outputs of all examples."""
-        return nn.functional.mse_loss(outputs, targets.to(outputs.dtype)) * 0.5
+def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Half the mean squared error (book, section 3.1); targets may be of higher precision."""
+    return functional.mse_loss(outputs, targets.to(outputs.dtype)) * 0.5
 
 
-LOSSES: dict[str, type[nn.Module]] = {
-    "cross_entropy": nn.CrossEntropyLoss,
-    "squared": HalfSquaredError,
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": functional.cross_entropy,
+    "squared": half_squared_error,
 }
 
 
 def _named(layers: list[tuple[Any, Any]]) -> Weights:
-    """Tensors of every layer's weight and bias by name, [inputs, units] as the book writes them."""
+    """Tensors of every layer by name; weights [inputs, units]."""
     result = {}
     for layer, (weight, bias) in enumerate(layers):
         result[f"layers.{layer}.weight"] = weight.mT.contiguous().cpu()
@@ -153,8 +147,8 @@ def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == targets).sum()
 
 
-def _mean(losses: list[Tensor], correct: list[Tensor], n: int) -> Fit:
-    return Fit(
+def _mean(losses: list[Tensor], correct: list[Tensor], n: int) -> Metrics:
+    return Metrics(
         loss=float(torch.stack(losses).sum(dtype=torch.float64)) / n,
         accuracy=float(torch.stack(correct).sum()) / n,
     )

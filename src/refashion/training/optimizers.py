@@ -25,7 +25,7 @@ class Optimizer(Protocol):
         """
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """Take one step; the gradients, used up, come in the order of the parameters."""
+        """Take one step; the gradients, in the order of the parameters, are overwritten."""
 
 
 class SGD:
@@ -65,7 +65,7 @@ class Adam:
         self.sizes = [p.numel() for p in parameters]
         wide = [torch.ones_like(p, dtype=torch.float64) for p in parameters]
         decays = [weight_decay, 0.0] * (len(parameters) // 2)
-        self.decay = _flat([one * decay for one, decay in zip(wide, decays, strict=True)])
+        self.decay = _flat([ones * decay for ones, decay in zip(wide, decays, strict=True)])
         self.decaying, self.spared = bool(self.decay.any()), _spared(self.decay)
         self.mean = torch.zeros_like(self.decay)
         self.square = torch.zeros_like(self.decay)
@@ -73,14 +73,14 @@ class Adam:
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * mean / (sqrt(square) + epsilon)``, both moments corrected for their start."""
-        one, two = BETAS
-        # By products: the library's own power may be rounded otherwise elsewhere.
-        self.powers = (self.powers[0] * one, self.powers[1] * two)
+        beta1, beta2 = BETAS
+        # By products: a library's power function may be rounded otherwise elsewhere.
+        self.powers = (self.powers[0] * beta1, self.powers[1] * beta2)
         gradient = _flat(gradients)
         if self.decaying:
             gradient.add_(_penalty(_flat(self.parameters), self.decay, self.spared))
-        self.mean.mul_(one).add_(gradient * (1 - one))
-        self.square.mul_(two).add_(gradient.mul_(gradient).mul_(1 - two))
+        self.mean.mul_(beta1).add_(gradient * (1 - beta1))
+        self.square.mul_(beta2).add_(gradient.mul_(gradient).mul_(1 - beta2))
         root = functions.sqrt(self.square * (1 / (1 - self.powers[1]))).add_(EPSILON)
         step = (self.mean * (self.lr / (1 - self.powers[0]))).div_(root).to(torch.float32)
         for parameter, part in zip(self.parameters, step.split(self.sizes), strict=True):
@@ -88,15 +88,15 @@ class Adam:
 
 
 def _spared(decay: Tensor) -> Tensor | None:
-    """Which parameters have no penalty; nothing where all have one."""
+    """Mask of the parameters without a penalty; None if all have one."""
     spared = decay == 0
     return spared if bool(spared.any()) else None
 
 
 def _penalty(parameters: Tensor, decay: Tensor, spared: Tensor | None) -> Tensor:
-    """``decay * parameters``; for the spared ones what, added, leaves every bit of a number.
+    """``decay * parameters``; for the spared ones -0.0, which changes no number it is added to.
 
-    For these zero times infinity would be NaN, and -0.0 + 0.0 is not -0.0.
+    Zero times infinity would be NaN, and -0.0 + 0.0 is 0.0.
     """
     penalty = parameters * decay
     return penalty if spared is None else penalty.masked_fill_(spared, -0.0)

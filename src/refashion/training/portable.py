@@ -13,7 +13,7 @@ from torch import Tensor
 from refashion.base.errors import UserError
 from refashion.portable import exact, streams
 from refashion.portable.multiply import InexactError, require_exact_float64
-from refashion.training.engine import AfterStep, Examples, Fit, batches, mask, order
+from refashion.training.engine import AfterStep, Examples, Metrics, batches, mask, order
 from refashion.training.initial import Weights
 from refashion.training.losses import LOSSES, Loss
 from refashion.training.optimizers import OPTIMIZERS
@@ -23,7 +23,7 @@ CONTRACT = "portable/2"
 PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 digits
 FEATURE_BITS = 20  # of all that enters a product where the inputs are float32 themselves
 PIXEL_SCALE = 1 / 255
-FIT_ROWS = 1024  # examples of one forward pass without learning
+EVAL_ROWS = 1024  # examples of one forward pass without learning
 GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 
 
@@ -37,23 +37,23 @@ class PortableEngine:
         device: torch.device,
         weight_decay: Tensor | None = None,
     ) -> None:
-        """Begin from the weights `start`: of one model; or of a stack (`training.stack`) of them.
+        """Begin from the weights `start`, of one model or of a stack (`training.stack`).
 
-        Then every tensor has a dimension more in front, biases are [models, 1, units], and
-        `weight_decay` is that of each.
+        The tensors of a stack have the models as first dimension: weights [models, inputs, units],
+        biases [models, 1, units], and `weight_decay` [models, 1, 1].
         """
         self.settings = settings
         self.device = device
         layers = range(len(settings.widths) - 1)
         self.w = [start[f"layers.{i}.weight"].to(device, copy=True) for i in layers]
         self.b = [start[f"layers.{i}.bias"].to(device, copy=True) for i in layers]
-        both = [p for pair in zip(self.w, self.b, strict=True) for p in pair]
+        parameters = [p for pair in zip(self.w, self.b, strict=True) for p in pair]
         decay = settings.weight_decay if weight_decay is None else weight_decay
-        self.optimizer = OPTIMIZERS[settings.optimizer](settings, both, decay)
+        self.optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Fit:
+    ) -> Metrics:
         """One pass of minibatch steps."""
         n = len(examples)
         with arithmetic(self.device):
@@ -65,11 +65,11 @@ class PortableEngine:
                 self.step(exact.Fixed(batch, inputs.scale, inputs.bits), loss, rows, epoch)
                 if after_step:
                     after_step(step)
-            return loss.fit()
+            return loss.metrics()
 
     @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
     def step(self, inputs: exact.Fixed, loss: Loss, rows: slice, epoch: int) -> None:
-        """One step on one batch: the rows `rows` of what `loss` looks at."""
+        """One step on one batch, `rows` of the epoch's order."""
         self.optimizer.step(self._gradients(inputs, loss, rows, epoch))
 
     def outputs(self, inputs: Tensor) -> Tensor:
@@ -77,22 +77,22 @@ class PortableEngine:
         with arithmetic(self.device):
             return _forward(inputs, _grids(self.w, _bits(inputs)), self.b)
 
-    def fit(self, examples: Examples) -> Fit:
+    def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout."""
         loss = self._loss(examples.targets)
         with arithmetic(self.device):
             weights = _grids(self.w, _bits(examples.inputs))
-            for rows in batches(len(examples), FIT_ROWS):
-                loss.see(rows, _forward(examples.inputs[rows], weights, self.b))
-            return loss.fit()
+            for rows in batches(len(examples), EVAL_ROWS):
+                loss.forward(rows, _forward(examples.inputs[rows], weights, self.b))
+            return loss.metrics()
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss, without dropout."""
         rows = slice(0, len(examples))
         loss = self._loss(examples.targets)
         with arithmetic(self.device):
-            found = self._gradients(on_grid(examples.inputs), loss, rows, None)
-        return {name: g.cpu() for name, g in zip(self.weights(), found, strict=True)}
+            gradients = self._gradients(on_grid(examples.inputs), loss, rows, None)
+        return {name: g.cpu() for name, g in zip(self.weights(), gradients, strict=True)}
 
     def weights(self) -> Weights:
         """The present weights."""
@@ -108,10 +108,9 @@ class PortableEngine:
     def _gradients(
         self, x: exact.Fixed, loss: Loss, rows: slice, epoch: int | None
     ) -> list[Tensor]:
-        """Forward and backward on one batch: the rows `rows` of what `loss` looks at.
+        """Gradients of a batch's mean loss: a weight's and a bias's in turn, layer by layer.
 
-        Gradients of their mean loss: of a weight and a bias in turn, layer by layer. Without an
-        epoch nothing is dropped.
+        Without an epoch nothing is dropped.
         """
         bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
         inputs = [x]  # of every layer
@@ -126,22 +125,22 @@ class PortableEngine:
             activations.append(hidden)
             inputs.append(exact.quantise(hidden, bits))
         outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
-        error = loss.gradient(rows, loss.see(rows, outputs))
-        found: list[Tensor] = []
+        error = loss.gradient(rows, loss.forward(rows, outputs))
+        gradients: list[Tensor] = []
         for layer in reversed(range(len(weights))):
             grid = exact.quantise(error, bits)
             of_bias = exact.total(grid, -2, share, torch.float32).view_as(self.b[layer])
             of_weight = exact.product(inputs[layer].mT, grid, share * scale[layer], torch.float32)
-            found = [of_weight, of_bias, *found]
+            gradients = [of_weight, of_bias, *gradients]
             if layer:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
-        return found
+        return gradients
 
     def _input_scales(self, x: exact.Fixed, epoch: int | None) -> list[float]:
-        """What the inputs of every layer are still to be multiplied by, where it costs nothing.
+        """Factor for the inputs of every layer, applied within its product, where it is free.
 
-        Pixels become numbers from 0 to 1; units that dropout has spared are scaled up.
+        It takes pixels to [0, 1], and scales up the units that dropout has spared.
         """
         dropout = self.settings.dropout if epoch is not None else [0.0] * (len(self.w) - 1)
         first = PIXEL_SCALE if x.integers.dtype == torch.uint8 else 1.0
@@ -155,8 +154,7 @@ def arithmetic(device: torch.device) -> Iterator[None]:
     Raises
     ------
     UserError
-        At the start if some thread flushes and cannot be told not to, at the end if one does by
-        then; or if the device's products are not exact.
+        If a thread flushes, at the start or at the end, or the device's products are not exact.
     """
     try:
         require_exact_float64(device)
@@ -169,7 +167,7 @@ def arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def _require_subnormals(device: torch.device) -> None:
-    """Refuse results of a process that some library makes flush small numbers to zero."""
+    """Refuse to go on where a library makes this process flush small numbers to zero."""
     numbers = GRAIN * torch.get_num_threads()
     tiny = torch.finfo(torch.float32).tiny
     smallest = torch.full((numbers,), tiny, dtype=torch.float32, device=device)
@@ -182,7 +180,7 @@ def _require_subnormals(device: torch.device) -> None:
 
 
 def _bits(x: Tensor) -> int:
-    """Bits of all that enters a product with these inputs, pixels aside."""
+    """Bits of all numbers in products with these inputs, pixels aside."""
     return PIXEL_BITS if x.dtype == torch.uint8 else FEATURE_BITS
 
 
@@ -214,23 +212,14 @@ def _forward(x: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Ten
 
 
 def outputs(weights: Weights, inputs: Tensor) -> Tensor:
-    """Outputs of a trained model, on the device of `inputs`; dropout plays no part.
+    """Outputs of a trained model without dropout, on the device of `inputs`.
 
-    Parameters
-    ----------
-    weights
-        float32, as a training leaves them.
-    inputs
-        Pixels, uint8 [n, inputs], or features, float32.
-
-    Returns
-    -------
-    Tensor
-        float64 [n, outputs]; of a classifier, the logits.
+    From pixels, uint8 [n, inputs], or features, float32, to float64 [n, outputs]; a classifier's
+    are its logits.
     """
     layers = range(len(weights) // 2)
     w = [weights[f"layers.{i}.weight"].to(inputs.device) for i in layers]
     b = [weights[f"layers.{i}.bias"].to(inputs.device) for i in layers]
     with arithmetic(inputs.device):
         grids = _grids(w, _bits(inputs))
-        return torch.cat([_forward(rows, grids, b) for rows in inputs.split(FIT_ROWS)])
+        return torch.cat([_forward(rows, grids, b) for rows in inputs.split(EVAL_ROWS)])

@@ -1,4 +1,4 @@
-"""What determines a training, besides its data."""
+"""Settings of a training."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,13 +9,13 @@ NUM_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The settings of one training; the defaults are the book's softmax regression."""
+    """Settings of one training; the defaults are the book's softmax regression."""
 
     hidden: tuple[int, ...] = ()
     """Widths of the hidden layers; none: softmax regression."""
 
     dropout: tuple[float, ...] = ()
-    """Probability to drop a unit, after each hidden layer, in [0, 1); left out: 0 after each."""
+    """Probability to drop a unit, after each hidden layer, in [0, 1); by default 0."""
 
     lr: float = 0.1
     """Learning rate."""
@@ -33,7 +33,7 @@ class Settings:
     """L2 penalty on the weights, not on the biases (book, section 3.7)."""
 
     momentum: float = 0.0
-    """Of SGD, in [0, 1)."""
+    """Momentum of SGD, in [0, 1)."""
 
     numerics: str = "portable"
     """The engine: ``portable`` or ``native``."""
@@ -45,16 +45,16 @@ class Settings:
     """Classes, or numbers to be predicted."""
 
     initialisation: str = "small_normal"
-    """Where the weights start (`refashion.training.initial`)."""
+    """Scheme of the initial weights (`refashion.training.initial`)."""
 
     loss: str = "cross_entropy"
     """``cross_entropy``, or ``squared``: half the squared error."""
 
     optimizer: str = "sgd"
-    """``sgd``, or ``adam``, which has no momentum of its own to be set."""
+    """``sgd``, or ``adam``, which ignores the momentum."""
 
     def __post_init__(self) -> None:
-        """Drop nothing where no dropout is given."""
+        """Fill in the dropout of 0 after each hidden layer."""
         if not self.dropout:
             object.__setattr__(self, "dropout", (0.0,) * len(self.hidden))
         assert len(self.dropout) == len(self.hidden)
@@ -65,5 +65,5 @@ class Settings:
         return (self.num_inputs, *self.hidden, self.num_outputs)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as the record stores them."""
+        """Plain values for the record: tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
