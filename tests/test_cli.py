@@ -20,12 +20,6 @@ def fail(kind: str) -> None:
     }[kind]
 
 
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.main.commands, "fail", fail)
-
-
-@pytest.mark.usefixtures("failing")
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -36,7 +30,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--debug", "fail", "interrupt"], 130, "interrupted\n"),
     ],
 )
-def test_exit_codes(arguments: list[str], code: int, told: str) -> None:
+def test_exit_codes(
+    arguments: list[str], code: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.main.commands, "fail", fail)
     done = CliRunner().invoke(cli.main, arguments)
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", told)
 
@@ -48,13 +45,6 @@ def test_an_answer_is_an_exit_code_too(yes: bool, capsys: pytest.CaptureFixture[
             cli.answer({"b": 2, "a": 1}, ["one", "two"], as_json, yes)
         assert end.value.code == (not yes)
         assert capsys.readouterr().out == printed
-
-
-def test_commands() -> None:
-    assert set(cli.main.commands) == {
-        *("reproduce", "verify", "diverge", "gate", "publish"),
-        *("compare", "report", "explain", "register", "predict"),
-    }
 
 
 @pytest.mark.parametrize("name", cli.main.commands)

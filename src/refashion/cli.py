@@ -1,7 +1,4 @@
-"""The ``refashion`` command: a thin skin over the package, one function a command.
-
-Exit codes: 0 the answer is yes, 1 it is no, 2 on a usage error.
-"""
+"""The ``refashion`` command, a function for each of its subcommands."""
 
 import dataclasses
 import json
@@ -135,10 +132,13 @@ def verify(workspace: Workspace, revision: str, as_json: bool) -> None:
     from refashion.reproduction import worktree
 
     commit = worktree.require(revision, workspace.root)
-    outputs = verification.verify(workspace, commit)
-    rows = [{**dataclasses.asdict(o), "identical": o.identical} for o in outputs]
-    same = all(o.identical for o in outputs)
-    answer({"commit": commit, "outputs": rows}, map(str, outputs), as_json, same)
+    rows = verification.verify(workspace, commit)
+    lines = []
+    for row in rows:
+        digests = "different: promised {promised}, actual {actual}".format(**row)
+        lines.append(f"{row['path']}: {'identical' if row['identical'] else digests}")
+    same = all(row["identical"] for row in rows)
+    answer({"commit": commit, "outputs": rows}, lines, as_json, same)
 
 
 @main.command()
@@ -159,13 +159,10 @@ def diverge(workspace: Workspace, a: str, b: str, name: str | None, as_json: boo
     from refashion.reproduction import diverge as divergence
 
     with store_to_read(workspace) as (store, folder):
-        one, other = (
-            divergence.find(text, folder / str(i), store, workspace, name)
-            for i, text in enumerate((a, b))
-        )
-        difference = divergence.diverge(one, other, workspace)
-    lines = divergence.lines(difference)
-    answer(difference, lines, as_json, difference["same_outputs"])
+        first = divergence.find(a, folder / "a", store, workspace, name)
+        second = divergence.find(b, folder / "b", store, workspace, name)
+        difference = divergence.diverge(first, second, workspace)
+    answer(difference, divergence.lines(difference), as_json, difference["same_outputs"])
 
 
 @main.command()
@@ -382,10 +379,10 @@ def predict(
     else:
         chosen = prediction.of_workspace(workspace, name)
     print(f"model: {chosen.name}", file=sys.stderr)
-    rows: list[dict[str, Any]] = []
-    for file, probabilities in zip(images, chosen.answer(pixels), strict=True):
-        likeliest = max(probabilities, key=probabilities.__getitem__)
-        rows.append({"file": file, "class": likeliest, "probabilities": probabilities})
+    rows: list[dict[str, Any]] = [
+        {"file": file, "class": max(p, key=p.__getitem__), "probabilities": p}
+        for file, p in zip(images, chosen.answer(pixels), strict=True)
+    ]
     lines = (f"{r['file']}\t{r['class']}\t{r['probabilities'][r['class']]:.4f}" for r in rows)
     answer(rows, lines, as_json)
 

@@ -1,8 +1,6 @@
 """A repository whose pipeline runs in a second, with its runs committed and published."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from refashion import cli
 from refashion.base.workspace import Workspace
@@ -42,13 +42,36 @@ class Repository:
         settings = yaml.safe_load(file.read_text()) | changes
         file.write_text(yaml.safe_dump(settings, sort_keys=False))
 
-    def repro(self) -> None:
-        command = [sys.executable, "-m", "dvc", "repro", "--quiet"]
-        subprocess.run(command, cwd=self.workspace.root, check=True)
+    def dvc(self, *arguments: str) -> None:
+        worktree.dvc(*arguments, "--quiet", folder=self.workspace.root)
+
+    def experiment(self, name: str) -> str:
+        """Commit everything as an experiment of DVC, then go back; the full hash."""
+        parent = self.git("rev-parse", "HEAD")
+        commit = self.commit(name)
+        self.git("update-ref", f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", commit)
+        self.git("reset", "--quiet", "--hard", parent)
+        self.dvc("checkout")
+        return commit
 
     def refashion(self, *arguments: str) -> Result:
         """Run the command on this workspace."""
         return CliRunner().invoke(cli.main, arguments, obj=self.workspace)
+
+    def refused(self, *arguments: str) -> str:
+        """Run a command that is refused; its answer, of one line."""
+        done = self.refashion(*arguments)
+        assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.output
+        return done.stderr
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{store.default_database(self.workspace)}")
+
+    def published(self, name: str) -> Run:
+        """The newest published run of a name."""
+        ids = [e.experiment_id for e in self.client.search_experiments()]
+        return self.client.search_runs(ids, f"tags.name = '{name}'")[0]
 
 
 def variables() -> Iterator[tuple[str, str]]:
@@ -74,7 +97,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         repository.git("init", "--quiet", "--initial-branch", "main")
         repository.change(variants=VARIANTS, gates=[])
         repository.commit("Start")
-        repository.repro()
+        repository.dvc("repro")
         repository.commit("Run the pipeline")
         with store.connect(repository.workspace) as connected:
             outcomes = list(republish.republish(connected, repository.workspace))

@@ -11,39 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow import MlflowClient
 from pydantic import Field
 
 from refashion.base import files, params
 from refashion.base.errors import UserError
 from refashion.reproduction import diverge, gate, worktree
 from refashion.runs.run import in_folder
-from refashion.tracking import store
+from refashion.tracking import published, store
 from synthetic import TIMINGS, write_variant, write_workspace
-
-
-def client(repository: Any) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{store.default_database(repository.workspace)}")
-
-
-def mlflow_run(repository: Any, name: str) -> Any:
-    """The newest published run of a name."""
-    ids = [e.experiment_id for e in client(repository).search_experiments()]
-    return client(repository).search_runs(ids, f"tags.name = '{name}'")[0]
-
-
-def refused(repository: Any, *arguments: str) -> str:
-    """What a command answers that is refused, in one line."""
-    done = repository.refashion(*arguments)
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.output
-    return done.stderr
-
-
-def make_experiment(repository: Any, name: str, commit: str) -> None:
-    """Let DVC know a commit as an experiment that started from its parent."""
-    parent = repository.git("rev-parse", f"{commit}^")
-    repository.git("update-ref", f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", commit)
-
 
 # --- reproduce --------------------------------------------------------------------------------
 
@@ -64,17 +39,17 @@ def test_a_run_outlives_a_setting_that_is_required_later(
     old.write_text(repository.git("show", f"{before}:params.yaml"))
     with pytest.raises(UserError, match="horizon"):
         params.load(old)
-    run = mlflow_run(repository, "mlp")
+    run = repository.published("mlp")
     done = repository.refashion("reproduce", run.info.run_id[:8], "--json")
     assert done.exit_code == 0, done.output
     (attestation,) = json.loads(done.stdout)
     assert attestation["verdict"]["outcome"] == "identical"
     assert attestation["actual"] == attestation["expected"] != {}
     assert (attestation["commit"], attestation["run_key"]) == (before, run.data.tags["run_key"])
-    tags = client(repository).get_run(run.info.run_id).data.tags
+    tags = repository.client.get_run(run.info.run_id).data.tags
     assert (tags["reproduced"], tags["reproduced_at"]) == ("identical", attestation["at"])
-    (file,) = client(repository).list_artifacts(run.info.run_id, "attestations")
-    text = Path(client(repository).download_artifacts(run.info.run_id, file.path)).read_text()
+    (file,) = repository.client.list_artifacts(run.info.run_id, "attestations")
+    text = Path(repository.client.download_artifacts(run.info.run_id, file.path)).read_text()
     assert json.loads(text) == attestation
 
     done = repository.refashion("reproduce", before, "--name", "sweep/first")
@@ -86,18 +61,15 @@ def test_a_run_outlives_a_setting_that_is_required_later(
 def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
     """As a revision, as a run and among experiments."""
     record = {"variant": "mlp", "run_key": "0" * 64, "params": {}, "inputs": {}, "outputs": {}}
-    file = repository.workspace.models / "mlp" / "record.json"
-    files.write_json(file, record)
-    commit = repository.commit("Results of an older layout")
+    files.write_json(repository.workspace.models / "mlp" / "record.json", record)
+    commit = repository.experiment("old-habit")
     tags = {"variant": "mlp", "published": "complete", "git_commit": commit, "git_dirty": "false"}
-    run = client(repository).create_run("1", tags=tags, run_name="mlp")
-    client(repository).log_artifact(run.info.run_id, str(file))
-    make_experiment(repository, "old-habit", commit)
-    repository.git("reset", "--quiet", "--hard", "HEAD~1")
+    run = repository.client.create_run("1", tags=tags, run_name="mlp")
+    repository.client.log_text(run.info.run_id, json.dumps(record), "record.json")
     cure = f"`git worktree add ../{commit[:12]} {commit}`"
     for text in (commit, run.info.run_id):
-        assert cure in refused(repository, "reproduce", text, "--name", "mlp")
-    assert cure in refused(repository, "reproduce", "old-habit")
+        assert cure in repository.refused("reproduce", text, "--name", "mlp")
+    assert cure in repository.refused("reproduce", "old-habit")
     done = repository.refashion("publish", "--json")
     *of_workspace, old = json.loads(done.stdout)
     assert {row["outcome"] for row in of_workspace} == {"already there"}
@@ -106,33 +78,31 @@ def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
 
 
 def test_what_cannot_be_brought_back(repository: Any) -> None:
-    run = mlflow_run(repository, "mlp")
+    run = repository.published("mlp")
     name = run.info.run_id
-    assert "no run, experiment or revision" in refused(repository, "reproduce", "nothing")
-    assert "there are softmax, mlp, sweep/first" in refused(
-        repository, "reproduce", "main", "--name", "wide"
-    )
+    assert "no run, experiment or revision" in repository.refused("reproduce", "nothing")
+    no_wide = repository.refused("reproduce", "main", "--name", "wide")
+    assert "there are softmax, mlp, sweep/first" in no_wide
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
     (folder / "uncommitted.diff").write_text(
         "diff --git a/params.yaml b/params.yaml\n--- a/params.yaml\n+++ b/params.yaml\n"
         "@@ -1 +1 @@\n-nothing like it\n+something\n"
     )
-    client(repository).set_tag(name, "git_dirty", "true")
-    assert "do not apply to its commit" in refused(repository, "reproduce", name)
-    client(repository).set_tag(name, "git_commit", "0" * 40)
-    assert "is not in this repository; fetch it" in refused(repository, "reproduce", name)
-    client(repository).delete_tag(name, "git_commit")
-    assert "was made outside git" in refused(repository, "reproduce", name)
+    repository.client.set_tag(name, "git_dirty", "true")
+    assert "do not apply to its commit" in repository.refused("reproduce", name)
+    repository.client.set_tag(name, "git_commit", "0" * 40)
+    assert "is not in this repository; fetch it" in repository.refused("reproduce", name)
+    repository.client.delete_tag(name, "git_commit")
+    assert "was made outside git" in repository.refused("reproduce", name)
     repository.git("rm", "--quiet", "-r", "models", "reports")
-    assert "record.json is missing" in refused(
-        repository, "reproduce", repository.commit("Nothing made"), "--name", "mlp"
-    )
+    commit = repository.commit("Nothing made")
+    assert "record.json is missing" in repository.refused("reproduce", commit, "--name", "mlp")
 
 
 def test_data_that_no_source_has(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(repository.workspace.root / ".dvc" / "cache")
     monkeypatch.setenv("OFFLINE", "1")
-    answer = refused(repository, "reproduce", "HEAD", "--name", "softmax")
+    answer = repository.refused("reproduce", "HEAD", "--name", "softmax")
     assert answer == "error: digits: no source has its files\n"
 
 
@@ -173,16 +143,23 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     code = repository.workspace.root / "stages" / "make.py"
     code.write_text(f"{code.read_text()}# changed\n")
     repository.change(variants={"softmax": {"hidden": [], "lr": 0.05}})
-    repository.repro()
+    repository.dvc("repro")
     done = repository.refashion("publish", "softmax", "--json")
-    ((source, outcome),) = [(r["source"], r["outcome"]) for r in json.loads(done.stdout)]
-    assert (source, outcome) == ("workspace", "published")
-    repository.git("checkout", "--quiet", "--", ".")
-    dirty = mlflow_run(repository, "softmax").info.run_id
+    (row,) = json.loads(done.stdout)
+    assert (row["source"], row["outcome"]) == ("workspace", "published")
+    repository.experiment("puffy-hake")
+    dirty = repository.published("softmax").info.run_id
+    rows = json.loads(repository.refashion("publish", "--json").stdout)
+    of_experiment = [row["outcome"] for row in rows if row["source"] == "puffy-hake"]
+    assert of_experiment == ["already there"] * 2
+    with store.connect(repository.workspace, reading=True) as connected:
+        (named,) = published.find("puffy-hake", connected)  # the study came out the same
+    assert named.info.run_id == dirty
+
     done = repository.refashion("reproduce", dirty)
     assert (done.exit_code, done.stdout.endswith("): identical\n")) == (0, True), done.output
 
-    assert "choose one with --name" in refused(repository, "diverge", "HEAD", dirty)
+    assert "choose one with --name" in repository.refused("diverge", "HEAD", dirty)
     pair = ("diverge", "HEAD", dirty, "--name", "softmax")
     done = repository.refashion(*pair, "--json")
     difference = json.loads(done.stdout)
@@ -192,16 +169,16 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
         **{"epoch": 1, "params": {"lr": [0.1, 0.05]}, "data": {}, "code": ["stages/make.py"]},
         "environment": {},  # git knows nothing of it
     }
-    first, *others = repository.refashion(*pair).stdout.splitlines()
-    assert first == "diverged in epoch 1"
-    assert others[0] == "  params lr: 0.1 | 0.05" and others[-1] == "  code: stages/make.py"
+    first, second, *_, last = repository.refashion(*pair).stdout.splitlines()
+    assert (first, second) == ("diverged in epoch 1", "  params lr: 0.1 | 0.05")
+    assert last == "  code: stages/make.py"
 
 
 def test_records_on_their_own(repository: Any) -> None:
     record = str(repository.workspace.models / "mlp" / "record.json")
     done = repository.refashion("diverge", record, record)
     assert (done.exit_code, done.stdout) == (0, "same history\n  code: unknown\n")
-    other = refused(repository, "diverge", record, str(repository.workspace.params_file))
+    other = repository.refused("diverge", record, str(repository.workspace.params_file))
     assert "params.yaml: is no record; name a record.json" in other
 
 
@@ -244,19 +221,17 @@ def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
     assert done.exit_code == 0 and "data/raw: identical\n" in done.stdout
     file.unlink()
     repository.commit("Promise nothing")
-    assert "has no dvc.lock with outputs" in refused(repository, "verify")
-    assert "no such revision" in refused(repository, "verify", "nothing")
+    assert "has no dvc.lock with outputs" in repository.refused("verify")
+    assert "no such revision" in repository.refused("verify", "nothing")
 
 
 # --- gate -------------------------------------------------------------------------------------
 
 
 def test_a_gate_that_holds(repository: Any) -> None:
-    repository.change(
-        gates=[{"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06}]
-    )
-    calm = {"one thread": gate.ONE_THREAD}
-    checks = list(gate.gate(repository.workspace, "HEAD", calm))
+    threshold = {"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06}
+    repository.change(gates=[threshold])
+    checks = list(gate.gate(repository.workspace, "HEAD", {"one thread": gate.ONE_THREAD}))
     assert {check.name: check.detail for check in checks} == {
         "fresh": "nothing has changed",
         "reproduces: one thread": "softmax, mlp, sweep/first: identical",
@@ -272,8 +247,8 @@ def test_a_gate_that_names_all_that_does_not_hold(
     repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The baseline's predictions are in no cache any more, so they are made again."""
-    root = repository.workspace.root
-    digest = worktree.promised(repository.workspace)["reports/evaluation/softmax"]
+    stages = worktree.promised(repository.workspace)
+    digest = worktree.outputs(stages)["reports/evaluation/softmax"]
     variants = {name: {"hidden": [], "lr": lr} for name, lr in (("softmax", 0.4), ("wide", 0.2))}
     gates = [
         {"run": "softmax", "metric": "loss", "at_least": 0.2, "margin": 0.06},
@@ -281,10 +256,11 @@ def test_a_gate_that_names_all_that_does_not_hold(
         {"run": "gone", "metric": "x", "at_least": 0},
     ]
     repository.change(variants=variants, gates=gates)
-    repository.repro()
+    repository.dvc("repro")
     altered = repository.workspace.studies / "sweep" / "first" / "metrics.json"
     files.write_json(altered, {"loss": 0.0})
-    (root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).unlink()
+    cache = repository.workspace.root / ".dvc" / "cache" / "files" / "md5"
+    (cache / digest[:2] / digest[2:]).unlink()
     environments = {"calm": {}, "windy": {"WOBBLE": "0.5"}}
     monkeypatch.setattr(gate.gate, "__defaults__", (None, environments))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
@@ -293,18 +269,15 @@ def test_a_gate_that_names_all_that_does_not_hold(
     assert done.exit_code == 1 and done.stdout == f"{summary}\n"
     assert summary.startswith("## Gate: does not hold\n")
     rows = [line[2:-2].split(" | ") for line in summary.splitlines()[4:]]
-    windy = "different: first at stage train, epoch 2"
+    windy, names = "different: first at stage train, epoch 2", ("softmax", "wide", "sweep/first")
+    worse = "correct only then 30, only now 0, p = 1.9e-09"
     assert {name: (holds, detail) for name, holds, detail in rows} == {
         "fresh": ("**no**", "changed: study@sweep, track; run `dvc repro`"),
         "reproduces: calm": ("**no**", "sweep/first: different: first at stage evaluate"),
-        "reproduces: windy": (
-            *("**no**", f"softmax: {windy}; wide: {windy}; sweep/first: {windy}"),
-        ),
+        "reproduces: windy": ("**no**", "; ".join(f"{name}: {windy}" for name in names)),
         "softmax: loss": ("**no**", "0.1333, must be >= 0.2 (margin 0.06)"),
         "softmax: nonsense": ("**no**", "missing, must be <= 1"),
         "gone: x": ("**no**", "missing, must be >= 0"),
-        "softmax: no worse than HEAD": (
-            *("**no**", "correct only then 30, only now 0, p = 1.9e-09"),
-        ),
+        "softmax: no worse than HEAD": ("**no**", worse),
         "wide: no worse than HEAD": ("yes", "new since then"),
     }

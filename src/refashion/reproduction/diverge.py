@@ -1,5 +1,6 @@
 """Where two runs diverge, and everything that could be the reason."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,7 @@ class Origin:
 def find(
     text: str, folder: Path, store: Store | None, workspace: Workspace, name: str | None
 ) -> Origin:
-    """Find the one run that a text means.
-
-    Parameters
-    ----------
-    text : str
-        As `reproduce.claims` takes it; or the path of a ``record.json``.
-    folder, store, workspace, name
-        As there.
+    """Find the one run that a text means: as `reproduce.claims`, or the path of a ``record.json``.
 
     Raises
     ------
@@ -66,15 +60,15 @@ def diverge(a: Origin, b: Origin, workspace: Workspace) -> dict[str, Any]:
         none of the last where one is unknown; ``code``: the files that differ between their
         commits, None where one is unknown.
     """
-    records = a.run.record, b.run.record
-    environments = [reproduce.environment(origin.run) for origin in (a, b)]
-    settings = ({**o.run.settings, "contract": o.run.record.contract} for o in (a, b))
+    runs = a.run, b.run
+    outputs = _pairs(*(run.record.outputs for run in runs))
+    environments = [reproduce.environment(run) for run in runs]
     return {
-        "epoch": verdict.first_epoch(a.run, b.run),
-        "same_outputs": records[0].outputs == records[1].outputs,
-        "params": _pairs(*settings),
-        "data": _pairs(*(record.inputs for record in records)),
-        "outputs": _pairs(*(record.outputs for record in records)),
+        "epoch": verdict.first_epoch(*runs),
+        "same_outputs": not outputs,
+        "params": _pairs(*({**r.settings, "contract": r.record.contract} for r in runs)),
+        "data": _pairs(*(run.record.inputs for run in runs)),
+        "outputs": outputs,
         "environment": _pairs(*environments) if all(environments) else {},
         "code": _code(a.state, b.state, workspace.root),
     }
@@ -101,14 +95,10 @@ def _code(a: State | None, b: State | None, root: Path) -> list[str] | None:
     """Files of code that differ, with those of uncommitted changes that only one has."""
     if a is None or b is None or None in (worktree.resolve(s.commit, root) for s in (a, b)):
         return None
-    names = ("diff", "--name-only", a.commit, b.commit, "--", *CODE)
-    changed = set(worktree.git(*names, folder=root).decode().split())
+    arguments = ("diff", "--name-only", a.commit, b.commit, "--", *CODE)
+    changed = set(worktree.git(*arguments, folder=root).decode().split())
     if a.diff != b.diff:
-        for state in (a, b):
-            changed |= {name for name in _changed(state.diff) if name.startswith(CODE)}
+        diffs = (a.diff + b.diff).decode(errors="replace")
+        names = re.findall("^diff --git a/.* b/(.*)$", diffs, re.MULTILINE)
+        changed |= {name for name in names if name.startswith(CODE)}
     return sorted(changed)
-
-
-def _changed(diff: bytes) -> set[str]:
-    marks = [line for line in diff.splitlines() if line.startswith(b"diff --git a/")]
-    return {line.decode(errors="replace").rpartition(" b/")[2] for line in marks}

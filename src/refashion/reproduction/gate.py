@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 from refashion.base.errors import UserError
@@ -38,7 +37,7 @@ PREDICTIONS = "predictions.csv"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One of the conditions that results must meet."""
+    """A condition that results must meet, and whether they do."""
 
     name: str
     holds: bool
@@ -50,7 +49,7 @@ def gate(
     baseline: str | None = None,
     perturbed: Mapping[str, Mapping[str, str]] = PERTURBED,
 ) -> Iterator[Check]:
-    """Check a workspace's results against the thresholds and the reproducibility guarantee.
+    """Check a workspace's results one by one, as the command `refashion gate` tells.
 
     Parameters
     ----------
@@ -61,17 +60,12 @@ def gate(
     perturbed : mapping
         Name of an environment to the variables to set; results must come out the same in each.
 
-    Yields
-    ------
-    Check
-        Each when it is known.
-
     Raises
     ------
     UserError
         If nothing is committed, a stage fails, or the baseline cannot be compared with.
     """
-    settings = workspace.params()
+    gates = workspace.params().gates
     # Stages and files that no longer are what dvc.lock says.
     stale = sorted(json.loads(worktree.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
     yield Check(
@@ -82,7 +76,7 @@ def gate(
     runs = listing.of_pipeline(workspace)
     if all(run.has("record.json") for run in runs):
         yield from _reproduces(workspace, runs, perturbed)
-    yield from good_enough(runs, settings.gates)
+    yield from good_enough(runs, gates)
     if baseline is not None:
         yield from _no_worse(workspace, runs, baseline)
 
@@ -90,12 +84,8 @@ def gate(
 def summary(checks: Sequence[Check]) -> str:
     """The checks as a table in Markdown."""
     held = all(check.holds for check in checks)
-    lines = [
-        f"## Gate: {'holds' if held else 'does not hold'}",
-        "",
-        "| check | holds | detail |",
-        "|---|---|---|",
-    ]
+    title = f"## Gate: {'holds' if held else 'does not hold'}\n"
+    lines = [title, "| check | holds | detail |", "|---|---|---|"]
     for check in checks:
         detail = check.detail.replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {check.name} | {'yes' if check.holds else '**no**'} | {detail} |")
@@ -105,7 +95,7 @@ def summary(checks: Sequence[Check]) -> str:
 def _reproduces(
     workspace: Workspace, runs: Sequence[Run], perturbed: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Check]:
-    """Make all runs again in every perturbed environment, one beside the other."""
+    """Make all runs again in all perturbed environments at once."""
     origin = context.gather(workspace.root)
     if origin.commit is None:
         raise UserError("gate: there is no commit to run again; commit first")
@@ -115,11 +105,13 @@ def _reproduces(
     with ExitStack() as stack:
         checkouts = [stack.enter_context(worktree.checkout(state, workspace)) for _ in perturbed]
         pool = stack.enter_context(ThreadPoolExecutor())
-        settings = repeat(stages), repeat(workspace), perturbed.values()
-        list(pool.map(worktree.rerun, checkouts, *settings))
-        for name, checkout in zip(perturbed, checkouts, strict=True):
-            made_again = (in_checkout(checkout.root, run.record) for run in runs)
-            verdicts = list(map(verdict.compare, runs, made_again))
+        reruns = [
+            pool.submit(worktree.rerun, checkout, stages, workspace, variables)
+            for checkout, variables in zip(checkouts, perturbed.values(), strict=True)
+        ]
+        for name, checkout, rerun in zip(perturbed, checkouts, reruns, strict=True):
+            rerun.result()
+            verdicts = [verdict.compare(r, in_checkout(checkout.root, r.record)) for r in runs]
             details = [f"{v.name}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(
                 name=f"reproduces: {name}",
@@ -129,15 +121,7 @@ def _reproduces(
 
 
 def good_enough(runs: Sequence[Run], gates: Sequence[Gate]) -> Iterator[Check]:
-    """Check metrics against thresholds; a metric that is missing is not good enough.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        All that there are.
-    gates : sequence of Gate
-        What is asked of them.
-    """
+    """Check metrics of runs against thresholds; a metric that is missing is not good enough."""
     metrics = {run.title: run.metrics for run in runs if run.has("metrics.json")}
     for gate in gates:
         value = metrics.get(gate.run, {}).get(gate.metric)
@@ -162,8 +146,8 @@ def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Itera
     for name in now:
         holds, detail = True, "new since then"
         if name in pairs:
-            only_before, only_now = pairs[name]["only_first"], pairs[name]["only_second"]
-            p = p_values[name]
+            p, pair = p_values[name], pairs[name]
+            only_before, only_now = pair["only_first"], pair["only_second"]
             holds = not (only_before > only_now and p <= comparison.SIGNIFICANCE)
             detail = f"correct only then {only_before}, only now {only_now}, p = {p:.2g}"
         yield Check(name=f"{name}: no worse than {baseline}", holds=holds, detail=detail)

@@ -22,9 +22,6 @@ from refashion.tracking.contents import HARDWARE
 from refashion.tracking.published import PublishedRun
 from refashion.tracking.store import Store
 
-TAGS = ("reproduced", "reproduced_at", "reproduced_by", "reproduced_on")
-"""Of the run in MLflow: verdict, time, processor, and versions."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attestation:
@@ -84,7 +81,7 @@ class Claim:
 def claims(
     text: str, folder: Path, store: Store | None, workspace: Workspace, name: str | None = None
 ) -> list[Claim]:
-    """Find the runs that a text means.
+    """Find the runs that a text means, by the states of the project that they came out of.
 
     Parameters
     ----------
@@ -93,7 +90,7 @@ def claims(
     folder : Path
         Where to put the files of the runs.
     store : Store or None
-        Where published runs are; None: there are none, so the text must be a revision.
+        Where published runs are; None: the text must be a revision.
     workspace : Workspace
         Whose repository has the commits.
     name : str, optional
@@ -126,6 +123,7 @@ def claims(
 
 
 def _state(published_run: PublishedRun) -> State:
+    """State of the project that a published run came out of."""
     tags, file = published_run.tags, published_run.run.file
     commit = tags.get("git_commit")
     if commit is None:
@@ -144,18 +142,14 @@ def _state(published_run: PublishedRun) -> State:
 def from_revision(
     commit: str, folder: Path, workspace: Workspace, name: str | None = None
 ) -> Claim:
-    """Take the runs that a commit names; of their files those that git or DVC's cache has.
+    """Take the runs of a commit, and of their files those that git or DVC's cache has.
 
     Parameters
     ----------
     commit : str
         Full hash.
-    folder : Path
-        Where to put the files.
-    workspace : Workspace
-        Whose repository has the commit.
-    name : str, optional
-        Take the run of this name alone.
+    folder, workspace, name
+        As for `claims`.
 
     Raises
     ------
@@ -164,8 +158,7 @@ def from_revision(
     """
     state = State(commit=commit)
     with worktree.checkout(state, workspace) as checkout:
-        results = [path for path in worktree.promised(checkout) if not path.startswith("data/")]
-        worktree.fetch(results, checkout.root)
+        worktree.fetch_results(checkout)
         runs = listing.of_pipeline(checkout) if name is None else [listing.find(checkout, name)]
         records = [run.record for run in runs]
         if not records:
@@ -178,12 +171,7 @@ def from_revision(
 
 
 def reproduce(claim: Claim, workspace: Workspace) -> Iterator[Attestation]:
-    """Make all runs of a claim again, in a checkout of its own.
-
-    Yields
-    ------
-    Attestation
-        One for every run.
+    """Make all runs of a claim again, in a checkout of its own; one attestation for each.
 
     Raises
     ------
@@ -217,8 +205,8 @@ def environment(run: Run) -> dict[str, Any]:
     """Hardware of a run, and versions of its packages, as far as they are known."""
     log = run.log or {}
     hardware = {name: log[name] for name in HARDWARE if log.get(name) is not None}
-    known = run.has("environment.txt")
-    return {**(packages(run.file("environment.txt").read_text()) if known else {}), **hardware}
+    text = run.file("environment.txt").read_text() if run.has("environment.txt") else ""
+    return {**packages(text), **hardware}
 
 
 def packages(text: str) -> dict[str, str]:
@@ -232,16 +220,16 @@ def publish(attestation: Attestation, store: Store) -> None:
     run_id = attestation.run_id
     if run_id is None:
         return
-    machine = attestation.machine
-    values = (
-        str(attestation.verdict),
-        attestation.at,
-        f"{machine['device_name']} ({machine['cpu_capability']}, {machine['threads']} threads)",
-        f"torch {machine['torch']}, Python {machine['python']}, {machine['platform']}",
-    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{attestation.at.replace(':', '')}.json"
         file.write_text(json.dumps(attestation.as_dict(), indent=2, sort_keys=True) + "\n")
         store.client.log_artifact(run_id, str(file), "attestations")
-    for name, value in zip(TAGS, values, strict=True):
-        store.client.set_tag(run_id, name, value)
+    machine = attestation.machine
+    tags = {
+        "": str(attestation.verdict),
+        "_at": attestation.at,
+        "_by": "{device_name} ({cpu_capability}, {threads} threads)".format(**machine),
+        "_on": "torch {torch}, Python {python}, {platform}".format(**machine),
+    }
+    for name, value in tags.items():
+        store.client.set_tag(run_id, f"reproduced{name}", value)

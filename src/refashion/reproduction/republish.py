@@ -18,14 +18,7 @@ def republish(
 ) -> Iterator[dict[str, str]]:
     """Publish the workspace's runs, then those of every DVC experiment.
 
-    Parameters
-    ----------
-    store : Store
-        Where to publish.
-    workspace : Workspace
-        The user's own.
-    names : collection of str
-        Publish the workspace's runs of these names, and those that sum them up; none: everything.
+    With names, the workspace's runs of these names alone, and those that sum them up.
 
     Yields
     ------
@@ -55,11 +48,8 @@ def republish(
             environment="",
         )
         with worktree.checkout(State(commit=commit), workspace) as checkout:
-            test = checkout.relative(checkout.test)
-            promised = worktree.promised(checkout)
-            files = [path for path in promised if path == test or not path.startswith("data/")]
-            worktree.fetch(files, checkout.root)
             try:
+                worktree.fetch_results(checkout, checkout.relative(checkout.test))
                 runs = listing.of_pipeline(checkout)
             except UserError as error:
                 yield {"source": name, "outcome": "missing", "detail": str(error)}
@@ -70,23 +60,22 @@ def republish(
 def _publish(
     source: str, runs: Iterable[Run], origin: Context, store: Store, checkout: Workspace
 ) -> Iterator[dict[str, str]]:
-    whole = []
+    outputs = worktree.outputs(worktree.read_lock(checkout.root / "dvc.lock"))
+    absent = [path for path in outputs if not (checkout.root / path).exists()]
+    complete = []
     for run in runs:
-        reason = _missing(run, checkout)
-        if reason:
-            yield {"source": source, "outcome": "missing", "detail": reason}
+        folders = {checkout.relative(folder) for folder in run.folders}
+        reasons = [
+            f"{path}: neither here nor in DVC's cache"
+            for path in absent
+            if path in folders or path.rpartition("/")[0] in folders
+        ]
+        if not run.has("record.json"):
+            reasons.append(f"{run.title}: its record.json is missing")
+        if reasons:
+            yield {"source": source, "outcome": "missing", "detail": reasons[0]}
         else:
-            whole.append(run)
-    for done in publish.publish_all(whole, origin, store, checkout):
+            complete.append(run)
+    for done in publish.publish_all(complete, origin, store, checkout):
         detail = f"{done.name}, run {done.run_id}"
         yield {"source": source, "outcome": done.outcome, "detail": detail}
-
-
-def _missing(run: Run, checkout: Workspace) -> str:
-    """Why a run cannot be published; empty, if it can be."""
-    folders = {checkout.relative(folder) for folder in run.folders}
-    for path in worktree.promised(checkout):
-        of_run = path in folders or path.rpartition("/")[0] in folders
-        if of_run and not (checkout.root / path).exists():
-            return f"{path}: neither here nor in DVC's cache"
-    return "" if run.has("record.json") else f"{run.title}: its record.json is missing"

@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What came of making a run again."""
+    """Whether a run came out the same when it was made again."""
 
     name: str
     """Of the run."""
@@ -69,16 +69,8 @@ class Verdict:
 def compare(expected: Run, actual: Run) -> Verdict:
     """Compare what a rerun left with what the run had left.
 
-    Parameters
-    ----------
-    expected, actual : Run
-        Of the same name. Of the expected one the weights and what was measured may be missing;
-        the digests in its record then decide alone.
-
-    Returns
-    -------
-    Verdict
-        ``within tolerance`` is open to native numerics alone.
+    Of the expected run the weights and what was measured may be missing: the digests in its record
+    then decide alone. Native numerics alone can be ``within tolerance``.
     """
     before, after = expected.record, actual.record
     missing = [f for f in (WEIGHTS, *MEASURED) if actual.has(f) and not expected.has(f)]
@@ -119,10 +111,8 @@ def compare(expected: Run, actual: Run) -> Verdict:
 
 def first_epoch(a: Run, b: Run) -> int | None:
     """First epoch in which two histories diverge; None if they never do."""
-    for epoch, (row, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
-        if row != other:
-            return epoch
-    return None
+    rows = enumerate(zip_longest(a.rows, b.rows), start=1)
+    return next((epoch for epoch, (row, other) in rows if row != other), None)
 
 
 def _same_files(expected: Run, actual: Run, names: Iterable[str]) -> bool:
@@ -153,6 +143,7 @@ def _tensors(expected: Run, actual: Run) -> dict[str, Difference]:
 
 
 def _differences(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    """How far values are apart that differ, by name; infinitely, where one is missing."""
     return {
         name: abs(a[name] - b[name]) if name in a and name in b else math.inf
         for name in sorted({*a, *b})

@@ -1,6 +1,6 @@
 """Whether a commit's pipeline still gives what its ``dvc.lock`` promises."""
 
-from dataclasses import dataclass
+from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -8,33 +8,16 @@ from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Output:
-    """One output of the pipeline."""
-
-    path: str
-
-    promised: str | None
-    """Its digest in the commit's ``dvc.lock``; None: it is not in there."""
-
-    actual: str | None
-    """Its digest now; None: it was not made."""
-
-    @property
-    def identical(self) -> bool:
-        """Whether it came out as promised."""
-        return self.promised == self.actual
-
-    def __str__(self) -> str:
-        """One line for people."""
-        digests = f"different: promised {self.promised}, actual {self.actual}"
-        return f"{self.path}: {'identical' if self.identical else digests}"
-
-
-def verify(workspace: Workspace, commit: str) -> list[Output]:
+def verify(workspace: Workspace, commit: str) -> list[dict[str, Any]]:
     """Run every stage with outputs of a commit's ``dvc.lock`` again, in a checkout of its own.
 
     Stages that the lock still knows, but the commit's pipeline no longer has, are left out.
+
+    Returns
+    -------
+    list of dict
+        Of every output ``path``; ``promised``: its digest in the lock, and ``actual``: that of now,
+        None where there is none; ``identical``.
 
     Raises
     ------
@@ -42,19 +25,14 @@ def verify(workspace: Workspace, commit: str) -> list[Output]:
         If the commit has no ``dvc.lock``, no source has the data, or a stage fails.
     """
     with worktree.checkout(State(commit=commit), workspace) as checkout:
-        file = checkout.root / "dvc.lock"
-        present = worktree.dvc("stage", "list", "--name-only", folder=checkout.root).split()
-        lock = {name: stage for name, stage in worktree.read_lock(file).items() if name in present}
-        promised = worktree.outputs(lock)
-        if not promised:
+        stages = worktree.promised(checkout)
+        if not stages:
             raise UserError(
                 f"commit {commit[:12]}: has no dvc.lock with outputs, so it promises nothing; run "
                 "`dvc repro` and commit what it changes"
             )
-        targets = [name for name, stage in lock.items() if stage.get("outs")]
-        worktree.rerun(checkout, targets, workspace)
-        actual = worktree.outputs(worktree.read_lock(file))
-    return [
-        Output(path=path, promised=promised.get(path), actual=actual.get(path))
-        for path in dict.fromkeys([*promised, *actual])
-    ]
+        worktree.rerun(checkout, stages, workspace)
+        promised = worktree.outputs(stages)
+        actual = worktree.outputs(worktree.promised(checkout))
+    rows = [(path, promised.get(path), actual.get(path)) for path in {**promised, **actual}]
+    return [{"path": p, "promised": x, "actual": y, "identical": x == y} for p, x, y in rows]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from refashion.tracking.context import LEFT_OUT
 DOWNLOADED = ("data/raw", "data/houses")
 """Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
 
-BELONGS_TO_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
+EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,12 +84,7 @@ def require(revision: str, folder: Path) -> str:
 def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     """Lend a checkout in a temporary folder; it goes at the end, on Ctrl-C too.
 
-    Parameters
-    ----------
-    state : State
-        What the checkout holds.
-    workspace : Workspace
-        The user's own, whose repository has the commit and whose cache of DVC is shared.
+    It shares the repository and DVC's cache of `workspace`, the user's own.
 
     Raises
     ------
@@ -115,6 +110,7 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
 
 
 def _apply(state: State, root: Path) -> None:
+    """Bring the changes, params and lock of a state into a checkout of its commit."""
     lines = state.diff.splitlines(keepends=True)
     for line in lines:
         if line.startswith(LEFT_OUT):
@@ -157,7 +153,7 @@ def dvc(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def fetch(files: Iterable[str], root: Path) -> None:
+def fetch(files: Collection[str], root: Path) -> None:
     """Bring outputs that are not there into a checkout, those that DVC's cache or remote has."""
     for command in ("checkout", "pull"):
         missing = [file for file in files if not (root / file).exists()]
@@ -166,9 +162,15 @@ def fetch(files: Iterable[str], root: Path) -> None:
                 dvc(command, *missing, folder=root)
 
 
+def fetch_results(checkout: Workspace, *data: str) -> None:
+    """Bring what the pipeline has made of its data into a checkout, and the data named here."""
+    paths = outputs(promised(checkout))
+    fetch([p for p in paths if p in data or not p.startswith("data/")], checkout.root)
+
+
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment of a process that belongs to no experiment and finds this Python's programs."""
-    kept = {k: v for k, v in os.environ.items() if k not in BELONGS_TO_EXPERIMENT}
+    kept = {k: v for k, v in os.environ.items() if k not in EXPERIMENT_VARIABLES}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return {**kept, "PATH": programs, **(changes or {})}
 
@@ -183,12 +185,10 @@ def rerun(
 
     Parameters
     ----------
-    checkout : Workspace
-        Of `checkout`.
+    checkout, workspace : Workspace
+        That of `checkout`, and the user's own.
     stages : iterable of str
         As DVC addresses them.
-    workspace : Workspace
-        The user's own.
     changes : mapping, optional
         Environment variables to set.
 
@@ -223,9 +223,8 @@ def rerun(
 
 def read_lock(file: Path) -> dict[str, dict[str, Any]]:
     """Stages of a ``dvc.lock``, by name; none, if there is no such file."""
-    if not file.exists():
-        return {}
-    return dict((yaml.safe_load(file.read_bytes()) or {}).get("stages") or {})
+    content = yaml.safe_load(file.read_bytes()) if file.exists() else None
+    return (content or {}).get("stages") or {}
 
 
 def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -233,6 +232,14 @@ def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
 
 
-def promised(checkout: Workspace) -> dict[str, str]:
-    """Outputs that a checkout's ``dvc.lock`` tells of; see `outputs`."""
-    return outputs(read_lock(checkout.root / "dvc.lock"))
+def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Stages with outputs in ``dvc.lock``, by name, without those that the pipeline no longer has.
+
+    Raises
+    ------
+    UserError
+        If DVC cannot read the pipeline.
+    """
+    present = dvc("stage", "list", "--name-only", folder=workspace.root).split()
+    lock = read_lock(workspace.root / "dvc.lock")
+    return {name: stage for name, stage in lock.items() if name in present and stage.get("outs")}

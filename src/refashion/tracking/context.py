@@ -53,6 +53,13 @@ class Context:
         return bool(self.diff)
 
 
+def committed(file: Path, commit: str) -> bool:
+    """Whether a commit has a file, byte for byte."""
+    name = f"{commit}:./{file.name}\n".encode()
+    printed = _git(file.parent, "cat-file", "--batch", names=name)  # a line about it comes first
+    return printed.partition(b"\n")[2] == file.read_bytes() + b"\n"
+
+
 def gather(root: Path) -> Context:
     """Read the context of a checkout from git, DVC's environment variables and Python.
 

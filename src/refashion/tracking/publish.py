@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.run import Run
 from refashion.tracking import contents
-from refashion.tracking.context import Context
+from refashion.tracking.context import Context, committed
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def publish(
     that has changed replace the former ones. Same key and other outputs: a run of its own, with
     the tag ``divergence_of``. What a publisher that was killed left half done is deleted.
 
+    A DVC experiment's results are the runs whose record is not that of its baseline: its name is
+    added to no others.
+
     On this machine a lock lets one publisher in at a time. Publishers that share a server may
     publish a run twice: each looks again when its own is complete, and the oldest stays.
 
@@ -90,6 +93,8 @@ def publish(
     """
     for name in run.record.outputs.keys() - {"weights"}:  # of which some runs keep the digest alone
         run.file(name)
+    if context.baseline and committed(run.file("record.json"), context.baseline):
+        context = replace(context, experiment=None, baseline=None)
     with store.lock:
         experiment_id = _experiment(run.record.experiment, store)
         complete = _complete(run, experiment_id, store)
