@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from refashion.base.workspace import Workspace
-from refashion.pictures import figures
+from refashion.pictures.figures import png
 from refashion.pictures.studies import PICTURES
 from refashion.reporting import explained
 from refashion.runs import listing
@@ -17,8 +17,9 @@ def main() -> None:
     workspace = Workspace.here()
     studies = {name: listing.of_study(workspace, name) for name in PICTURES}
     drawn = {name: PICTURES[name](runs) for name, runs in studies.items() if runs}
-    explanation = explained.picture(explained.explain(workspace))
-    figures.save({**drawn, "explained": explanation}, RESULTS)
+    drawn["explained"] = explained.picture(explained.explain(workspace))
+    for name, figure in drawn.items():
+        (RESULTS / f"{name}.png").write_bytes(png(figure))
 
 
 if __name__ == "__main__":

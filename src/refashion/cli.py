@@ -283,9 +283,9 @@ def report(workspace: Workspace, output: Path | None) -> None:
     Example: refashion report
              refashion report --output results.html
     """
-    from refashion.reporting import book
+    from refashion.reporting import page
 
-    for path in book.write(workspace, output or workspace.root / "build" / "report.html"):
+    for path in page.write_all(workspace, output or workspace.root / "build" / "report.html"):
         print(path)
 
 

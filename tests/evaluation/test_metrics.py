@@ -41,15 +41,13 @@ def test_accuracies_are_sklearns(case: Case) -> None:
 
 def test_cross_entropy_is_sklearns(case: Case) -> None:
     logits, labels, p, ours = case
+    nats = ours.metrics["test_cross_entropy_nats"]
     if p.min() > 1e-12:  # beyond, scikit-learn clips
         expected = sklearn.metrics.log_loss(labels, p, labels=range(10))
-        assert ours.metrics["test_cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
+        assert nats == pytest.approx(expected, rel=1e-9)
     log_p = scipy.special.log_softmax(logits, axis=1)
-    expected = -log_p[np.arange(len(labels)), labels].mean()
-    assert ours.metrics["test_cross_entropy_nats"] == pytest.approx(expected, rel=1e-9)
-    assert ours.metrics["test_cross_entropy_bits"] == ours.metrics[
-        "test_cross_entropy_nats"
-    ] / math.log(2)
+    assert nats == pytest.approx(-log_p[np.arange(len(labels)), labels].mean(), rel=1e-9)
+    assert ours.metrics["test_cross_entropy_bits"] == nats / math.log(2)
 
 
 def test_entropy_is_scipys(case: Case) -> None:
@@ -77,31 +75,23 @@ def test_calibration_error_is_the_textbooks(case: Case) -> None:
     assert ours.confidence.numpy() == pytest.approx(confidence)
 
 
-def test_per_class_is_sklearns(case: Case) -> None:
+def test_scores_and_confusion_are_sklearns(case: Case) -> None:
     logits, labels, _, ours = case
-    expected = sklearn.metrics.precision_recall_fscore_support(
-        labels, logits.argmax(1), labels=range(10), zero_division=0
-    )
+    truth = {"y_true": labels, "y_pred": logits.argmax(1), "labels": range(10)}
+    expected = sklearn.metrics.precision_recall_fscore_support(**truth, zero_division=0)
     names, *scores = zip(*map(astuple, ours.per_class), strict=True)
     assert list(names) == CLASSES
     assert np.array(scores) == pytest.approx(np.array(expected), abs=1e-15)
     assert ours.metrics["test_macro_f1"] == pytest.approx(expected[2].mean(), abs=1e-15)
-
-
-def test_confusion_is_sklearns(case: Case) -> None:
-    logits, labels, _, ours = case
-    expected = sklearn.metrics.confusion_matrix(labels, logits.argmax(1), labels=range(10))
-    assert np.array_equal(ours.confusion.numpy(), expected)
-    assert np.array_equal(ours.predicted.numpy(), logits.argmax(1))
+    assert np.array_equal(ours.confusion.numpy(), sklearn.metrics.confusion_matrix(**truth))
+    assert np.array_equal(ours.predicted.numpy(), truth["y_pred"])
 
 
 def test_equal_outputs_go_to_the_lower_class() -> None:
     logits = torch.tensor([[0.0, 1, 1, 1], [2, 2, 2, 2], [0.0, -0.0, -1, -1]], dtype=torch.float64)
-    metrics = [evaluate(logits, torch.full((3,), c), "abcd").metrics for c in range(4)]
-    got = [m["test_top2_accuracy"] * 3 for m in metrics]
-    assert got == [2, 3, 1, 0]
-    labels = torch.zeros(3, dtype=torch.int64)
-    assert evaluate(logits, labels, "abcd").predicted.tolist() == [1, 0, 0]
+    evaluations = [evaluate(logits, torch.full((3,), label), "abcd") for label in range(4)]
+    assert [e.metrics["test_top2_accuracy"] * 3 for e in evaluations] == [2, 3, 1, 0]
+    assert evaluations[0].predicted.tolist() == [1, 0, 0]
 
 
 def test_bins_are_open_below_and_closed_above() -> None:
@@ -115,10 +105,11 @@ def test_bins_are_open_below_and_closed_above() -> None:
 def test_order_of_the_images_changes_no_bit() -> None:
     logits, labels = example()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    one, other = evaluate(logits, labels, CLASSES), evaluate(logits[order], labels[order], CLASSES)
-    assert one.metrics == other.metrics
-    assert one.calibration == other.calibration
-    assert torch.equal(one.confidence[order], other.confidence)
+    original = evaluate(logits, labels, CLASSES)
+    shuffled = evaluate(logits[order], labels[order], CLASSES)
+    assert original.metrics == shuffled.metrics
+    assert original.calibration == shuffled.calibration
+    assert torch.equal(original.confidence[order], shuffled.confidence)
 
 
 def test_certain_and_wrong_is_finite() -> None:
@@ -126,6 +117,21 @@ def test_certain_and_wrong_is_finite() -> None:
     metrics = evaluate(logits, torch.tensor([1]), "ab").metrics
     assert metrics["test_cross_entropy_nats"] == 2e4
     assert metrics["test_prediction_entropy_nats"] == 0.0
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_class_are_refused(label: int) -> None:
+    with pytest.raises(ValueError, match="must be classes 0 to 9"):
+        evaluate(example(2)[0], torch.tensor([0, label]), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes"), [(torch.float32, torch.int64), (torch.float64, torch.int32)]
+)
+def test_other_types_are_refused(outputs: torch.dtype, classes: torch.dtype) -> None:
+    logits, labels = example(2)
+    with pytest.raises(ValueError, match="must be float64 and int64"):
+        evaluate(logits.to(outputs), labels.to(classes), CLASSES)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -18,11 +18,6 @@ def test_reads_what_it_wrote(tmp_path: Path) -> None:
     assert read.correct == [False, True]
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"predictions.csv: there is no such file; run `dvc repro`"):
-        predictions.read(tmp_path / "predictions.csv")
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,7 +1,6 @@
 """Pictures say what they show, whatever the numbers are."""
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +25,8 @@ def test_learning_curves() -> None:
     assert loss.get_ylabel() == "cross-entropy / nats per image"
     assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[0.5, 0.6]]
-    both = {**history, "validation_loss": [2.5, 2.0], "validation_accuracy": [0.4, 0.5]}
-    legend = classifiers.learning_curves("mlp", both).axes[0].get_legend()
+    validated = {**history, "validation_loss": [2.5, 2.0], "validation_accuracy": [0.4, 0.5]}
+    legend = classifiers.learning_curves("mlp", validated).axes[0].get_legend()
     assert legend and [t.get_text() for t in legend.get_texts()] == ["train", "validation"]
 
 
@@ -48,7 +47,8 @@ def test_predictions_are_titled_as_in_the_book() -> None:
     colours = [t.get_color() for t in figure.axes[0].texts]
     assert colours[0] == figures.WRONG
     assert figures.WRONG not in colours[1:]
-    assert len(texts(classifiers.predictions("mlp", IMAGES[:5], ACTUAL, predicted))) == 5
+    few = classifiers.predictions("mlp", IMAGES[:5], ACTUAL[:5], predicted[:5])
+    assert len(texts(few)) == 5
 
 
 def test_most_confident_mistakes_come_first() -> None:
@@ -61,20 +61,19 @@ def test_most_confident_mistakes_come_first() -> None:
 
 
 @pytest.mark.parametrize("units", [1, 10, 40, 256])
-def test_first_layer(units: int, tmp_path: Path) -> None:
+def test_first_layer(units: int) -> None:
     weights = np.random.default_rng(0).normal(size=(784, units)).astype(np.float32)
     figure = classifiers.first_layer("mlp", weights, CLASSES)
     assert texts(figure) == (CLASSES if units == 10 else [])
-    figures.save({"first_layer": figure}, tmp_path)
-    width, height = struct.unpack(">II", (tmp_path / "first_layer.png").read_bytes()[16:24])
+    width, height = struct.unpack(">II", figures.png(figure)[16:24])
     assert 300 < width < 2000
     assert 50 < height < 1500
 
 
-def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
+def test_weights_of_a_training_that_diverged() -> None:
     weights = np.full((784, 12), np.nan, np.float32)
     weights[0] = np.inf
-    figures.save({"first_layer": classifiers.first_layer("mlp", weights, CLASSES)}, tmp_path)
+    assert figures.png(classifiers.first_layer("mlp", weights, CLASSES))
 
 
 def test_calibration_shows_every_bin() -> None:

@@ -1,14 +1,16 @@
 """A run is drawn as far as its files reach."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from refashion.base.workspace import Workspace
-from refashion.pictures import figures, of_run
+from refashion.pictures import figures, of_run, studies
 from refashion.runs import listing
-from refashion.runs.run import in_folder
+from refashion.runs.run import Run, in_folder
 from synthetic import write_evaluation, write_run, write_study, write_workspace
 
 ALL = [
@@ -26,16 +28,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_a_variant_has_every_picture(workspace: Workspace) -> None:
     run = listing.variant(workspace, "mlp")
-    drawn = of_run.draw(run, workspace)
+    drawn = of_run.of_files(run, workspace.test)
     assert list(drawn) == ALL
-    again = of_run.draw(run, workspace)
-    for name in ALL:
-        assert figures.png(drawn[name]) == figures.png(again[name])
-        assert drawn[name].get_suptitle().startswith("mlp on fashion_mnist: ")
+    assert all(f.get_suptitle().startswith("mlp on fashion_mnist: ") for f in drawn.values())
+    again = {name: figures.png(figure) for name, figure in drawn.items()}
+    assert of_run.draw(run, workspace) == again
 
 
 def test_what_all_is_right_in_has_no_mistakes(workspace: Workspace) -> None:
-    drawn = of_run.draw(listing.variant(workspace, "softmax"), workspace)
+    drawn = of_run.of_files(listing.variant(workspace, "softmax"), workspace.test)
     assert set(ALL) - set(drawn) == {"confident_mistakes"}
 
 
@@ -65,15 +66,39 @@ def test_files_that_are_missing_are_not_drawn(
     assert set(ALL) - set(drawn) == left_out
 
 
-def test_a_run_of_a_study_has_the_picture_of_all(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    row = {"train_loss": 1.0, "train_accuracy": 0.5, "validation_accuracy": 0.5}
-    metrics = {**row, "validation_accuracy_std": 0.1, "folds": 2}
+def write_fold(workspace: Workspace, accuracy: float) -> list[Run]:
+    """Runs of a study: a variant, and its only fold."""
+    row = {"train_loss": 1.0, "train_accuracy": 0.5, "validation_accuracy": accuracy}
+    metrics = {**row, "validation_accuracy_std": 0.1, "folds": 1}
     write_run(workspace, "k_fold/mlp", [row], metrics)
     write_run(workspace, "k_fold/mlp.fold_1", [row], row, parent="k_fold/mlp")
-    variant, fold = listing.of_study(workspace, "k_fold")
+    return listing.of_study(workspace, "k_fold")
+
+
+def test_a_run_of_a_study_has_the_picture_of_all(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    variant, fold = write_fold(workspace, 0.5)
     assert list(of_run.draw(variant, workspace)) == ["learning_curves", "k_fold"]
     assert list(of_run.draw(fold, workspace)) == ["learning_curves"]
+
+
+def test_a_study_is_drawn_once_until_its_results_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path)
+    drawn: list[Run] = []
+
+    def draw(runs: Sequence[Run]) -> Figure:
+        drawn.append(runs[0])
+        return studies.k_fold(runs)
+
+    monkeypatch.setitem(studies.PICTURES, "k_fold", draw)
+    first, second, third = (
+        of_run.draw(write_fold(workspace, accuracy)[0], workspace)["k_fold"]
+        for accuracy in (0.6, 0.6, 0.7)
+    )
+    assert first == second != third
+    assert len(drawn) == 2
 
 
 def test_a_study_without_a_picture_has_none(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from refashion.base.workspace import Workspace
 from refashion.pictures import figures
 from refashion.pictures.studies import PICTURES
 from refashion.runs import listing
-from refashion.runs.run import Run
 from synthetic import write_run
 
 
@@ -18,9 +17,9 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def drawn(runs: list[Run], study: str) -> list[Axes]:
+def drawn(workspace: Workspace, study: str) -> list[Axes]:
     """The axes of a study's picture, which can be rendered."""
-    figure = PICTURES[study](runs)
+    figure = PICTURES[study](listing.of_study(workspace, study))
     assert figures.png(figure).startswith(b"\x89PNG\r\n\x1a\n")
     return figure.axes
 
@@ -37,7 +36,7 @@ def test_weight_decay(workspace: Workspace) -> None:
         metrics = {**history[-1], **{f"{name}_std": 0.1 for name in measures}, "seeds": 20}
         params = {"weight_decay": float(penalty)}
         write_run(workspace, f"weight_decay/decay_{penalty}", history, metrics, params=params)
-    without, with_decay, norms = drawn(listing.of_study(workspace, "weight_decay"), "weight_decay")
+    without, with_decay, norms = drawn(workspace, "weight_decay")
     assert (without.get_title(), with_decay.get_title()) == ("weight decay 0", "weight decay 3")
     assert lines(without) == [[(1, 1), (2, 2)], [(1, 2), (2, 3)]]
     assert lines(with_decay) == [[(1, 4), (2, 5)], [(1, 5), (2, 6)]]
@@ -51,7 +50,7 @@ def test_house_prices(workspace: Workspace) -> None:
         metrics = {"train_log_rmse": 0.1 + i, "validation_log_rmse": 0.2 + i}
         spread = {f"{metric}_std": 0.05 for metric in metrics}
         write_run(workspace, f"house_prices/{name}", [metrics], {**metrics, **spread, "folds": 5})
-    curves, ends = drawn(listing.of_study(workspace, "house_prices"), "house_prices")
+    curves, ends = drawn(workspace, "house_prices")
     assert lines(curves) == [[(1, 0.1)], [(1, 0.2)], [(1, 1.1)], [(1, 1.2)]]
     assert [t.get_text() for t in ends.get_yticklabels()] == ["linear", "mlp"]
     assert "validation 1.200" in [t.get_text() for t in ends.texts]
@@ -72,9 +71,7 @@ def test_initialisation_with_networks_that_diverged(workspace: Workspace) -> Non
             params={"depths": 2, "images": 64, "initialisation": name},
             tables={"gradients.csv": (["depth", "layer", "norm"], rows)},
         )
-    by_depth, by_layer, curves, losses = drawn(
-        listing.of_study(workspace, "initialisation"), "initialisation"
-    )
+    by_depth, by_layer, curves, losses = drawn(workspace, "initialisation")
     assert [line.get_label() for line in by_depth.lines] == ["N(0, 1)"]  # none of norm 0
     assert lines(by_layer) == [[(1, 1e3), (2, 3), (3, 4)], [(2, 3), (3, 4)]]
     assert lines(curves) == [[(1, 5)], [(1, 2), (2, 2)]]
@@ -86,9 +83,7 @@ def test_networks_that_diverged_at_once(workspace: Workspace) -> None:
     write_run(
         workspace, "initialisation/he", [], {"epochs": 0}, params={"depths": 1}, tables=tables
     )
-    by_depth, by_layer, curves, losses = drawn(
-        listing.of_study(workspace, "initialisation"), "initialisation"
-    )
+    by_depth, by_layer, curves, losses = drawn(workspace, "initialisation")
     assert lines(by_depth) == lines(by_layer) == [[(1, 9)]]
     assert lines(curves) == lines(losses) == []
 
@@ -101,7 +96,7 @@ def test_k_fold(workspace: Workspace) -> None:
             metrics = {"validation_accuracy": accuracy}
             fold = f"k_fold/{name}.fold_{i}"
             write_run(workspace, fold, [metrics], metrics, parent=f"k_fold/{name}")
-    (axes,) = drawn(listing.of_study(workspace, "k_fold"), "k_fold")
+    (axes,) = drawn(workspace, "k_fold")
     assert lines(axes)[0] == [(0.8, 0), (0.9, 0)]
     assert [t.get_text() for t in axes.texts] == ["0.8500 ± 0.0700", "0.6500 ± 0.0700"]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["mlp", "softmax"]

@@ -9,11 +9,27 @@ from click.testing import CliRunner, Result
 
 from refashion import cli
 from refashion.base.workspace import Workspace
+from refashion.reporting import choice
+from refashion.tracking import store
 from synthetic import write_workspace
 
 
 def refashion(workspace: Workspace, *arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments, obj=workspace)
+
+
+def test_runs_are_chosen_each_once(main: Workspace, ids: dict[str, str]) -> None:
+    def chosen(*texts: str, experiment: str | None = None, tag: str | None = None) -> list[str]:
+        runs = choice.choose(texts, experiment, tag, connected)
+        return sorted(name for run in runs for name in ids if ids[name] == run.info.run_id)
+
+    first, seeds = ids["main mlp"], ["seed 1 mlp", "seed 2 mlp"]
+    with store.connect(main, reading=True) as connected:
+        assert chosen(first[:8], first) == ["main mlp"]
+        assert chosen(first, "puffy-hake") == ["main mlp", *seeds]
+        assert chosen(experiment="puffy-hake") == seeds
+        assert chosen(experiment="mnist", tag="dvc_exp=puffy-hake") == ["mnist softmax", *seeds]
+        assert chosen(tag="name=softmax") == ["main softmax", "mnist softmax"]
 
 
 def test_compare_runs_by_id_and_experiment(main: Workspace, ids: dict[str, str]) -> None:
@@ -50,7 +66,9 @@ def test_compare_writes_a_page(main: Workspace, ids: dict[str, str], tmp_path: P
         ([], "name at least one RUN"),
         (["a", "--json", "--markdown"], "choose one of --json, --markdown and --html"),
         (["--tag", "name"], "'name' is not KEY=VALUE"),
-        (["dead-cod"], "error: dead-cod: there is no such run"),
+        (["dead-cod"], "error: dead-cod: there is no such run at sqlite:"),
+        (["--experiment", "kmnist"], "error: experiment kmnist: there is no such run"),
+        (["--tag", "name=cnn"], "error: tag name=cnn: there is no such run"),
         (["--tag", "name=softmax"], "different data sets, fashion_mnist and mnist"),
     ],
 )

@@ -1,7 +1,6 @@
 """What the explanation says of softmax and of a model, against scipy."""
 
 import math
-import re
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +14,6 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import figures
 from refashion.portable import functions
-from refashion.portable import softmax as portable
 from refashion.reporting import explained
 from refashion.reporting.explained import Explanation
 from refashion.reporting.tables import rows_of
@@ -35,20 +33,16 @@ def answers(n: int = 200, scale: float = 2.0) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def explanation() -> Explanation:
-    classes = explained.by_class(*answers(), CLASSES)
-    return Explanation(variant="mlp", gradient_error=explained.gradient_error(), classes=classes)
+    return Explanation(variant="mlp", classes=explained.by_class(*answers(), CLASSES))
 
 
 # --- the loss ---------------------------------------------------------------------------------
 
 
 def test_small_logits_need_no_care() -> None:
-    logits = torch.tensor(np.random.default_rng(0).normal(0, 5, (100, 4)))
-    stable, _ = portable.cross_entropy(
-        logits, torch.zeros(100, dtype=torch.int64), reduction="none"
-    )
-    torch.testing.assert_close(explained.naive(logits), stable, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(stable, torch.tensor(-log_softmax(logits.numpy(), 1)[:, 0]))
+    logits = np.random.default_rng(0).normal(0, 5, (100, 4))
+    losses = explained.naive(torch.tensor(logits)).numpy()
+    assert losses == pytest.approx(-log_softmax(logits, 1)[:, 0], rel=1e-9, abs=1e-11)
 
 
 def test_the_gradient_is_softmax_less_truth() -> None:
@@ -64,14 +58,14 @@ def test_information_by_class(explanation: Explanation) -> None:
     predicted = logits.argmax(1)
     assert [c.name for c in classes] == list(CLASSES[:3])  # nothing is taken for a scarf
     for i, c in enumerate(classes):
-        own, truth = softmax(logits[predicted == i], 1), labels[predicted == i]
-        p, q = np.bincount(truth, minlength=4) / len(truth), own.mean(0)
+        probabilities, truth = softmax(logits[predicted == i], 1), labels[predicted == i]
+        p, q = np.bincount(truth, minlength=4) / len(truth), probabilities.mean(0)
         assert c.images == len(truth)
         assert c.entropy == pytest.approx(entropy(p), rel=1e-9)
         assert c.divergence == pytest.approx(entropy(p, q), rel=1e-6)
         assert c.cross_entropy == pytest.approx(entropy(p) + entropy(p, q), rel=1e-6)
-        assert c.image_entropy == pytest.approx(entropy(own, axis=1).mean(), rel=1e-9)
-        assert c.divergence == c.cross_entropy - c.entropy >= 0
+        assert c.image_entropy == pytest.approx(entropy(probabilities, axis=1).mean(), rel=1e-9)
+        assert c.divergence >= 0
     assert sum(c.images for c in classes) == 200
 
 
@@ -86,10 +80,7 @@ def test_sums_do_not_depend_on_their_order_or_the_version_of_python() -> None:
     p = torch.arange(1, 20, dtype=torch.float64) / 190
     q = p.flip(0)
     expected = -float(sum(map(Fraction, (p * functions.log(q)).tolist())))
-    assert (
-        explained.cross_entropy(p, q) == explained.cross_entropy(q.flip(0), p.flip(0)) == expected
-    )
-    assert explained.cross_entropy(q, p) == expected
+    assert explained.cross_entropy(p, q) == explained.cross_entropy(q, p) == expected
 
 
 def test_a_model_that_knows_nothing() -> None:
@@ -111,14 +102,11 @@ def test_tables(explanation: Explanation) -> None:
     assert [row[1:] for row in overflow[2:]] == [
         *(["nan", "0"], ["inf", "1000"], ["nan", "0.693147"]),
     ]
-    assert gradient[1][1] == f"{explanation.gradient_error:.1e}"
+    assert gradient[1][1] == f"{explained.gradient_error():.1e}"
     for (name, images, *cells), c in zip(information[1:], explanation.classes, strict=True):
         assert (name, images) == (c.name, str(c.images))
         values = (c.entropy, c.cross_entropy, c.divergence, c.image_entropy)
-        for cell, value in zip(cells, values, strict=True):
-            nats, bits = map(float, re.fullmatch(r"(-?[\d.]+) \((-?[\d.]+)\)", cell).groups())
-            assert nats == pytest.approx(value, abs=6e-5)
-            assert bits == pytest.approx(value / math.log(2), abs=6e-5)
+        assert cells == [f"{nats:.4f} ({nats / math.log(2):.4f})" for nats in values]
 
 
 def test_picture(explanation: Explanation) -> None:
@@ -131,10 +119,6 @@ def test_a_model_of_the_workspace(main: Workspace) -> None:
     explanation = explained.explain(main, "mlp")
     assert explanation.variant == "mlp"
     assert sum(c.images for c in explanation.classes) == 60
-    assert all(c.divergence >= 0 for c in explanation.classes)
     assert explained.explain(main, "mlp") == explanation
-
-
-def test_a_variant_that_is_not_there_is_told(main: Workspace) -> None:
     with pytest.raises(UserError, match=r"variant 'mlq' is not in params\.yaml"):
         explained.explain(main, "mlq")

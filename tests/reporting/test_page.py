@@ -1,9 +1,10 @@
-"""The page needs nothing but itself, shows what it says, and can be read on a phone."""
+"""Pages need nothing but themselves, show what they say, and can be read on a phone."""
 
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from refashion.base.workspace import Workspace
 from refashion.pictures.figures import blank
 from refashion.reporting import page, side_by_side
 from refashion.runs import listing
-from synthetic import write_evaluation, write_workspace
+from refashion.studies import k_fold
+from synthetic import write_evaluation, write_run, write_workspace
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -22,6 +24,7 @@ PICTURES = [
     *("learning curves", "calibration", "confusion matrix"),
     *("confident mistakes", "predictions", "first layer"),
 ]
+MLP = {"mlp": {"hidden": [16], "lr": 0.1}}
 
 
 def write(path: Path, workspace: Workspace, *variants: str, test: Path | None = None) -> str:
@@ -65,17 +68,11 @@ def test_page_is_canonical(written: Path, main: Workspace) -> None:
 def test_hostile_text_is_escaped(main: Workspace, tmp_path: Path) -> None:
     """Names of runs, settings and notes come from files that anybody may have written."""
     hostile = "<script>\"'&{{ 7 * 7 }}"
-    comparison = side_by_side.of([listing.variant(main, "mlp")])
-    comparison = replace(
-        comparison,
-        runs={hostile: comparison.runs["mlp"]},
-        ids={hostile: hostile},
-        settings={hostile: {hostile: hostile}},
-        notes=[hostile],
-    )
+    run, settings = listing.variant(main, "mlp"), {hostile: {hostile: hostile}}
+    names = {"runs": {hostile: run}, "ids": {hostile: hostile}, "notes": [hostile]}
+    comparison = replace(side_by_side.of([run]), settings=settings, **names)
     path = tmp_path / "page.html"
-    figures = {hostile: blank(2, 1, "")}
-    shown = page.of(comparison, tmp_path, title=hostile, figures=figures)
+    shown = page.of(comparison, tmp_path, title=hostile, figures={hostile: blank(2, 1, "")})
     page.write(path, shown, {f"{hostile}.html": hostile})
     text = path.read_text()
     assert "<script" not in text and "49" not in re.sub('base64,[^"]*|[0-9a-f]{64}', "", text)
@@ -91,7 +88,7 @@ def test_images_of_another_test_set_are_told(main: Workspace, tmp_path: Path) ->
 
 
 def test_no_mistake_is_told(tmp_path: Path) -> None:
-    workspace = write_workspace(tmp_path)
+    workspace = write_workspace(tmp_path, variants=MLP)
     write_evaluation(workspace, "mlp", wrong=0)
     text = write(tmp_path / "page.html", workspace, "mlp")
     assert len(alts(text)) == 5
@@ -119,8 +116,8 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
     complaints: list[str] = []
     shown.on("console", lambda message: complaints.append(message.text))
     shown.on("pageerror", lambda error: complaints.append(str(error)))
-    asked: list[str] = []
-    shown.on("request", lambda request: asked.append(request.url))
+    urls: list[str] = []
+    shown.on("request", lambda request: urls.append(request.url))
     shown.goto(written.as_uri())
     widths = shown.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert len(widths) == 12 and min(widths) > 300
@@ -128,5 +125,73 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
     red, *_ = re.findall(r"\d+", shown.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert (int(red) < 50) == (scheme == "dark")
     assert complaints == []
-    assert [url for url in asked if not url.startswith("data:")] == [written.as_uri()]
+    assert [url for url in urls if not url.startswith("data:")] == [written.as_uri()]
     shown.close()
+
+
+# --- all pages of a workspace -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Give a workspace with one variant, and one study that ran in two folds."""
+    workspace = write_workspace(tmp_path_factory.mktemp("workspace"), variants=MLP)
+    row = dict.fromkeys(("train_loss", "train_accuracy", "validation_accuracy"), 0.6)
+    write_run(workspace, "k_fold/mlp", [row], {**row, "validation_accuracy_std": 0.1, "folds": 2})
+    for fold in ("fold_1", "fold_2"):
+        write_run(workspace, f"k_fold/mlp.{fold}", [row], row, parent="k_fold/mlp")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def pages(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    path = tmp_path_factory.mktemp("new") / "folder" / "report.html"
+    return list(page.write_all(workspace, path))
+
+
+def links(file: Path) -> list[str]:
+    """Files that a page links to."""
+    return re.findall(r'<a href="([^"#]+)"', file.read_text())
+
+
+def test_every_link_leads_to_a_page(pages: list[Path]) -> None:
+    names = [file.name for file in pages]
+    assert names == ["report.html", "report-k_fold.html", "report-explained.html"]
+    assert set(pages[0].parent.iterdir()) == set(pages)
+    for file in pages:
+        text = file.read_text()
+        assert links(file) == names
+        assert re.findall(r'<a href="([^"]+)" aria-current="page"', text) == [file.name]
+        assert text.count("<h1>") == 1 and "<img " in text
+    assert "mlp: the images that it takes for each class" in pages[-1].read_text()
+
+
+def test_page_of_a_study(pages: list[Path]) -> None:
+    """Folds are in the picture; tables and sections are of what sums them up."""
+    text = pages[1].read_text()
+    assert f"<title>{k_fold.TITLE}</title>" in text
+    assert all(escape(note) in text for note in k_fold.NOTES)
+    assert "<td>0.6000 ± 0.1</td>" in text and "fold_1" not in text
+    assert alts(text) == [k_fold.TITLE, "mlp: learning curves"]
+
+
+def test_pages_are_canonical(workspace: Workspace, pages: list[Path], tmp_path: Path) -> None:
+    again = page.write_all(workspace, tmp_path / "report.html")
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in pages]
+
+
+def test_what_has_not_run_has_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = write_workspace(tmp_path, variants=MLP)
+    (workspace.models / "mlp" / "weights.safetensors").unlink()
+    (file,) = page.write_all(workspace, tmp_path / "page.htm")
+    assert [file.name] == links(file) == ["page.htm"]
+    told = capsys.readouterr().err
+    assert told.startswith("softmax and cross-entropy are not explained: ")
+    assert told.count("\n") == 1
+
+
+def test_results_that_are_missing_are_named(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path, variants=MLP)
+    (workspace.evaluation / "mlp" / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"^mlp: its metrics\.json is missing; run `dvc repro`"):
+        next(page.write_all(workspace, tmp_path / "page.html"))

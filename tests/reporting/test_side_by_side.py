@@ -27,11 +27,11 @@ def test_variants_of_one_workspace(workspaces: dict[str, Workspace]) -> None:
     assert list(comparison.runs) == ["dropout", "mlp", "softmax"]
     assert comparison.dataset == "fashion_mnist"
     told = comparison.as_dict()
+    mlp = told["runs"]["mlp"]
     assert told["runs"]["dropout"]["settings"] == {"hidden": [256, 256], "lr": 0.5}
-    assert told["runs"]["mlp"]["run"] == "mlp"
-    assert told["runs"]["mlp"]["metrics"]["test_accuracy"] == pytest.approx(51 / 60)
+    assert (mlp["run"], mlp["metrics"]["test_accuracy"]) == ("mlp", pytest.approx(51 / 60))
     interval = binomtest(51, 60).proportion_ci(method="wilson")
-    assert told["runs"]["mlp"]["accuracy_interval"] == pytest.approx(list(interval))
+    assert mlp["accuracy_interval"] == pytest.approx(list(interval))
     assert (told["seeds"], told["notes"]) == ({}, [])
 
 
@@ -48,12 +48,8 @@ def test_pairs_are_tested(workspaces: dict[str, Workspace]) -> None:
 
 def test_names_tell_what_sets_namesakes_apart(workspaces: dict[str, Workspace]) -> None:
     comparison = of(workspaces, "main mlp", "seed 1 mlp", "lr 0.2 mlp", "main softmax")
-    assert list(comparison.runs) == [
-        "mlp lr=0.1 seed=0",
-        "mlp lr=0.1 seed=1",
-        "mlp lr=0.2 seed=0",
-        "softmax",
-    ]
+    mlps = ["mlp lr=0.1 seed=0", "mlp lr=0.1 seed=1", "mlp lr=0.2 seed=0"]
+    assert list(comparison.runs) == [*mlps, "softmax"]
 
 
 def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Workspace]) -> None:
@@ -70,9 +66,8 @@ def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Work
 
 def test_one_run_alone(workspaces: dict[str, Workspace]) -> None:
     comparison = of(workspaces, "main mlp")
-    assert list(comparison.runs) == ["mlp"]
-    assert (comparison.settings, comparison.seeds) == ({"mlp": {}}, {})
-    assert comparison.tests["pairs"] == {}
+    assert comparison.settings == {"mlp": {}}
+    assert comparison.seeds == comparison.tests["pairs"] == {}
 
 
 def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
@@ -80,13 +75,9 @@ def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
 ) -> None:
     chosen = [ids["main mlp"], ids["seed 1 mlp"], ids["diverged mlp"]]
     with store.connect(workspaces["main"], reading=True) as connected:
-        runs = {
-            published.read(
-                connected.client.get_run(run_id), tmp_path / run_id, connected
-            ).run: run_id
-            for run_id in chosen
-        }
-    comparison = side_by_side.of(runs, runs)
+        found = map(connected.client.get_run, chosen)
+        read = [published.read(run, tmp_path / run.info.run_id, connected) for run in found]
+    comparison = side_by_side.of([r.run for r in read], {r.run: r.id for r in read})
     same = sorted(f"mlp {run_id[:8]}" for run_id in (chosen[0], chosen[2]))
     assert list(comparison.runs) == sorted([*same, "mlp seed=1"])
     assert set(comparison.ids.values()) == set(chosen)
@@ -98,15 +89,12 @@ def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
 def test_runs_of_a_study_are_compared_like_any_other(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     write_study(workspace, "weight_decay", "decay_0", "decay_3")
-    comparison = side_by_side.of(listing.of_study(workspace, "weight_decay"))
-    assert comparison.settings == {
-        "decay_0": {"weight_decay": 0.0},
-        "decay_3": {"weight_decay": 1.0},
-    }
-    told = comparison.as_dict()
-    assert told["runs"]["decay_3"]["run"] == "weight_decay/decay_3"
-    assert told["runs"]["decay_3"]["metrics"]["l2_std"] == 0.1
-    assert (told["runs"]["decay_3"]["accuracy_interval"], told["pairs"]) == (None, {})
+    told = side_by_side.of(listing.of_study(workspace, "weight_decay")).as_dict()
+    first, second = told["runs"]["decay_0"], told["runs"]["decay_3"]
+    assert [run["settings"] for run in (first, second)] == [{"weight_decay": d} for d in (0.0, 1.0)]
+    assert second["run"] == "weight_decay/decay_3"
+    assert second["metrics"]["l2_std"] == 0.1
+    assert (second["accuracy_interval"], told["pairs"]) == (None, {})
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -78,7 +77,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 
 def test_run_carries_everything(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_run, "draw", lambda run, workspace: {run.name: Figure(figsize=(1, 1))})
+    monkeypatch.setattr(of_run, "draw", lambda run, workspace: {run.name: b"PNG"})
     (workspace.root / "dvc.lock").write_text("schema: '2.0'\n")
     done = tell(workspace)
     assert (done.outcome, done.name, done.divergence_of) == ("published", "mlp", None)

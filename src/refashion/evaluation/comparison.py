@@ -1,4 +1,4 @@
-"""Variants side by side: accuracies with intervals, and a test of every pair."""
+"""Comparison of variants: accuracies with intervals, and a test of each pair."""
 
 import operator
 from collections import Counter
@@ -23,19 +23,14 @@ METRICS = {
     "cross_entropy": "test_cross_entropy_nats",
     "calibration_error": "test_expected_calibration_error",
 }
-"""What DVC compares variants by, and the metrics of a run that it stands for."""
+"""DVC's metrics of a variant, and the names that its run has for them."""
 
 CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
 CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
 
 
 def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
-    """Compare variants by their answers to the same test images.
-
-    Parameters
-    ----------
-    predictions : mapping
-        From name of the variant to its predictions.
+    """Compare variants, given by name, by their predictions for the same test images.
 
     Returns
     -------
@@ -63,58 +58,32 @@ def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     for name in names:
         hits, n = sum(correct[name]), len(correct[name])
         low, high = wilson(hits, n)
-        variants[name] = {
-            "accuracy": hits / n,
-            "low": low,
-            "high": high,
-            "correct": hits,
-            "images": n,
-        }
-    return {"variants": variants, "pairs": _pairs(correct)}
-
-
-def _pairs(correct: Mapping[str, list[bool]]) -> dict[str, dict[str, Any]]:
-    """Test every pair of variants, given in alphabetical order."""
-    names = list(combinations(correct, 2))
-    # A bool is greater than another where it alone is true.
-    counts = [
-        (
-            sum(map(operator.gt, correct[a], correct[b])),
-            sum(map(operator.lt, correct[a], correct[b])),
-        )
-        for a, b in names
-    ]
-    p_values = [mcnemar(*pair) for pair in counts]
-    pairs = {}
-    for (a, b), (only_a, only_b), p, p_holm in zip(
-        names, counts, p_values, holm(p_values), strict=True
-    ):
-        better = (a if only_a > only_b else b) if p_holm <= SIGNIFICANCE else None
-        pairs[f"{a} vs {b}"] = {
-            "only_first": only_a,
-            "only_second": only_b,
-            "p_value": p,
-            "p_holm": p_holm,
-            "better": better,
-        }
-    return pairs
+        shares = {"accuracy": hits / n, "low": low, "high": high}
+        variants[name] = {**shares, "correct": hits, "images": n}
+    pairs: dict[tuple[str, str], dict[str, Any]] = {}
+    for a, b in combinations(names, 2):
+        # A bool is greater than another where it alone is true.
+        only_a = sum(map(operator.gt, correct[a], correct[b]))
+        only_b = sum(map(operator.lt, correct[a], correct[b]))
+        p_value = mcnemar(only_a, only_b)
+        pairs[a, b] = {"only_first": only_a, "only_second": only_b, "p_value": p_value}
+    adjusted = holm([pair["p_value"] for pair in pairs.values()])
+    for ((a, b), pair), p_holm in zip(pairs.items(), adjusted, strict=True):
+        winner = a if pair["only_first"] > pair["only_second"] else b
+        pair |= {"p_holm": p_holm, "better": winner if p_holm <= SIGNIFICANCE else None}
+    return {"variants": variants, "pairs": {f"{a} vs {b}": p for (a, b), p in pairs.items()}}
 
 
 def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
-    """Compare runs, and write what DVC shows of all of them side by side.
+    """Compare evaluated runs by their titles, and write the metrics and plots that DVC shows.
 
-    Parameters
-    ----------
-    runs : iterable of Run
-        Each with its record, history and all that its evaluation measured; named by their titles.
-    folder : Path
-        For ``metrics.json``, ``comparison.json``, ``accuracies.csv``, ``curves.csv``,
-        ``calibration.csv`` and ``confusion.csv`` (all pairs of classes, those of no image too).
+    To `folder` go ``metrics.json``, ``comparison.json``, ``accuracies.csv``, ``curves.csv``,
+    ``calibration.csv`` and ``confusion.csv`` (all pairs of classes, those of no image too).
 
     Returns
     -------
     dict
-        As `compare` gives it.
+        The comparison, as from `compare`.
 
     Raises
     ------
@@ -129,7 +98,7 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
         short: {name: run.metrics[metric] for name, run in by_name.items()}
         for short, metric in METRICS.items()
     }
-    # DVC shows columns in this order: first what was changed, then what came of it.
+    # DVC shows columns in this order: the setting first, then the results.
     files.write_json(folder / "metrics.json", metrics, sort_keys=False)
     bounds = ["accuracy", "low", "high"]
     accuracies = [[name, *(v[b] for b in bounds)] for name, v in result["variants"].items()]
@@ -155,29 +124,24 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
 
 
 def refuse_stale(folder: Path, names: Collection[str]) -> None:
-    """Refuse evaluations of variants that ``params.yaml`` no longer has.
+    """Raise UserError if a variant of `folder` is not among the names of ``params.yaml``.
 
-    DVC hashes the folder whole: what is left there would become part of the present results.
-
-    Raises
-    ------
-    UserError
-        If there is one.
+    DVC hashes the folder whole: a stale evaluation would become part of the present results.
     """
-    for stale in sorted({own.name for own in folder.glob("*/")} - set(names)):
+    if stale := {evaluation.name for evaluation in folder.glob("*/")} - set(names):
         raise UserError(
-            f"{folder / stale}: params.yaml no longer has this variant; `dvc checkout` removes "
-            "its evaluation, then run `dvc repro` again"
+            f"{folder / min(stale)}: params.yaml no longer has this variant; `dvc checkout` "
+            "removes its evaluation, then run `dvc repro` again"
         )
 
 
 def tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
-    """Lay the comparison out: accuracies, then pairs where there are any."""
+    """Tables of a comparison: accuracies, then pairs if there are any."""
     table = Table("run", "accuracy", "95 % interval", "correct", title="Test accuracy")
     for name, v in comparison["variants"].items():
         interval = f"{v['low']:.4f} to {v['high']:.4f}"
-        count = f"{v['correct']:,} of {v['images']:,}"
-        table.add_row(name, f"{v['accuracy']:.4f}", interval, count)
+        counts = f"{v['correct']:,} of {v['images']:,}"
+        table.add_row(name, f"{v['accuracy']:.4f}", interval, counts)
     yield table
     if not comparison["pairs"]:
         return

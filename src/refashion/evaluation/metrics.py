@@ -1,4 +1,4 @@
-"""How good one model is on a test set, in numbers that do not depend on the machine.
+"""Metrics of one model on a test set, the same to the last bit on every machine.
 
 Images are counted in integers, exponentials and logarithms are the portable ones, sums are exact,
 and everything else is one correctly rounded operation at a time.
@@ -31,15 +31,14 @@ class Bin:
     """At least 1."""
 
     confidence: float
-    """Mean confidence of the images."""
+    """Mean over the images."""
 
     accuracy: float
-    """Share of the images that are classified correctly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScores:
-    """How well one class is told from the others; shares are 0 where they are undefined."""
+    """Scores of one class; 0 where they are undefined."""
 
     name: str
     precision: float
@@ -51,13 +50,13 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What a model does on a test set of n images and k classes."""
+    """Results of a model on a test set of n images and k classes."""
 
     metrics: dict[str, float]
-    """Numbers by name, as `evaluate` lists them."""
+    """By name, as `evaluate` lists them."""
 
     per_class: tuple[ClassScores, ...]
-    """Scores of every class, in the order of the labels."""
+    """In the order of the labels."""
 
     predicted: Tensor
     """Most probable class of every image, int64 [n]; of equals, the lower index."""
@@ -73,25 +72,21 @@ class Evaluation:
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
-    """Measure a model's outputs against the truth.
+    """Measure a model's outputs against the true classes.
+
+    The metrics are ``test_accuracy``; ``test_top2_accuracy``; ``test_macro_f1``, the mean F1 of the
+    classes; ``test_images``; ``test_cross_entropy_*`` and ``test_prediction_entropy_*``, means over
+    the images in ``nats`` and ``bits``; ``test_expected_calibration_error`` over 15 equal bins of
+    confidence (Guo et al. 2017, arXiv 1706.04599).
 
     Parameters
     ----------
-    logits : Tensor
+    logits
         Outputs of the model, float64 [n, k], on any device, n >= 1.
-    labels : Tensor
+    labels
         True classes, int64 [n].
-    classes : sequence of str
+    classes
         Names of the k classes.
-
-    Returns
-    -------
-    Evaluation
-        Its ``metrics``: ``test_accuracy``; ``test_top2_accuracy``; ``test_macro_f1``, the mean F1
-        of the classes; ``test_images``; ``test_cross_entropy_*`` and
-        ``test_prediction_entropy_*``, means over the images in ``nats`` and ``bits``;
-        ``test_expected_calibration_error`` over 15 equal bins of confidence (Guo et al. 2017,
-        arXiv 1706.04599).
 
     Raises
     ------
@@ -120,19 +115,23 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     correct = predicted == labels
     confusion = torch.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
     calibration = _calibration(confidence, correct)
+    # Of equal logits, the lower class is ranked first.
+    actual, classes_below = logits.gather(1, labels[:, None]), torch.arange(k) < labels[:, None]
+    rank = ((logits > actual) | ((logits == actual) & classes_below)).sum(dim=1)
 
     cross_entropy = _mean(-log_probabilities.gather(1, labels[:, None]))
     entropy = math.fsum((-probabilities * log_probabilities).flatten().tolist()) / n
+    gaps = (b.images * abs(b.accuracy - b.confidence) for b in calibration)
     per_class, macro_f1 = _per_class(confusion.tolist(), classes)
     metrics = {
         "test_accuracy": int(correct.sum()) / n,
-        "test_top2_accuracy": int((_rank(logits, labels) < 2).sum()) / n,
+        "test_top2_accuracy": int((rank < 2).sum()) / n,
         "test_macro_f1": macro_f1,
         "test_cross_entropy_nats": cross_entropy,
         "test_cross_entropy_bits": cross_entropy / functions.LN2,
         "test_prediction_entropy_nats": entropy,
         "test_prediction_entropy_bits": entropy / functions.LN2,
-        "test_expected_calibration_error": _calibration_error(calibration),
+        "test_expected_calibration_error": math.fsum(gaps) / n,
         "test_images": n,
     }
     return Evaluation(
@@ -145,42 +144,24 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     )
 
 
-def _rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the true one, int64 [n]; of equals, the lower index is first."""
-    actual = logits.gather(1, labels[:, None])
-    lower = torch.arange(logits.shape[1]) < labels[:, None]
-    return ((logits > actual) | ((logits == actual) & lower)).sum(dim=1)
-
-
 def _mean(x: Tensor) -> float:
-    """Mean of all values; ``fsum`` rounds the exact sum once, so the order is of no account."""
+    """Mean of all values; ``fsum`` rounds the exact sum once, so their order does not matter."""
     return math.fsum(x.flatten().tolist()) / x.numel()
 
 
 def _calibration(confidence: Tensor, correct: Tensor) -> tuple[Bin, ...]:
     """Sort the images into equal bins of confidence, each open below and closed above."""
     edges = [i / NUM_BINS for i in range(NUM_BINS + 1)]
-    inner = torch.tensor(edges[1:-1], dtype=torch.float64)
-    place = torch.bucketize(confidence, inner)
+    position = torch.bucketize(confidence, torch.tensor(edges[1:-1], dtype=torch.float64))
     bins = []
-    for i in place.unique().tolist():
-        inside = place == i
-        bins.append(
-            Bin(
-                low=edges[i],
-                high=edges[i + 1],
-                images=int(inside.sum()),
-                confidence=_mean(confidence[inside]),
-                accuracy=int((inside & correct).sum()) / int(inside.sum()),
-            )
-        )
+    for i in position.unique().tolist():
+        inside = position == i
+        images = int(inside.sum())
+        accuracy = int((inside & correct).sum()) / images
+        mean = _mean(confidence[inside])
+        low, high = edges[i : i + 2]
+        bins.append(Bin(low=low, high=high, images=images, confidence=mean, accuracy=accuracy))
     return tuple(bins)
-
-
-def _calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean gap between accuracy and confidence, over all images."""
-    gaps = (b.images * abs(b.accuracy - b.confidence) for b in bins)
-    return math.fsum(gaps) / sum(b.images for b in bins)
 
 
 def _per_class(
@@ -189,20 +170,15 @@ def _per_class(
     """Scores of every class, and the mean of the exact F1s."""
     scores, f1s = [], []
     for i, name in enumerate(classes):
-        hits, support, claimed = confusion[i][i], sum(confusion[i]), sum(r[i] for r in confusion)
-        f1s.append(_share(2 * hits, support + claimed))
+        hits, support, predicted = confusion[i][i], sum(confusion[i]), sum(r[i] for r in confusion)
+        f1s.append(Fraction(2 * hits, support + predicted or 1))
         scores.append(
             ClassScores(
                 name=name,
-                precision=float(_share(hits, claimed)),
-                recall=float(_share(hits, support)),
+                precision=hits / (predicted or 1),
+                recall=hits / (support or 1),
                 f1=float(f1s[-1]),
                 support=support,
             )
         )
     return tuple(scores), float(sum(f1s, Fraction(0)) / len(classes))
-
-
-def _share(part: int, whole: int) -> Fraction:
-    """Return ``part / whole``, exactly; 0 of nothing."""
-    return Fraction(part, whole) if whole else Fraction(0)

@@ -1,4 +1,4 @@
-"""A trained model, read back from the run that left it."""
+"""The trained model of a run."""
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -10,12 +10,12 @@ from refashion.training.initial import Weights
 
 
 def load(run: Run) -> Weights:
-    """Read the weights of a run, and make sure that they are the ones its record promises.
+    """Read the weights of a run, and check them against its record.
 
     Raises
     ------
     UserError
-        If a file is missing or damaged, or if the weights are not those of the record.
+        If a file is missing or damaged, or the weights are not those of the record.
     """
     file = run.file(WEIGHTS)
     try:

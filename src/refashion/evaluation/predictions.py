@@ -1,4 +1,4 @@
-"""Predictions for every test image, in a file that people and DVC's plots can read."""
+"""Predictions for the test images, as a CSV file that DVC's plots can read."""
 
 import csv
 from collections.abc import Iterable
@@ -13,13 +13,10 @@ HEADER = ["index", "actual", "predicted", "confidence"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """True and predicted class of every test image, in the order of the test set."""
+    """Names of the true and predicted classes, in the order of the test set."""
 
     actual: tuple[str, ...]
-    """Names of the true classes."""
-
     predicted: tuple[str, ...]
-    """Names of the predicted classes."""
 
     @property
     def correct(self) -> list[bool]:
@@ -30,7 +27,7 @@ class Predictions:
 def write(
     path: Path, actual: Iterable[str], predicted: Iterable[str], confidence: Iterable[float]
 ) -> None:
-    """Write one row per test image: its index, both classes by name and the confidence."""
+    """Write one row per test image: index, names of both classes, confidence."""
     rows = zip(actual, predicted, confidence, strict=True)
     files.write_csv(path, HEADER, ([i, *row] for i, row in enumerate(rows)))
 
@@ -41,10 +38,8 @@ def read(path: Path) -> Predictions:
     Raises
     ------
     UserError
-        If the file is missing, empty of rows, or of another form.
+        If the file has no rows, or another form.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; run `dvc repro`")
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     if header != HEADER or not rows or any(len(row) != len(HEADER) for row in rows):

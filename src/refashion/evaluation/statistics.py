@@ -1,4 +1,4 @@
-"""Whether one model is better than another on this test set, or lucky.
+"""Intervals and tests that tell whether one model is better than another, or only lucky.
 
 Counts are integers and p-values come from exact binomials, so the answers are the same everywhere.
 Floats are added and multiplied one at a time; the one root is correctly rounded (IEEE 754).
@@ -7,25 +7,23 @@ Floats are added and multiplied one at a time; the one root is correctly rounded
 import math
 from collections.abc import Sequence
 
-Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054  # quantile of the normal distribution
 
 
-def wilson(correct: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Interval of a proportion: all that lie within ``z`` standard errors of what was seen.
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927, without continuity correction).
 
     Parameters
     ----------
-    correct : int
+    correct
         Successes, from 0 to ``n``.
-    n : int
+    n
         Trials, at least 1.
-    z : float
-        Quantile of the normal distribution; the default gives 95 %.
 
     Returns
     -------
     tuple of float
-        Lower and upper bound, in [0, 1] (Wilson 1927, without continuity correction).
+        Lower and upper bound, in [0, 1].
 
     Raises
     ------
@@ -34,9 +32,9 @@ def wilson(correct: int, n: int, z: float = Z_95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"{correct} successes of {n} trials: must be 0 to n of at least 1")
-    z2 = z * z
+    z2 = Z_95 * Z_95
     middle = correct + z2 / 2
-    spread = z * math.sqrt(correct * (n - correct) / n + z2 / 4)
+    spread = Z_95 * math.sqrt(correct * (n - correct) / n + z2 / 4)
     # At the ends the bounds are exactly 0 and 1; rounding must not push them past.
     low = (middle - spread) / (n + z2) if correct else 0.0
     high = (middle + spread) / (n + z2) if correct < n else 1.0
@@ -51,7 +49,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     Parameters
     ----------
-    only_first, only_second : int
+    only_first, only_second
         Images that only the first, or only the second, model classifies correctly.
 
     Returns

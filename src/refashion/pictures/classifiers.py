@@ -1,9 +1,11 @@
-"""Drawings of a classifier: its training, its predictions and its weights."""
+"""Drawings of a classifier: its training, its predictions and its weights.
+
+Each begins its heading with a title: which model on which data.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
@@ -15,15 +17,9 @@ COLUMNS = 9
 
 
 def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figure:
-    """Loss and accuracy by epoch.
+    """Loss and accuracy by epoch, from the columns of ``history.csv``.
 
-    Parameters
-    ----------
-    title : str
-        Which model on which data.
-    history : mapping
-        From the columns of ``history.csv`` to a number an epoch; no validation columns if there
-        is no validation set.
+    Columns of the validation set may be missing.
     """
     figure = blank(9.0, 3.8, f"{title}: learning curves")
     quantities = (("loss", "cross-entropy / nats per image"), ("accuracy", "accuracy"))
@@ -63,15 +59,9 @@ def confusion_matrix(
 
 
 def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
-    """Accuracy by confidence, and how many images have which (a reliability diagram).
+    """Accuracy and number of images by confidence, from the rows of ``calibration.csv``.
 
-    Parameters
-    ----------
-    title : str
-        Which model on which data.
-    bins : sequence of mappings
-        The rows of ``calibration.csv``: ``low``, ``high``, ``images``, ``confidence`` and
-        ``accuracy`` (Guo et al. 2017, arXiv 1706.04599).
+    A reliability diagram (Guo et al. 2017, arXiv 1706.04599).
     """
     figure = blank(7.4, 6.4, f"{title}: calibration on the test set")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -94,22 +84,12 @@ def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
 def predictions(
     title: str, images: np.ndarray, actual: Sequence[str], predicted: Sequence[str]
 ) -> Figure:
-    r"""Show the first 18 test images titled ``true\npredicted`` (d2l ``show_images``).
-
-    Parameters
-    ----------
-    title : str
-        Which model on which data.
-    images : ndarray of uint8, shape (n, 784)
-        The test images.
-    actual, predicted : sequence of str, length n
-        True and predicted classes.
-    """
-    chosen = range(min(2 * COLUMNS, len(images)))
-    captions = [f"{actual[i]}\n{predicted[i]}" for i in chosen]
-    wrong = [i for i in chosen if actual[i] != predicted[i]]
+    """Show the first 18 test images, uint8 [n, 784], under both classes (d2l ``show_images``)."""
+    answers = list(zip(actual, predicted, strict=True))[: 2 * COLUMNS]
+    captions = [f"{a}\n{p}" for a, p in answers]
+    wrong = [i for i, (a, p) in enumerate(answers) if a != p]
     head = f"{title}: the first test images, true class over predicted class"
-    return _gallery(head, images[: len(chosen)], captions, marked=wrong)[0]
+    return _gallery(head, images[: len(answers)], captions, marked=wrong)[0]
 
 
 def confident_mistakes(
@@ -121,7 +101,8 @@ def confident_mistakes(
 ) -> Figure | None:
     """Show the up to 18 wrong answers that the model was surest of; None if all are right.
 
-    Parameters are those of `predictions`, and the probability of each predicted class.
+    `confidence` is the probability of the predicted class; the other parameters are those of
+    `predictions`.
     """
     wrong = [i for i, (a, p) in enumerate(zip(actual, predicted, strict=True)) if a != p]
     wrong = sorted(wrong, key=lambda i: (-confidence[i], i))[: 2 * COLUMNS]
@@ -135,15 +116,8 @@ def confident_mistakes(
 def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figure:
     """Show the weights from the pixels to each unit of the first layer as an image.
 
-    Parameters
-    ----------
-    title : str
-        Which model on which data.
-    weights : ndarray of float32, shape (784, units)
-        Weights of the first layer: of softmax regression, a template for each class; of a hidden
-        layer, the 60 units of largest norm are shown.
-    classes : sequence of str
-        Names of the classes.
+    They are float32 [784, units]: of softmax regression, a template for each class; of a hidden
+    layer, the 60 units of largest norm are shown.
     """
     units = weights.shape[1]
     if units == len(classes):
@@ -155,15 +129,9 @@ def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figu
         what = f"{len(tiles)} of {units} units, the largest first" if units > 60 else "all units"
     finite = np.abs(tiles[np.isfinite(tiles)])  # a training may have diverged
     largest = finite.max(initial=1e-6)
-    figure, axes, picture = _gallery(
-        f"{title}: first-layer weights, {what}",
-        tiles,
-        captions,
-        columns=columns,
-        cmap="RdBu_r",
-        limits=(-largest, largest),
-    )
-    bar = figure.colorbar(picture, ax=axes, label="weight", fraction=0.04, pad=0.02, aspect=30)
+    head, limits = f"{title}: first-layer weights, {what}", (-largest, largest)
+    figure, picture = _gallery(head, tiles, captions, columns, cmap="RdBu_r", limits=limits)
+    bar = figure.colorbar(picture, label="weight", fraction=0.04, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
     return figure
 
@@ -172,12 +140,12 @@ def _gallery(
     title: str,
     tiles: Sequence[np.ndarray] | np.ndarray,
     captions: Sequence[str],
-    *,
     columns: int = COLUMNS,
+    *,
     cmap: str = "gray_r",
     limits: tuple[float, float] = (0, 255),
     marked: Collection[int] = (),
-) -> tuple[Figure, Axes, AxesImage]:
+) -> tuple[Figure, AxesImage]:
     """Lay images out in rows, captions above; in one picture, for axes take long to draw."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -206,4 +174,4 @@ def _gallery(
             in_layout=False,
         )
     picture = axes.imshow(mosaic, cmap=cmap, vmin=limits[0], vmax=limits[1])
-    return figure, axes, picture
+    return figure, picture

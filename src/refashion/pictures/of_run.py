@@ -1,5 +1,6 @@
-"""The pictures of a run: those that its files are enough for."""
+"""The pictures of a run that its files suffice for."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,49 +11,43 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.pictures import classifiers
+from refashion.pictures.figures import png
 from refashion.pictures.studies import PICTURES
 from refashion.runs import listing
 from refashion.runs.run import WEIGHTS, Run
 
 
-def draw(run: Run, workspace: Workspace) -> dict[str, Figure]:
-    """Draw a run, and the study that it is part of where that has a picture.
+def draw(run: Run, workspace: Workspace) -> dict[str, bytes]:
+    """Draw a run of a workspace: PNG files by name.
 
-    Parameters
-    ----------
-    run
-        Of the workspace.
-    workspace
-        With the test images, and the other runs of the study.
-
-    Returns
-    -------
-    dict
-        From name to figure, as `of_files` gives them, and the study's by its own name.
+    A run of a study has the study's picture too, unless another run sums it up.
     """
-    figures = of_files(run, workspace.test)
+    pictures = {name: png(figure) for name, figure in of_files(run, workspace.test).items()}
     study = run.name.partition("/")[0]
     if study in PICTURES and run.record.parent is None:
-        figures[study] = PICTURES[study](listing.of_study(workspace, study))
-    return figures
+        runs = tuple(listing.of_study(workspace, study))
+        results = tuple((r.record.run_key, r.record.result, r.measured) for r in runs)
+        pictures[study] = _of_study(study, runs, results)
+    return pictures
+
+
+@lru_cache(maxsize=len(PICTURES))
+def _of_study(study: str, runs: tuple[Run, ...], results: tuple[tuple[str, ...], ...]) -> bytes:
+    """The picture of a study, drawn once for all its runs while their results stay the same."""
+    return png(PICTURES[study](runs))
 
 
 def of_files(run: Run, test: Path) -> dict[str, Figure]:
     """Draw what the files of a run show.
 
-    Parameters
-    ----------
-    run
-        Of any shape.
-    test
-        Folder of the test images. Nothing is drawn of them if they are missing, or not those
-        that the run was measured on.
+    Test images are drawn only if those in the folder `test` are the ones that the run was measured
+    on.
 
     Returns
     -------
     dict
         ``learning_curves``, ``calibration``, ``confusion_matrix``, ``confident_mistakes``,
-        ``predictions`` and ``first_layer``: those of them that the run has the files for.
+        ``predictions`` and ``first_layer``: those that the run has the files for.
 
     Raises
     ------
@@ -61,6 +56,7 @@ def of_files(run: Run, test: Path) -> dict[str, Figure]:
     """
     dataset = run.record.data["dataset"]
     title = f"{run.name} on {dataset}"
+    classes = DATASETS[dataset].classes if dataset in DATASETS else ()
     figures: dict[str, Figure | None] = {}
     if run.has("history.csv") and "train_accuracy" in run.history:
         figures["learning_curves"] = classifiers.learning_curves(title, run.history)
@@ -68,26 +64,27 @@ def of_files(run: Run, test: Path) -> dict[str, Figure]:
         bins = [{k: float(v) for k, v in row.items()} for row in run.table("calibration.csv")]
         figures["calibration"] = classifiers.calibration(title, bins)
     if run.has("predictions.csv"):
-        columns, classes = run.predictions, DATASETS[dataset].classes
-        answers = (columns["actual"], columns["predicted"])
-        figures["confusion_matrix"] = classifiers.confusion_matrix(title, classes, *answers)
-        images = _test_images(test, classes, columns["actual"])
+        actual, predicted = run.predictions["actual"], run.predictions["predicted"]
+        figures["confusion_matrix"] = classifiers.confusion_matrix(
+            title, classes, actual, predicted
+        )
+        images = _test_images(test, classes, actual)
         if images is not None:
-            confidence = [float(value) for value in columns["confidence"]]
+            confidence = [float(value) for value in run.predictions["confidence"]]
             figures["confident_mistakes"] = classifiers.confident_mistakes(
-                title, images, *answers, confidence
+                title, images, actual, predicted, confidence
             )
-            figures["predictions"] = classifiers.predictions(title, images, *answers)
+            figures["predictions"] = classifiers.predictions(title, images, actual, predicted)
     if run.has(WEIGHTS):
         from safetensors.numpy import load_file
 
         weights = load_file(run.file(WEIGHTS))["layers.0.weight"]
-        figures["first_layer"] = classifiers.first_layer(title, weights, DATASETS[dataset].classes)
+        figures["first_layer"] = classifiers.first_layer(title, weights, classes)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _test_images(test: Path, classes: tuple[str, ...], actual: list[str]) -> np.ndarray | None:
-    """The test images, uint8 [n, 784]; None if they are not those of these true classes."""
+    """The test images, uint8 [n, 784]; None if they have other true classes."""
     try:
         split = prepared.load(test)
     except UserError:

@@ -1,4 +1,4 @@
-"""Drawings of the studies, from the runs that they left."""
+"""Drawings of the studies, from their runs."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle
@@ -145,4 +145,4 @@ PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
     "initialisation": initialisation,
     "k_fold": k_fold,
 }
-"""What draws a study, from all its runs: those that sum up others and those they sum up."""
+"""The drawing of each study, from all its runs: first those that sum up others."""

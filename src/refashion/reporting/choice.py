@@ -1,4 +1,4 @@
-"""Which published runs to compare."""
+"""Choice of the published runs to compare."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,18 +14,10 @@ if TYPE_CHECKING:
 def choose(
     texts: Iterable[str], experiment: str | None, tag: str | None, store: Store
 ) -> "list[Run]":
-    """Find all published runs that are meant, each once.
+    """All published runs that are asked for, each once.
 
-    Parameters
-    ----------
-    texts : iterable of str
-        Ids of runs, their beginnings, or names of DVC experiments.
-    experiment : str or None
-        An experiment, MLflow's or DVC's, whose runs are all meant.
-    tag : str or None
-        ``KEY=VALUE`` of a tag of the runs that are meant.
-    store : Store
-        Where to look.
+    They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments; of an
+    experiment of MLflow or DVC; and those with a tag, ``KEY=VALUE``.
 
     Raises
     ------

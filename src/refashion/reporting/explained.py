@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy, explained in numbers (book, sections 3.4 to 3.7 and 22.11)."""
+"""Explanation of softmax and cross-entropy in numbers (book, sections 3.4 to 3.7 and 22.11)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,6 @@ from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
 from refashion.portable import exact, functions, softmax, streams
-from refashion.reporting.page import Page, Section
 from refashion.serving import predict
 from refashion.training import portable
 
@@ -32,16 +31,16 @@ NUM_RANDOM = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassInformation:
-    """What a model tells about the test images that it takes for one class, in nats."""
+    """Information measures of the test images that a model takes for one class, in nats."""
 
     name: str
     images: int
 
     entropy: float
-    """Of the distribution P of their true classes."""
+    """Of the distribution P of the true classes."""
 
     cross_entropy: float
-    """Of P with the model's mean probabilities Q for these images."""
+    """Of P with the model's mean probabilities Q."""
 
     image_entropy: float
     """Mean entropy of the model's probabilities for one image."""
@@ -54,20 +53,16 @@ class ClassInformation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """All numbers of the explanation."""
+    """The predictions of one variant's model."""
 
     variant: str
-    """Whose model the numbers are of."""
-
-    gradient_error: float
-    """Largest difference between ``softmax(o) - y`` and autograd's gradient."""
 
     classes: list[ClassInformation]
-    """Classes that the model predicts at all, in the order of the labels."""
+    """Classes that are predicted at all, in the order of the labels."""
 
 
 def explain(workspace: Workspace, variant: str | None = None) -> Explanation:
-    """Look at the test images through a model of the workspace; by default the best one.
+    """Measure a model of the workspace, by default the best one, on the test images.
 
     Raises
     ------
@@ -78,15 +73,11 @@ def explain(workspace: Workspace, variant: str | None = None) -> Explanation:
     test = prepared.load(workspace.test)
     logits = portable.outputs(weights, torch.tensor(np.asarray(test.images)))
     labels = torch.tensor(test.labels, dtype=torch.int64)
-    return Explanation(
-        variant=chosen,
-        gradient_error=gradient_error(),
-        classes=by_class(logits, labels, DATASETS[dataset].classes),
-    )
+    return Explanation(variant=chosen, classes=by_class(logits, labels, DATASETS[dataset].classes))
 
 
 def gradient_error() -> float:
-    """Difference of the cross-entropy's gradient by hand from autograd's, on random examples."""
+    """Largest difference of ``softmax(o) - y`` from autograd's gradient, on random examples."""
     numbers = streams.normal((NUM_RANDOM, 11), streams.key(0, streams.Purpose.EXAMPLES, 2))
     logits = (numbers[:, :10] * 10).requires_grad_()
     labels = (numbers[:, 10] * 100).to(torch.int64).remainder(10)
@@ -97,15 +88,15 @@ def gradient_error() -> float:
 
 
 def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[ClassInformation]:
-    """Information measures of a model's answers, by predicted class.
+    """Information measures by predicted class.
 
     Parameters
     ----------
-    logits : Tensor
+    logits
         Outputs of the model, float64 [n, k].
-    labels : Tensor
+    labels
         True classes, int64 [n].
-    classes : sequence of str
+    classes
         Names of the k classes; those that are never predicted are left out.
     """
     logarithms = softmax.log_softmax(logits)
@@ -133,16 +124,16 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cla
 
 
 def cross_entropy(p: Tensor, q: Tensor) -> float:
-    """``- sum p log q`` of two distributions, in nats; what never happens adds nothing."""
-    happens = p > 0
-    return 0.0 - math.fsum((p[happens] * functions.log(q[happens])).tolist())
+    """``- sum p log q`` of two distributions, in nats; terms with p = 0 are 0."""
+    possible = p > 0
+    return 0.0 - math.fsum((p[possible] * functions.log(q[possible])).tolist())
 
 
 def naive(logits: Tensor) -> Tensor:
-    """Cross-entropy of the first class as the definition has it: float64 [n].
+    """Cross-entropy of the first class by its definition, without LogSumExp: float64 [n].
 
-    Exponentials above 709 overflow and those below -745 vanish, so it is NaN or infinite where the
-    stable form is not.
+    The exponential overflows above 709 and vanishes below -745, so that it is NaN or infinite
+    where the stable form is not.
     """
     exponentials = functions.exp(logits)
     first = exponentials[:, 0] / exponentials.sum(1)
@@ -150,7 +141,7 @@ def naive(logits: Tensor) -> Tensor:
 
 
 def tables(explanation: Explanation) -> Iterator[Table]:
-    """Lay the explanation out."""
+    """Tables of softmax, of its cross-entropy and gradient, and of the model."""
     title = "What softmax does: positive, sums to 1, keeps the order, ignores a common shift"
     table = Table("logits", "softmax", title=title)
     for logits in ([1.0, 2.0, 3.0], [101.0, 102.0, 103.0], [10.0, 20.0, 30.0], [0.1, 0.2, 0.3]):
@@ -166,7 +157,7 @@ def tables(explanation: Explanation) -> Iterator[Table]:
     yield table
     table = Table("what", "value", title="The gradient of the cross-entropy is softmax(o) - y")
     what = f"largest difference from autograd, {NUM_RANDOM} random examples"
-    table.add_row(what, f"{explanation.gradient_error:.1e}")
+    table.add_row(what, f"{gradient_error():.1e}")
     yield table
     title = f"{explanation.variant}: the images that it takes for each class, in nats (bits)"
     measures = ("H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
@@ -178,16 +169,8 @@ def tables(explanation: Explanation) -> Iterator[Table]:
     yield table
 
 
-def page(explanation: Explanation) -> Page:
-    """The page that has all of it."""
-    title = "Softmax and cross-entropy"
-    figures = {f"{title}: losses, gradients and information": picture(explanation)}
-    sections = [Section(title="In pictures", figures=figures)]
-    return Page(title=title, notes=[*NOTES], tables=[*tables(explanation)], sections=sections)
-
-
 def picture(explanation: Explanation) -> Figure:
-    """Loss and gradient by the logit of the true class, and the information by class."""
+    """Loss and gradient by the logit of the true class, and information by predicted class."""
     figure = blank(12.0, 4.2, "softmax and cross-entropy")
     losses, gradients, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     o = torch.linspace(-1000, 1000, 401, dtype=torch.float64)

@@ -1,8 +1,10 @@
-"""Runs side by side as a page that needs nothing but itself."""
+"""HTML pages of runs side by side, which hold their pictures and load nothing."""
 
 import base64
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import jinja2
@@ -11,14 +13,15 @@ from rich.table import Table
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.pictures.figures import png
+from refashion.pictures.studies import PICTURES
+from refashion.reporting import explained, side_by_side
 from refashion.reporting.side_by_side import Comparison
 from refashion.reporting.tables import rows_of, tables
+from refashion.runs import listing
 from refashion.runs.run import Run
-
-WIDE = 1.5
-"""Width by height from which on a picture has a row of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,19 +30,18 @@ class Section:
 
     title: str
     figures: Mapping[str, Figure]
-    """By the text that stands for them where they cannot be seen."""
+    """By their alternative text."""
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What a page shows, from top to bottom."""
+    """Content of a page, from top to bottom; each note is a paragraph."""
 
     title: str
-    notes: list[str]
-    """Paragraphs."""
-    tables: list[Table]
-    sections: list[Section]
+    notes: Sequence[str]
+    tables: Sequence[Table]
+    sections: Sequence[Section]
 
 
 def of(
@@ -52,18 +54,8 @@ def of(
 ) -> Page:
     """The page of runs side by side: notes, tables, and the pictures of each run.
 
-    Parameters
-    ----------
-    comparison
-        The runs.
-    test
-        Folder of the test images, for pictures of them.
-    title
-        By default, the data set's.
-    notes
-        Paragraphs that introduce the runs.
-    figures
-        Pictures of all runs together, by the text that stands for them.
+    `test` is the folder of the test images, `notes` introduces the runs, and `figures` are pictures
+    of all runs together, by their alternative text.
 
     Raises
     ------
@@ -78,6 +70,35 @@ def of(
         tables=[*tables(comparison), _digests(comparison)],
         sections=[section for section in sections if section.figures],
     )
+
+
+def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
+    """Write the variants' page to `path`, and those of studies and the explanation beside it.
+
+    A study that has not run in this workspace has no page, and neither has the explanation if the
+    model or the test images are missing. Yields each page when it is written.
+
+    Raises
+    ------
+    UserError
+        If a result is missing, or nothing can be written there.
+    """
+    variants = side_by_side.of(listing.variants(workspace))
+    pages = {path.name: of(variants, workspace.test, title="Variants")}
+    for study in PICTURES:
+        if runs := listing.of_study(workspace, study):
+            name = f"{path.stem}-{study}{path.suffix}"
+            pages[name] = _of_study(study, runs, workspace.test)
+    try:
+        explanation = explained.explain(workspace)
+    except UserError as error:
+        print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
+    else:
+        pages[f"{path.stem}-explained{path.suffix}"] = _of_explanation(explanation)
+    titles = {name: page.title for name, page in pages.items()}
+    for name, page in pages.items():
+        write(path.with_name(name), page, titles)
+        yield path.with_name(name)
 
 
 def write(path: Path, page: Page, pages: Mapping[str, str] | None = None) -> None:
@@ -95,16 +116,41 @@ def write(path: Path, page: Page, pages: Mapping[str, str] | None = None) -> Non
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"rows": rows_of, "png": _base64, "is_wide": _is_wide}
+    environment.filters |= {"rows": rows_of, "png": _base64}
     template = environment.get_template("page.html.jinja")
-    html = template.render(page=page, pages=pages or {}, own_name=path.name)
+    html = template.render(page=page, pages=pages or {}, file_name=path.name)
     try:
         files.write_text(path, html)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None
 
 
+def _of_study(study: str, runs: Sequence[Run], test: Path) -> Page:
+    """The page of a study: its notes and picture, and the runs that no other sums up."""
+    module = import_module(f"refashion.studies.{study}")
+    return of(
+        side_by_side.of(run for run in runs if run.record.parent is None),
+        test,
+        title=module.TITLE,
+        notes=module.NOTES,
+        figures={module.TITLE: PICTURES[study](runs)},
+    )
+
+
+def _of_explanation(explanation: explained.Explanation) -> Page:
+    """The page that explains softmax and cross-entropy."""
+    title = "Softmax and cross-entropy"
+    figures = {f"{title}: losses, gradients and information": explained.picture(explanation)}
+    return Page(
+        title=title,
+        notes=explained.NOTES,
+        tables=list(explained.tables(explanation)),
+        sections=[Section(title="In pictures", figures=figures)],
+    )
+
+
 def _section(name: str, run: Run, test: Path) -> Section:
+    """The pictures of one run, and a note if some are missing."""
     drawn = of_run.of_files(run, test)
     note = ""
     if run.has("predictions.csv") and "predictions" not in drawn:
@@ -130,8 +176,3 @@ def _digests(comparison: Comparison) -> Table:
 
 def _base64(figure: Figure) -> str:
     return base64.b64encode(png(figure)).decode()
-
-
-def _is_wide(figure: Figure) -> bool:
-    width, height = figure.get_size_inches()
-    return width > WIDE * height

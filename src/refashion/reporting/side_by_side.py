@@ -1,9 +1,10 @@
-"""Runs side by side: what sets them apart, how good each is, and which is better."""
+"""Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,7 +13,7 @@ from refashion.evaluation import comparison, predictions
 from refashion.runs.run import Run
 
 ID_LENGTH = 8
-"""Characters that tell one run's id from another's."""
+"""Characters of an id that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +21,7 @@ class Seeds:
     """Runs that differ in their seed alone, summed up."""
 
     seeds: list[int]
-    """In rising order; their number is n."""
+    """In rising order."""
 
     metrics: dict[str, float]
     """Mean of each metric, and with ``_std`` its standard deviation (n - 1 in the denominator)."""
@@ -28,21 +29,21 @@ class Seeds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Runs on one data set."""
+    """Runs on one data set; each is named so that the others are told from it."""
 
     dataset: str
 
     runs: dict[str, Run]
-    """By a name that tells them apart, in alphabetical order."""
+    """By name, in alphabetical order."""
 
     ids: dict[str, str]
-    """MLflow's ids of those runs that it has, by the same names."""
+    """MLflow's ids of the runs that it has, by name."""
 
     settings: dict[str, dict[str, Any]]
-    """Those that are not the same for all runs, by the same names; None where a run has none."""
+    """Those that differ between the runs, by name; None where a run has none."""
 
     seeds: dict[str, Seeds]
-    """By name: runs that differ in their seed alone."""
+    """Groups of runs that differ in their seed alone, by name."""
 
     tests: dict[str, Any]
     """`evaluation.comparison.compare` of the runs with predictions."""
@@ -73,14 +74,7 @@ class Comparison:
 
 
 def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
-    """Set runs side by side.
-
-    Parameters
-    ----------
-    runs : iterable of Run
-        At least one.
-    ids : mapping, optional
-        MLflow's id of each run that it has.
+    """Set runs side by side: at least one, and MLflow's ids of those that it has.
 
     Raises
     ------
@@ -88,18 +82,17 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         If two are of different data sets or were measured on different test sets, or if a file
         is missing.
     """
-    runs = list(runs)
-    known = ids or {}
-    names = _names([(run, _settings(run)) for run in runs], [known.get(run) for run in runs])
+    runs, ids = list(runs), ids or {}
+    names = _names([(run, _settings(run)) for run in runs], [ids.get(run) for run in runs])
     by_name = dict(sorted(zip(names, runs, strict=True)))
     settings = {name: _settings(run) for name, run in by_name.items()}
-    keys = _differing(list(settings.values()))
+    differing = _differing(list(settings.values()))
     seeds, notes = _over_seeds(by_name)
     return Comparison(
         dataset=_dataset(by_name),
         runs=by_name,
-        ids={name: known[run] for name, run in by_name.items() if run in known},
-        settings={name: {key: s.get(key) for key in keys} for name, s in settings.items()},
+        ids={name: ids[run] for name, run in by_name.items() if run in ids},
+        settings={name: {key: s.get(key) for key in differing} for name, s in settings.items()},
         seeds=seeds,
         tests=comparison.compare(
             {
@@ -113,7 +106,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
 
 
 def text(value: Any) -> str:
-    """Write a setting as people do."""
+    """A setting as text: strings as they are, all else as compact JSON."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
@@ -123,8 +116,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for one in settings for key in one)
-    return [k for k in keys if any(one.get(k) != settings[0].get(k) for one in settings)]
+    """Names of the settings that are not the same for all."""
+    keys = dict.fromkeys(chain.from_iterable(settings))
+    return [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
 
 
 def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | None]) -> list[str]:
@@ -132,7 +126,7 @@ def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | No
     studies = {run.name.rpartition("/")[0] for run, _ in runs}
     names = []
     for (run, settings), run_id in zip(runs, ids, strict=True):
-        namesakes = [other for one, other in runs if one.name == run.name]
+        namesakes = [other for namesake, other in runs if namesake.name == run.name]
         marks = [f"{key}={text(settings.get(key))}" for key in _differing(namesakes)]
         if namesakes.count(settings) > 1:
             marks = [(run_id or "")[:ID_LENGTH]]
@@ -142,48 +136,48 @@ def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | No
 
 
 def _dataset(runs: Mapping[str, Run]) -> str:
-    first, *others = runs
-    datasets = {name: run.record.data["dataset"] for name, run in runs.items()}
-    for name in others:
-        if datasets[name] != datasets[first]:
+    """The data set of all runs; UserError if they have several."""
+    (first, dataset), *others = ((name, run.record.data["dataset"]) for name, run in runs.items())
+    for name, other in others:
+        if other != dataset:
             raise UserError(
-                f"{first} and {name}: trained on different data sets, {datasets[first]} and "
-                f"{datasets[name]}; choose runs of one data set"
+                f"{first} and {name}: trained on different data sets, {dataset} and {other}; "
+                "choose runs of one data set"
             )
-    return datasets[first]
+    return dataset
 
 
 def _over_seeds(runs: Mapping[str, Run]) -> tuple[dict[str, Seeds], list[str]]:
     """Sum up the runs that differ in their seed alone, and note where that cannot be done."""
-    groups: defaultdict[str, dict[str, Run]] = defaultdict(dict)
+    groups: defaultdict[str, defaultdict[Any, dict[str, Run]]]
+    groups = defaultdict(lambda: defaultdict(dict))
     for name, run in runs.items():
-        record = run.record
-        rest = {**record.params, "seed": None}
-        alike = [record.name, record.contract, dict(record.inputs), rest]
-        groups[json.dumps(alike, sort_keys=True)][name] = run
-    summed_up, firsts, notes = [], [], []
-    for group in groups.values():
-        times = Counter(run.settings.get("seed") for run in group.values())
-        for seed, n in times.items():
-            if n > 1:
-                same = [name for name, run in group.items() if run.settings.get("seed") == seed]
-                notes.append(
-                    f"{' and '.join(same)}: the same settings, data and seed gave different "
-                    "results, so there is no mean over seeds; `refashion diverge` finds the first "
-                    "epoch where they differ"
-                )
-        if len(times) == len(group) > 1:
-            first = next(iter(group.values()))
+        record, seed = run.record, run.settings.get("seed")
+        alike = [record.name, record.contract, record.inputs, {**record.params, "seed": None}]
+        groups[json.dumps(alike, sort_keys=True)][seed][name] = run
+    firsts, summed_up, notes = [], [], []
+    for by_seed in groups.values():
+        repeated = [same for same in by_seed.values() if len(same) > 1]
+        notes += [
+            f"{' and '.join(same)}: the same settings, data and seed gave different results, so "
+            "there is no mean over seeds; `refashion diverge` finds the first epoch where they "
+            "differ"
+            for same in repeated
+        ]
+        if len(by_seed) > 1 and not repeated:
+            group = {seed: run for seed in sorted(by_seed) for run in by_seed[seed].values()}
+            first = group[min(group)]
             firsts.append((first, {**_settings(first), "seed": None}))
-            summed_up.append(_sum_up(group.values()))
+            metrics = _over_runs([run.metrics for run in group.values()])
+            summed_up.append(Seeds(seeds=list(group), metrics=metrics))
     return dict(zip(_names(firsts, [None] * len(firsts)), summed_up, strict=True)), notes
 
 
-def _sum_up(runs: Iterable[Run]) -> Seeds:
-    runs = sorted(runs, key=lambda run: run.settings["seed"])
+def _over_runs(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean and standard deviation of each metric that all runs have."""
     metrics: dict[str, float] = {}
-    for name in runs[0].metrics:
-        values = [run.metrics[name] for run in runs if name in run.metrics]
+    for name in runs[0]:
+        values = [run[name] for run in runs if name in run]
         if len(values) == len(runs) and not name.endswith("_std"):
             metrics |= {name: mean(values), f"{name}_std": stdev(values)}
-    return Seeds(seeds=[run.settings["seed"] for run in runs], metrics=metrics)
+    return metrics

@@ -1,4 +1,4 @@
-"""The numbers of runs side by side as tables: for a terminal, for GitHub, for a page."""
+"""Tables of runs side by side, for a terminal, for GitHub and for a page."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -15,7 +15,7 @@ LABELS = {
     "test_cross_entropy_nats": "cross-entropy / nats",
     "test_expected_calibration_error": "calibration error",
 }
-"""Plain names of the metrics on the test set; those of studies go by their own."""
+"""Headings of the metrics on the test set; those of studies are shown under their names."""
 
 LEFT_OUT = {
     "test_images",
@@ -27,8 +27,8 @@ LEFT_OUT = {
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
-    """Lay runs out side by side: settings, metrics, means over seeds, tests."""
-    if keys := list(next(iter(comparison.settings.values()))):
+    """Tables of settings, accuracies, metrics, means over seeds and tests, if there are any."""
+    if keys := next(iter(comparison.settings.values())):
         table = Table("run", *keys, title="Settings that differ")
         for name, settings in comparison.settings.items():
             table.add_row(name, *map(text, settings.values()))
@@ -56,7 +56,7 @@ def tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def _metrics(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
-    """Labels of all metrics that some run has, those on the test set first."""
+    """Headings of all metrics that some run has, those on the test set first."""
     present = dict.fromkeys(name for metrics in runs for name in metrics)
     others = [name for name in present if name not in LABELS and name not in LEFT_OUT]
     names = [*(name for name in LABELS if name in present), *others]
@@ -72,7 +72,7 @@ def _cell(metrics: Mapping[str, float], name: str) -> str:
 
 
 def show(comparison: Comparison) -> None:
-    """Print the tables on the terminal."""
+    """Print tables and notes on the terminal."""
     console = Console(markup=False)
     for table in tables(comparison):
         console.print(table)
@@ -81,17 +81,13 @@ def show(comparison: Comparison) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Write the tables as GitHub's Markdown has them."""
-    blocks = [_markdown(table) for table in tables(comparison)]
-    return "\n".join([*blocks, *(f"{note}\n" for note in comparison.notes)])
-
-
-def _markdown(table: Table) -> str:
-    header, *rows = (
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows_of(table)
-    )
-    rule = "|" + "---|" * len(table.columns)
-    return "\n".join([f"### {table.title}", "", header, rule, *rows, ""])
+    """Tables and notes as GitHub's Markdown."""
+    lines = []
+    for table in tables(comparison):
+        cells = ([cell.replace("|", r"\|") for cell in row] for row in rows_of(table))
+        header, *rows = (f"| {' | '.join(row)} |" for row in cells)
+        lines += [f"### {table.title}", "", header, "|" + "---|" * len(table.columns), *rows, ""]
+    return "\n".join([*lines, *(f"{note}\n" for note in comparison.notes)])
 
 
 def rows_of(table: Table) -> list[list[str]]:

@@ -138,10 +138,11 @@ def write_training(run: Run, context: Context, workspace: Workspace, folder: Pat
 
 def write_measured(run: Run, workspace: Workspace, folder: Path) -> None:
     """Copy to `folder` what was measured after the training, and draw the run's pictures."""
-    from refashion.pictures import figures, of_run
+    from refashion.pictures import of_run
 
     for name in filter(run.has, MEASURED):
         shutil.copyfile(run.file(name), folder / name)
     pictures = folder / "figures"
     pictures.mkdir()
-    figures.save(of_run.draw(run, workspace), pictures)
+    for name, picture in of_run.draw(run, workspace).items():
+        (pictures / f"{name}.png").write_bytes(picture)
