@@ -37,3 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """Root of the checkout under test."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Database with MLflow's tables, which take seconds to make; to be copied."""
+    from refashion.base.workspace import Workspace
+    from refashion.tracking import store
+
+    workspace = Workspace(tmp_path_factory.mktemp("empty"))
+    with store.connect(workspace):
+        return store.default_database(workspace)

@@ -1,28 +1,24 @@
 """A checkout whose runs were published to a database."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
+from publishing import EXPERIMENT, address, tell
+from refashion import cli
 from refashion.base.workspace import Workspace
 from refashion.evaluation import model
 from refashion.pictures import of_run
 from refashion.runs import listing
 from refashion.serving import classify, registry
-from refashion.tracking import publish, store
-from refashion.tracking.context import Context
+from refashion.tracking import store
 from synthetic import write_study, write_workspace
-
-CONTEXT = Context(
-    commit="c" * 40, diff=b"", experiment="puffy-hake", baseline="b" * 40, environment=""
-)
-Altered = Callable[[Path], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,56 +32,38 @@ class World:
     """uint8 [5, 28, 28]."""
 
     def artifact(self, run: str, name: str) -> Path:
-        """Give a file that MLflow keeps of a run."""
+        """A file that MLflow keeps of a run."""
         folder = self.workspace.root / "mlflow-artifacts" / "fashion_mnist" / self.runs[run]
         return folder / "artifacts" / name
 
     def publish(self, *names: str) -> None:
         """Publish runs, and remember their ids."""
-        runs = [listing.find(self.workspace, name) for name in names]
-        with store.connect(self.workspace) as connected, pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(of_run, "draw", lambda run, workspace: {})  # takes seconds
-            for done in publish.publish_all(runs, CONTEXT, connected, self.workspace):
+            for done in tell(self.workspace, *names, context=EXPERIMENT):
                 self.runs[done.name] = done.run_id
 
-    def register(self, run: str, name: str, alias: str = "champion") -> registry.Registration:
+    def register(
+        self, run: str, name: str | None = None, alias: str = "champion"
+    ) -> registry.Registration:
         """Register a run's model."""
         with store.connect(self.workspace, reading=True) as connected:
-            found = registry.one_run(self.runs[run], connected)
-            return registry.register(found, alias, connected, name=name)
+            mlflow_run = registry.one_run(self.runs[run], connected)
+            return registry.register(mlflow_run, alias, connected, name=name)
 
     def expected(self, variant: str) -> np.ndarray:
         """What the model of a variant answers to the images."""
         weights = model.load(listing.variant(self.workspace, variant))
         return classify.probabilities(weights, self.images)
 
-
-@pytest.fixture(scope="session")
-def altered() -> Altered:
-    """Give a context in which the last bit of a file's content is not what it was."""
-
-    @contextmanager
-    def changed(file: Path) -> Iterator[None]:
-        content = file.read_bytes()
-        end = len(content.rstrip(b'\n}" '))
-        file.write_bytes(content[: end - 1] + bytes([content[end - 1] ^ 1]) + content[end:])
-        yield
-        file.write_bytes(content)
-
-    return changed
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a database with MLflow's tables."""
-    workspace = Workspace(tmp_path_factory.mktemp("empty"))
-    with store.connect(workspace):
-        return store.default_database(workspace)
+    def refashion(self, *arguments: str) -> Result:
+        """Run a command of the project in the checkout."""
+        return CliRunner().invoke(cli.main, arguments, obj=self.workspace)
 
 
 @pytest.fixture(scope="session")
 def told(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> World:
-    """Publish; not to be changed for good."""
+    """A world to be left as it was."""
     workspace = write_workspace(tmp_path_factory.mktemp("told"))
     write_study(workspace, "weight_decay", "decay_0")
     shutil.copyfile(empty_database, store.default_database(workspace))
@@ -97,9 +75,8 @@ def told(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Worl
 
 @pytest.fixture
 def world(told: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Work in the checkout, by its database."""
-    uri = f"sqlite:///{store.default_database(told.workspace)}"
-    monkeypatch.setattr(Workspace, "here", lambda: told.workspace)
+    """That world, with its database as MLflow's own default."""
+    uri = address(told.workspace)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
     yield told

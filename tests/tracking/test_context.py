@@ -30,22 +30,17 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def test_clean_checkout(repository: Path) -> None:
-    found = context.gather(repository)
-    assert found.commit == git(repository, "rev-parse", "HEAD").strip()
-    assert found.diff == b""
-    assert not found.dirty
-
-
 def test_outputs_and_ignored_files_are_no_changes(repository: Path) -> None:
-    (repository / "dvc.lock").write_text("changed\n")
-    (repository / "stages" / "k_fold").mkdir(parents=True)
-    (repository / "stages" / "k_fold" / "dvc.lock").write_text("new\n")
-    (repository / "models/mlp/record.json").write_text("changed\n")
-    (repository / "models/wide").mkdir()
-    (repository / "models/wide/record.json").write_text("new\n")
-    (repository / "ignored").write_text("new\n")
-    assert not context.gather(repository).dirty
+    clean = context.gather(repository)
+    assert clean.commit == git(repository, "rev-parse", "HEAD").strip()
+    assert (clean.diff, clean.dirty) == (b"", False)
+    for name in (
+        *("dvc.lock", "models/mlp/record.json"),  # changed
+        *("stages/k_fold/dvc.lock", "models/wide/record.json", "ignored"),  # new
+    ):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("other\n")
+    assert context.gather(repository) == clean
 
 
 def test_diff_gives_the_checkout_back(repository: Path, tmp_path: Path) -> None:
@@ -57,13 +52,13 @@ def test_diff_gives_the_checkout_back(repository: Path, tmp_path: Path) -> None:
     (repository / "new folder").mkdir()
     (repository / "new folder" / "größe*.bin").write_bytes(bytes(range(256)))
     before = git(repository, "status", "--porcelain=2")
-    found = context.gather(repository)
-    assert found.dirty
+    origin = context.gather(repository)
+    assert origin.dirty
     assert git(repository, "status", "--porcelain=2") == before
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(repository), str(clone))
-    git(clone, "checkout", "-q", found.commit or "")
-    (tmp_path / "uncommitted.diff").write_bytes(found.diff)
+    git(clone, "checkout", "-q", origin.commit or "")
+    (tmp_path / "uncommitted.diff").write_bytes(origin.diff)
     git(clone, "apply", str(tmp_path / "uncommitted.diff"))
     assert contents(clone) == contents(repository)
 
@@ -75,9 +70,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_large_new_file_is_named_not_copied(repository: Path) -> None:
     (repository / "large.bin").write_bytes(b"x" * (context.LARGEST_UNTRACKED + 1))
-    found = context.gather(repository)
-    assert found.diff == b"# not included, over 1 MiB: large.bin\n"
-    assert found.dirty
+    assert context.gather(repository).diff == b"# not included, over 1 MiB: large.bin\n"
+    assert context.gather(repository).dirty
 
 
 def test_folder_inside_the_repository(repository: Path) -> None:
@@ -90,8 +84,7 @@ def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(tmp_path, "init", "-q")
     assert context.gather(tmp_path).commit is None  # no commit yet
     monkeypatch.setenv("PATH", "")
-    found = context.gather(tmp_path)
-    assert (found.commit, found.dirty) == (None, False)
+    assert (context.gather(tmp_path).commit, context.gather(tmp_path).dirty) == (None, False)
 
 
 def test_repository_that_git_refuses(repository: Path) -> None:
@@ -105,8 +98,8 @@ def test_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert context.gather(tmp_path).experiment is None
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-hake")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
-    found = context.gather(tmp_path)
-    assert (found.experiment, found.baseline) == ("puffy-hake", "a" * 40)
+    origin = context.gather(tmp_path)
+    assert (origin.experiment, origin.baseline) == ("puffy-hake", "a" * 40)
 
 
 def test_environment_names_python_and_packages(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
 
-from publisher import tell
+from publishing import address, publish_softmax, published
 from refashion.base.workspace import Workspace
-from refashion.tracking import publish, store
+from refashion.tracking import publish
 from servers import free_port, serving
 from synthetic import write_workspace
 
@@ -30,9 +29,10 @@ PROCESSES.set_forkserver_preload(
 )
 
 
-def published(uri: str) -> list[MlflowRun]:
-    client = MlflowClient(tracking_uri=uri)
-    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+def alone(*arguments: object) -> tuple[str, str]:
+    """Outcome and id of a run that one process publishes."""
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        return pool.submit(publish_softmax, *arguments).result()
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     """Serve a database of its own."""
     database = tmp_path_factory.mktemp("server") / "mlflow.db"
     shutil.copyfile(empty_database, database)
-    with serving(database) as address:
-        yield address
+    with serving(database) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def postgres() -> Iterator[str]:
         run("initdb", "--auth=trust", "--username=tester", "--no-sync")
         options = f"-F -p {port} -k {folder} -h 127.0.0.1"
         run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
-        address = f"postgresql://tester@127.0.0.1:{port}/postgres"
+        uri = f"postgresql://tester@127.0.0.1:{port}/postgres"
         try:
-            MlflowClient(tracking_uri=address).search_experiments()  # makes MLflow's tables
-            yield address
+            MlflowClient(tracking_uri=uri).search_experiments()  # makes MLflow's tables
+            yield uri
         finally:
             run("pg_ctl", "-m", "immediate", "stop")
 
@@ -77,12 +77,12 @@ def postgres() -> Iterator[str]:
 def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
     """Give a database or a server with no run in it."""
     if request.param == "SQLite":
-        yield f"sqlite:///{store.default_database(workspace)}"
+        yield address(workspace)
         return
-    address = request.getfixturevalue(request.param)
-    yield address
-    for run in published(address):
-        MlflowClient(tracking_uri=address).delete_run(run.info.run_id)
+    uri = request.getfixturevalue(request.param)
+    yield uri
+    for run in published(uri):
+        MlflowClient(tracking_uri=uri).delete_run(run.info.run_id)
 
 
 def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
     roots = [write_workspace(tmp_path / str(seed), seed=seed).root for seed in (1, 2)]
     names = [f"e{i}" for i in range(6)]
     with ProcessPoolExecutor(len(names), PROCESSES) as pool:
-        told = list(pool.map(tell, roots * 3, [uri] * 6, names))
+        told = list(pool.map(publish_softmax, roots * 3, [uri] * 6, names))
     assert {outcome for outcome, _ in told} <= {"published", "already there"}
     runs = published(uri)
     assert len(runs) == 2
@@ -102,28 +102,24 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
         assert run.info.status == "FINISHED"
         assert len(run.data.metrics) == 24
         assert len(run.inputs.dataset_inputs) == 2
-    with ProcessPoolExecutor(1, PROCESSES) as pool:
-        assert pool.submit(tell, roots[0], uri).result()[0] == "already there"
+    assert alone(roots[0], uri)[0] == "already there"
 
 
 def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:
-    killed = PROCESSES.Process(target=tell, args=(workspace.root, uri, "", "log_artifacts"))
+    arguments = (workspace.root, uri, "", "log_artifacts")
+    killed = PROCESSES.Process(target=publish_softmax, args=arguments)
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     (unfinished,) = published(uri)
     assert unfinished.data.tags["published"] != "complete"
-    with ProcessPoolExecutor(1, PROCESSES) as pool:
-        outcome, run_id = pool.submit(tell, workspace.root, uri).result()
+    outcome, run_id = alone(workspace.root, uri)
     assert outcome == "published"
     assert [run.info.run_id for run in published(uri)] == [run_id]
 
 
-def test_server_keeps_the_artifacts(
-    server: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ProcessPoolExecutor(1, PROCESSES) as pool:
-        outcome, run_id = pool.submit(tell, workspace.root, server).result()
+def test_server_keeps_the_artifacts(server: str, workspace: Workspace) -> None:
+    outcome, run_id = alone(workspace.root, server)
     assert outcome == "published"
     client = MlflowClient(tracking_uri=server)
     names = {item.path for item in client.list_artifacts(run_id)}

@@ -1,9 +1,6 @@
 """The stage: a line for each run, where to look, and a warning that nobody overlooks."""
 
 import importlib.util
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +8,6 @@ import pytest
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from servers import environment
 from synthetic import write_variant
 
 Track = Callable[..., tuple[list[str], str]]
@@ -24,7 +20,7 @@ def track(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Track:
-    """Give the stage, which runs in the workspace and returns its lines and its warnings."""
+    """The stage, which runs in the workspace and returns its lines and its warnings."""
     spec = importlib.util.spec_from_file_location("track", root / "stages" / "track.py")
     assert spec and spec.loader
     stage = importlib.util.module_from_spec(spec)
@@ -77,24 +73,3 @@ def test_divergence_is_a_warning(track: Track, workspace: Workspace) -> None:
     assert second.startswith("mlp: divergence, run ")
     assert warning.startswith("warning: mlp: ") and warning.count("\n") == 1
     assert first.removeprefix("mlp: published, ") in warning
-
-
-def test_experiment_in_a_temporary_folder_reaches_the_users_database(
-    workspace: Workspace, root: Path, tmp_path: Path
-) -> None:
-    temporary = tmp_path / "temporary"
-    shutil.copytree(workspace.root, temporary, ignore=shutil.ignore_patterns("mlflow.db"))
-    for folder in ("src", "stages"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(root / folder, temporary / folder, ignore=ignored)
-    done = subprocess.run(
-        [sys.executable, "stages", "track", "mlp"],
-        cwd=temporary,
-        env=environment(DVC_ROOT=str(workspace.root), DVC_EXP_NAME="puffy-hake"),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not (temporary / "mlflow.db").exists()
-    artifacts = workspace.root.glob("mlflow-artifacts/fashion_mnist/*/artifacts/figures/*.png")
-    assert "learning_curves.png" in {file.name for file in artifacts}

@@ -1,4 +1,4 @@
-"""A trained model's answers to images: the same bits on every machine."""
+"""Classify images with a trained model: the same bits on every machine."""
 
 import numpy as np
 import torch
@@ -11,19 +11,9 @@ from refashion.training.settings import NUM_INPUTS
 
 
 def probabilities(weights: Weights, images: np.ndarray) -> np.ndarray:
-    """Give the probabilities of the classes.
+    """Probabilities of the classes, float64 [n, 10], of images, uint8 [n, 28, 28].
 
-    Parameters
-    ----------
-    weights
-        As `refashion.evaluation.model.load` reads them.
-    images
-        Pixels from 0 (black) to 255 (white): uint8 [n, 28, 28].
-
-    Returns
-    -------
-    ndarray
-        float64 [n, 10].
+    Pixels go from 0 (black) to 255 (white).
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Classes of image files, by a model of the workspace, of a run or of the registry."""
+"""Classify image files with a model of the workspace, of a run or of the registry."""
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -15,7 +15,6 @@ from refashion.runs import listing
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
 
     from refashion.training.initial import Weights
 
@@ -24,10 +23,10 @@ ADVICE = f"give a picture of {SIDE}x{SIDE} pixels, light on black as in the data
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """Something that answers images."""
+    """A trained model, wherever it comes from."""
 
     name: str
-    """For people."""
+    """For messages."""
 
     classes: Sequence[str]
     """In the order of the probabilities."""
@@ -42,12 +41,7 @@ class Model:
 
 
 def read(files: Sequence[Path]) -> "np.ndarray":
-    """Read images, colour as grey and what is transparent as black.
-
-    Returns
-    -------
-    ndarray
-        uint8 [n, 28, 28].
+    """Read images as uint8 [n, 28, 28], colour as grey and what is transparent as black.
 
     Raises
     ------
@@ -61,8 +55,12 @@ def read(files: Sequence[Path]) -> "np.ndarray":
     for file in files:
         try:
             with Image.open(file) as image:
-                _check(image, file)
-                clear = image.convert("RGBA")
+                if image.size != (SIDE, SIDE):
+                    size = "{}x{}".format(*image.size)
+                    raise UserError(f"{file}: has {size} pixels; scale it to {SIDE}x{SIDE}")
+                if image.mode.startswith(("I", "F")):
+                    raise UserError(f"{file}: has more than 8 bits a pixel; save it with 8")
+                rgba = image.convert("RGBA")
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; check its name") from None
         except UnidentifiedImageError:
@@ -70,39 +68,24 @@ def read(files: Sequence[Path]) -> "np.ndarray":
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{file}: cannot be read ({reason}); {ADVICE}") from None
-        black = Image.new("RGBA", clear.size, "black")
-        images.append(np.asarray(Image.alpha_composite(black, clear).convert("L")))
+        black = Image.new("RGBA", rgba.size, "black")
+        images.append(np.asarray(Image.alpha_composite(black, rgba).convert("L")))
     return np.stack(images)
 
 
-def _check(image: "Image", file: Path) -> None:
-    """Refuse other sizes, and pixels that would lose all but 8 of their bits."""
-    width, height = image.size
-    if image.size != (SIDE, SIDE):
-        raise UserError(f"{file}: has {width}x{height} pixels; scale it to {SIDE}x{SIDE}")
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"{file}: has more than 8 bits a pixel; save it with 8")
-
-
 def of_workspace(workspace: Workspace, variant: str | None) -> Model:
-    """Take a model that the pipeline has trained here; by default the best one.
-
-    Raises
-    ------
-    UserError
-        If there is no such variant, or its model is missing or altered.
-    """
+    """Load a model that the pipeline has trained here; by default the best. As `trained_here`."""
     chosen, dataset, weights = trained_here(workspace, variant)
     return _portable(f"{chosen}, trained here", dataset, weights)
 
 
 def trained_here(workspace: Workspace, variant: str | None) -> "tuple[str, str, Weights]":
-    """Name, data set and weights of a model as `of_workspace` takes it.
+    """Name, data set and weights of a variant trained here; by default of the best one.
 
     Raises
     ------
     UserError
-        As `of_workspace`.
+        If there is no such variant, or its model is missing or altered.
     """
     from refashion.evaluation import model
 
@@ -118,20 +101,18 @@ def _best(variants: Sequence[str], workspace: Workspace) -> str:
     if len(variants) == 1:
         return variants[0]
     file = workspace.comparison
-    compared: dict[str, Any] = {}
-    if file.exists():
-        compared = json.loads(file.read_text(encoding="utf-8"))["variants"]
+    compared = json.loads(file.read_text(encoding="utf-8"))["variants"] if file.exists() else {}
     measured = [name for name in variants if name in compared]
     if not measured:
         raise UserError(
-            f"{file}: compares no variant of params.yaml; run `dvc repro`, or choose with "
-            f"--variant: {', '.join(variants)}"
+            f"{file}: compares no variant of params.yaml; run `dvc repro`, or name one: "
+            f"{', '.join(variants)}"
         )
     return max(measured, key=lambda name: compared[name]["accuracy"])
 
 
 def of_run(workspace: Workspace, text: str) -> Model:
-    """Take the model of a run that was published to MLflow.
+    """Load the model of a run that was published to MLflow.
 
     Raises
     ------
@@ -142,18 +123,15 @@ def of_run(workspace: Workspace, text: str) -> Model:
     from refashion.serving import registry
     from refashion.tracking import published, store
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        store.connect(workspace, reading=True) as connected,
-    ):
-        found = published.read(registry.one_run(text, connected), Path(folder), connected)
-        weights = model.load(found.run)
-        name = f"{found.run.name} of run {found.id}"
-        return _portable(name, str(found.run.record.data["dataset"]), weights)
+    with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
+        mlflow_run = registry.one_run(text, connected)
+        run = published.read(mlflow_run, Path(folder), connected).run
+        name = f"{run.name} of run {mlflow_run.info.run_id}"
+        return _portable(name, str(run.record.data["dataset"]), model.load(run))
 
 
 def of_registry(workspace: Workspace, uri: str) -> Model:
-    """Take a model that `refashion register` made.
+    """Load a model that `refashion register` made.
 
     Raises
     ------
@@ -164,14 +142,11 @@ def of_registry(workspace: Workspace, uri: str) -> Model:
 
     if not uri.startswith("models:/"):
         raise UserError(f"{uri}: names no model; give models:/NAME@ALIAS or models:/NAME/VERSION")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        store.connect(workspace, reading=True) as connected,
-    ):
+    with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         import mlflow
 
-        at = connected.client.tracking_uri
-        here = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=at)
+        source = connected.client.tracking_uri
+        here = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=source)
         about = mlflow.models.Model.load(here).metadata or {}
         if not {"classes", "run"} <= set(about):
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
@@ -183,7 +158,8 @@ def of_registry(workspace: Workspace, uri: str) -> Model:
     return Model(name=name, classes=about["classes"], probabilities=loaded.predict)
 
 
-def _portable(name: str, dataset: str, weights: dict[str, Any]) -> Model:
+def _portable(name: str, dataset: str, weights: "Weights") -> Model:
+    """Answer by the portable arithmetic, with the classes of the data set."""
     from refashion.serving import classify
 
     return Model(

@@ -27,7 +27,10 @@ CODE = (
     *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
     *("serving/__init__.py", "serving/classify.py"),
 )
-"""What the script imports, and all that this imports: a model takes it along."""
+"""What the script imports, and all that these import: the code inside a model."""
+
+ARTIFACTS = {"weights": WEIGHTS, "record": "record.json"}
+"""Files of the run that a model takes along, by the names that the script knows them by."""
 
 REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
 
@@ -40,11 +43,11 @@ class Registration:
     version: str
     run_id: str
     is_new: bool
-    """False: the registry had this very content of this run."""
+    """False: the registry had a version of this run with this very content."""
 
 
 def one_run(text: str, store: Store) -> "MlflowRun":
-    """Find the one run that a text means, as `refashion.tracking.published.find` understands it.
+    """Find the one run with a model that a text means to `refashion.tracking.published.find`.
 
     Raises
     ------
@@ -70,18 +73,9 @@ def one_run(text: str, store: Store) -> "MlflowRun":
 def register(
     mlflow_run: "MlflowRun", alias: str, store: Store, name: str | None = None
 ) -> Registration:
-    """Make a run's model a version of a registered model, once, and let an alias point to it.
+    """Make a run's model a version of a registered model, once, and point an alias to it.
 
-    Parameters
-    ----------
-    mlflow_run
-        As `one_run` gave it.
-    alias
-        Such as ``champion``.
-    store
-        Where the run is, and the version will be.
-    name
-        Of the registered model; by default that of the data set and the run.
+    The registered model is called `name`, by default ``DATASET-NAME`` of the run.
 
     Raises
     ------
@@ -93,25 +87,26 @@ def register(
             f"alias {alias!r}: is not legal; use letters, digits, _ and -, but not latest, v1, v2"
         )
     with tempfile.TemporaryDirectory() as folder, store.lock:
-        found = published.read(mlflow_run, Path(folder) / "run", store)
-        about = _describe(found)
+        source = published.read(mlflow_run, Path(folder) / "run", store)
+        about = _describe(source)
         name = name or f"{about['dataset']}-{about['run']}"
-        version = _find(name, found.id, about["content"], store)
-        is_new = version is None
+        versions = store.client.search_model_versions(f"run_id = '{source.id}'")
+        same = [v for v in versions if (v.name, v.tags.get("content")) == (name, about["content"])]
+        version = max((str(v.version) for v in same), key=int, default=None)
         if version is None:
-            version = _create(name, mlflow_run, found, about, Path(folder), store)
+            version = _create(name, mlflow_run, source, about, Path(folder), store)
         store.client.set_registered_model_alias(name, alias, version)
-    return Registration(name=name, version=version, run_id=found.id, is_new=is_new)
+    return Registration(name=name, version=version, run_id=source.id, is_new=not same)
 
 
-def _describe(found: PublishedRun) -> dict[str, Any]:
-    """What a model tells of itself; ``content`` is the digest of all that it consists of."""
-    record = found.run.record
+def _describe(source: PublishedRun) -> dict[str, Any]:
+    """Metadata of the model of a run; ``content`` is the digest of all that it consists of."""
+    record = source.run.record
     about = {
         "classes": list(DATASETS[record.data["dataset"]].classes),
         "contract": record.contract,
         "dataset": record.data["dataset"],
-        "evaluation": found.tags["evaluation"],
+        "evaluation": source.tags["evaluation"],
         "run": record.name,
         "run_key": record.run_key,
         "weights": record.outputs["weights"],
@@ -122,25 +117,19 @@ def _describe(found: PublishedRun) -> dict[str, Any]:
 
 
 def _code() -> list[Path]:
+    """Files of the package that a model takes along."""
     return sorted(file for pattern in CODE for file in PACKAGE.glob(pattern))
 
 
 def _requirements() -> list[str]:
-    # A build's own label, as in 2.9.0+cpu, is on no index.
+    """Packages that a model needs, without labels of builds: 2.9.0+cpu is on no index."""
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
-
-
-def _find(name: str, run_id: str, content: str, store: Store) -> str | None:
-    """The newest version of this content."""
-    found = store.client.search_model_versions(f"run_id = '{run_id}'")
-    same = [v for v in found if v.name == name and v.tags.get("content") == content]
-    return max((str(v.version) for v in same), key=int, default=None)
 
 
 def _create(
     name: str,
     mlflow_run: "MlflowRun",
-    found: PublishedRun,
+    source: PublishedRun,
     about: dict[str, Any],
     folder: Path,
     store: Store,
@@ -158,29 +147,28 @@ def _create(
     tags = {k: v for k, v in about.items() if isinstance(v, str)}
     # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
     logged = client.create_logged_model(
-        *(mlflow_run.info.experiment_id, found.run.name, found.id, tags),
+        *(mlflow_run.info.experiment_id, source.run.name, source.id, tags),
         mlflow_run.data.params,
     )
     try:
-        _save(folder / "model", logged, found, about)
+        _save(folder / "model", logged, source, about)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
         client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(found.id, [LoggedModelOutput(logged.model_id, step=0)])
-        made = client.create_model_version(
-            name, logged.model_uri, found.id, tags, model_id=logged.model_id
+        client.log_outputs(source.id, [LoggedModelOutput(logged.model_id, step=0)])
+        created = client.create_model_version(
+            name, logged.model_uri, source.id, tags, model_id=logged.model_id
         )
     except BaseException:
         client.delete_logged_model(logged.model_id)
         raise
-    return str(made.version)
+    return str(created.version)
 
 
-def _save(target: Path, logged: Any, found: PublishedRun, about: dict[str, Any]) -> None:
+def _save(target: Path, logged: Any, source: PublishedRun, about: dict[str, Any]) -> None:
     """Write the model as MLflow lays it out."""
     import numpy as np
     from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.models import Model, infer_signature
 
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # or it takes along files from here
     code = target.with_name("code") / PACKAGE.name
@@ -188,25 +176,19 @@ def _save(target: Path, logged: Any, found: PublishedRun, about: dict[str, Any])
         copy = code / file.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    images, answers = (
-        Schema([TensorSpec(np.dtype(kind), (-1, *shape))])
-        for kind, shape in (("uint8", (28, 28)), ("float64", (10,)))
-    )
+    image = np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28)
     pyfunc.save_model(
         target,
         python_model=str(SCRIPT),
-        artifacts={
-            "weights": str(found.run.file(WEIGHTS)),
-            "record": str(found.run.file("record.json")),
-        },
+        artifacts={name: str(source.run.file(file)) for name, file in ARTIFACTS.items()},
         code_paths=[str(code)],
-        signature=ModelSignature(inputs=images, outputs=answers),
-        input_example=np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28),
+        signature=infer_signature(image, np.zeros((1, 10))),
+        input_example=image,
         pip_requirements=_requirements(),
         metadata=about,
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
-            run_id=found.id,
+            run_id=source.id,
             model_uuid=logged.model_id,
             model_id=logged.model_id,
         ),

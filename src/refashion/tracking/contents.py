@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ USES = {"validation": "validation", "test": "testing"}
 
 
 def params(run: Run) -> "list[Param]":
-    """All settings that determined the run; what is no text as JSON."""
+    """All settings that determined the run: text as it is, the rest as JSON."""
     from mlflow.entities import Param
 
     return [Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in run.settings.items()]
@@ -34,14 +35,13 @@ def params(run: Run) -> "list[Param]":
 def epoch_metrics(run: Run, now: float) -> "list[Metric]":
     """Metrics of every epoch (step: epoch), and the speed where it was logged.
 
-    `now`, in seconds since 1970, is the time of those whose own was not logged.
+    `now`, in seconds since 1970, is the time of a run whose own times were not logged.
     """
     from mlflow.entities import Metric
 
-    moment, moments = times(run, now)[0], []
-    for seconds in run.log["seconds_per_epoch"] if run.log else [0.0] * len(run.rows):
-        moment += seconds
-        moments.append(moment)
+    start, end = times(run, now)
+    seconds = run.log["seconds_per_epoch"] if run.log else [0.0] * len(run.rows)
+    moments = [start + passed for passed in accumulate(seconds)]
     epochs = run.history.get("epoch", [])
     metrics = [
         Metric(name, value, round(time * 1000), int(epoch))
@@ -51,13 +51,11 @@ def epoch_metrics(run: Run, now: float) -> "list[Metric]":
     ]
     if run.log and epochs:
         speed = {
-            "seconds_per_epoch": sum(run.log["seconds_per_epoch"]) / len(epochs),
+            "seconds_per_epoch": sum(seconds) / len(epochs),
             "images_per_second": run.log["images_per_second"],
             "peak_memory_mib": run.log["peak_memory_mib"],
         }
-        metrics += [
-            Metric(k, v, round(moment * 1000), 0) for k, v in speed.items() if v is not None
-        ]
+        metrics += [Metric(k, v, round(end * 1000), 0) for k, v in speed.items() if v is not None]
     return metrics
 
 
@@ -74,7 +72,7 @@ def final_metrics(run: Run, now: float) -> "list[Metric]":
 
 
 def tags(run: Run, context: Context) -> dict[str, str]:
-    """Where the run comes from, and the hardware that it was made on where that was logged."""
+    """Where the run comes from, and on which hardware it was made, where that was logged."""
     record = run.record
     values = {
         "name": record.name,
@@ -96,7 +94,7 @@ def tags(run: Run, context: Context) -> dict[str, str]:
 
 
 def inputs(run: Run) -> "list[DatasetInput]":
-    """Every set of examples that the training saw, with its digest and use."""
+    """The sets of examples that the training saw, each with its digest and use."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = str(run.record.data["dataset"])
@@ -124,13 +122,14 @@ def times(run: Run, now: float) -> tuple[float, float]:
 
 def write_training(run: Run, context: Context, workspace: Workspace, folder: Path) -> None:
     """Copy to `folder` what the training left, and all it takes to run it again."""
-    sources = {file.name: file for file in run.files if file.name not in MEASURED}
-    further = (workspace.root / "dvc.yaml", workspace.root / "dvc.lock")
-    sources |= {f.name: f for f in (workspace.params_file, *further) if f.exists()}
+    for file in run.files:
+        if file.name not in MEASURED:
+            shutil.copyfile(file, folder / file.name)
+    for file in (workspace.params_file, workspace.root / "dvc.yaml", workspace.root / "dvc.lock"):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)
     if run.log:
-        sources[LOG] = run.log_file
-    for name, source in sources.items():
-        shutil.copyfile(source, folder / name)
+        shutil.copyfile(run.log_file, folder / LOG)
     if context.dirty:
         (folder / "uncommitted.diff").write_bytes(context.diff)
     (folder / "environment.txt").write_text(context.environment, encoding="utf-8")

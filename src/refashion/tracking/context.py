@@ -17,9 +17,8 @@ LARGEST_UNTRACKED = 2**20
 LEFT_OUT = b"# not included, over 1 MiB: "
 """Begins a line of the diff that names such a file."""
 
-# What the pipeline writes follows from the rest: it says nothing about where a result comes from.
 INPUTS = ("--", ".", ":(exclude)models", ":(exclude)reports", ":(exclude,glob)**/dvc.lock")
-"""Arguments of git that leave the outputs out."""
+"""Arguments of git that leave out what the pipeline writes, which follows from the rest."""
 
 FORM = (
     *("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative"),
@@ -36,7 +35,7 @@ class Context:
     """Full hash of HEAD, in an experiment its baseline; None outside git."""
 
     diff: bytes
-    """What ``git apply`` adds to the commit to get the checkout, without the pipeline's outputs."""
+    """What ``git apply`` adds to the commit to give the checkout but for the pipeline's outputs."""
 
     experiment: str | None
     """Name of the DVC experiment."""
@@ -61,17 +60,7 @@ def committed(file: Path, commit: str) -> bool:
 
 
 def gather(root: Path) -> Context:
-    """Read the context of a checkout from git, DVC's environment variables and Python.
-
-    Parameters
-    ----------
-    root : Path
-        A checkout of this project, inside git or not.
-
-    Returns
-    -------
-    Context
-        With None for what there is not.
+    """Read the context of a checkout, in git or not, from git, DVC's variables and Python.
 
     Raises
     ------
@@ -89,11 +78,9 @@ def gather(root: Path) -> Context:
     )
 
 
-def _git(folder: Path, *arguments: str, index: Path | None = None, names: bytes = b"") -> bytes:
-    """Return what a git command prints; nothing if git, a repository or HEAD is not there."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    if index:
-        environment["GIT_INDEX_FILE"] = str(index)
+def _git(folder: Path, *arguments: str, names: bytes = b"", **variables: str) -> bytes:
+    """Return what a git command prints; nothing if git, a repository or HEAD is missing."""
+    environment = {**os.environ, "LC_ALL": "C", **variables}
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, env=environment, input=names, capture_output=True
@@ -109,38 +96,28 @@ def _git(folder: Path, *arguments: str, index: Path | None = None, names: bytes 
 def _uncommitted(top: Path) -> bytes:
     """Diff of the working tree against HEAD, with the files that git does not know yet."""
     listing = _git(top, "ls-files", "--others", "--exclude-standard", "-z", *INPUTS)
-    small: list[bytes] = []
-    large: list[bytes] = []
+    sizes = {}
     for name in listing.split(b"\0"):
         file = top / os.fsdecode(name)
         if file.is_symlink() or file.is_file():
-            (small if file.lstat().st_size <= LARGEST_UNTRACKED else large).append(name)
+            sizes[name] = file.lstat().st_size
+    large = [name for name, size in sizes.items() if size > LARGEST_UNTRACKED]
     with tempfile.TemporaryDirectory() as folder:
-        # In a copy of the index new files can be announced without touching the user's own.
+        # New files are announced in a copy of the index: the user's own stays as it is.
         index = Path(folder) / "index"
         original = top / os.fsdecode(_git(top, "rev-parse", "--git-path", "index").rstrip(b"\n"))
         if original.exists():
             shutil.copyfile(original, index)
+        announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+        small = b"\0".join(sizes.keys() - set(large))
         if small:
-            _git(
-                top,
-                *("--literal-pathspecs", "add", "--intent-to-add"),
-                *("--pathspec-from-file=-", "--pathspec-file-nul"),
-                index=index,
-                names=b"\0".join(small),
-            )
-        diff = _git(top, "diff", "HEAD", *FORM, *INPUTS, index=index)
-    named = b"".join(LEFT_OUT + name + b"\n" for name in sorted(large))
-    return named + diff
+            _git(top, "--literal-pathspecs", *announce, names=small, GIT_INDEX_FILE=str(index))
+        diff = _git(top, "diff", "HEAD", *FORM, *INPUTS, GIT_INDEX_FILE=str(index))
+    return b"".join(LEFT_OUT + name + b"\n" for name in sorted(large)) + diff
 
 
 def _environment() -> str:
     """List Python, the system and every installed package with its version."""
     packages = {f"{d.name}=={d.version}" for d in metadata.distributions()}
-    return "\n".join(
-        [
-            f"# Python {platform.python_version()} on {platform.platform()}",
-            *sorted(packages, key=str.lower),
-            "",
-        ]
-    )
+    system = f"# Python {platform.python_version()} on {platform.platform()}"
+    return "\n".join([system, *sorted(packages, key=str.lower), ""])

@@ -33,6 +33,10 @@ PATIENCE = 600
 BATCH = 500
 """Metrics to send at once: a server takes 1,000 in a request, and 1 MB."""
 
+Outcome = Literal["published", "already there", "measured anew", "divergence"]
+"""``measured anew``: there, but its evaluation has changed; ``divergence``: published beside
+another result of the same run key."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
@@ -44,9 +48,7 @@ class Publication:
     run_id: str
     """MLflow's id of the run."""
 
-    outcome: Literal["published", "already there", "measured anew", "divergence"]
-    """``measured anew``: there, but its evaluation has changed; ``divergence``: published beside
-    another result of the same run key."""
+    outcome: Outcome
 
     divergence_of: str | None
     """Id of the run with the same key whose training came out differently."""
@@ -55,7 +57,7 @@ class Publication:
 def publish(
     run: Run, context: Context, store: Store, workspace: Workspace, parent_id: str | None = None
 ) -> Publication:
-    """Publish one run, unless MLflow has it.
+    """Publish one run, unless MLflow has it; `parent_id` is that of the run which sums it up.
 
     Same run key and same outputs of the training: nothing changes, but the name of a further DVC
     experiment is added to the tag ``dvc_exp``, and metrics, files and pictures of an evaluation
@@ -67,24 +69,6 @@ def publish(
 
     On this machine a lock lets one publisher in at a time. Publishers that share a server may
     publish a run twice: each looks again when its own is complete, and the oldest stays.
-
-    Parameters
-    ----------
-    run
-        What the pipeline has left.
-    context
-        Where it comes from.
-    store
-        Where it goes.
-    workspace
-        Checkout with the run's ``params.yaml`` and ``dvc.yaml``.
-    parent_id
-        MLflow's id of the run that sums this one up with others.
-
-    Returns
-    -------
-    Publication
-        MLflow's run, and what became of it.
 
     Raises
     ------
@@ -98,32 +82,28 @@ def publish(
     with store.lock:
         experiment_id = _experiment(run.record.experiment, store)
         complete = _complete(run, experiment_id, store)
-        run_id, divergence_of = "", None
-        if not _same(run, complete):
+        created = None
+        if all(published.data.tags["result"] != run.record.result for published in complete):
             divergence_of = complete[0].info.run_id if complete else None
             tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent_id}
-            run_id = _create(experiment_id, tags, run, context, store, workspace)
+            created = _create(experiment_id, tags, run, context, store, workspace)
         oldest = _keep_oldest(run, experiment_id, context, store)
-        if oldest.info.run_id != run_id:
-            return _confirm(oldest, run, store, workspace)
+        divergence_of = oldest.data.tags.get("divergence_of")
+        outcome: Outcome = "already there"
+        if oldest.info.run_id == created:
+            outcome = "divergence" if divergence_of else "published"
+        elif oldest.data.tags["evaluation"] != run.measured:
+            _measure_anew(oldest, run, store, workspace)
+            outcome = "measured anew"
     return Publication(
-        name=run.name,
-        run_id=run_id,
-        outcome="divergence" if divergence_of else "published",
-        divergence_of=divergence_of,
+        name=run.name, run_id=oldest.info.run_id, outcome=outcome, divergence_of=divergence_of
     )
 
 
 def publish_all(
     runs: Iterable[Run], context: Context, store: Store, workspace: Workspace
 ) -> Iterator[Publication]:
-    """Publish runs one by one, those that others sum up below these, which come first.
-
-    Raises
-    ------
-    UserError
-        As `publish`.
-    """
+    """Publish runs one by one; one that sums up others comes before them. Raises as `publish`."""
     ids: dict[str, str] = {}
     for run in runs:
         done = publish(run, context, store, workspace, ids.get(run.record.parent or ""))
@@ -181,83 +161,55 @@ def _abandoned(publisher: str) -> bool:
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
+    except OSError as error:  # without the permission, there is such a process
+        return isinstance(error, ProcessLookupError)
     return int(pid) == os.getpid()  # what this process began before, it has given up
-
-
-def _same(run: Run, published: "list[MlflowRun]") -> "list[MlflowRun]":
-    """Those that hold the outputs of this very training."""
-    return [one for one in published if one.data.tags["result"] == run.record.result]
 
 
 def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -> "MlflowRun":
     """Leave one of the publications of this run, with the names of all DVC experiments.
 
-    Whoever is the last to look sees all of them, so that in the end there is exactly one.
-    """
-    client = store.client
-    names = {context.experiment} if context.experiment else set()
-    while True:
-        oldest, *doubles = _same(run, _complete(run, experiment_id, store))
-        for double in doubles:
-            client.delete_run(double.info.run_id)
-            # Read when nobody can add to it any more.
-            names.update(experiments(client.get_run(double.info.run_id)))
-        if _add_experiments(oldest.info.run_id, names, store):
-            return oldest
-
-
-def _add_experiments(run_id: str, names: set[str], store: Store) -> bool:
-    """Add names of DVC experiments to a run; False if somebody deletes it meanwhile.
-
-    Each has a tag of its own, for of two who change one tag at a time the first would be lost.
-    ``dvc_exp`` lists them for people: whoever is the last to write it looks again, and mends it.
+    Whoever is the last to look sees all of them, so that in the end there is exactly one. Each
+    name has a tag of its own, for of two who change one tag at a time the first would be lost;
+    ``dvc_exp`` lists them for people, and is looked at again after it was written.
     """
     from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
-    refusal = None
+    client = store.client
+    names = {context.experiment} if context.experiment else set()
     while True:
-        published = store.client.get_run(run_id)
-        if published.info.lifecycle_stage == "deleted":
-            return False
-        if refusal:
-            raise refusal
-        known = set(experiments(published))
+        complete = _complete(run, experiment_id, store)
+        oldest, *doubles = (p for p in complete if p.data.tags["result"] == run.record.result)
+        for double in doubles:
+            client.delete_run(double.info.run_id)
+            # Read when nobody can add to it any more.
+            names.update(experiments(client.get_run(double.info.run_id)))
+        known = set(experiments(oldest))
         listed = ",".join(sorted(known | names))
-        if names <= known and published.data.tags.get("dvc_exp", "") == listed:
-            return True
+        if names <= known and oldest.data.tags.get("dvc_exp", "") == listed:
+            return oldest
         tags = [RunTag(OF_EXPERIMENT + name, "yes") for name in sorted(names - known)]
         try:
-            store.client.log_batch(run_id, tags=[*tags, RunTag("dvc_exp", listed)])
-        except MlflowException as error:
-            refusal = error
+            client.log_batch(oldest.info.run_id, tags=[*tags, RunTag("dvc_exp", listed)])
+        except MlflowException:
+            if client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
+                raise
 
 
-def _confirm(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> Publication:
-    """Bring a publication up to date that holds this very training."""
+def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> None:
+    """Replace metrics, files and pictures of a former evaluation of this training."""
     from mlflow.entities import RunTag
 
-    run_id, tags = published.info.run_id, published.data.tags
-    stale = tags["evaluation"] != run.measured
-    if stale:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            contents.write_measured(run, workspace, folder)
-            metrics = contents.final_metrics(run, time.time())
-            digests = {**json.loads(tags["files"]), **_digests(folder)}
-            store.client.log_artifacts(run_id, str(folder))
-        changed = {"evaluation": run.measured, "files": json.dumps(digests)}
-        store.client.log_batch(run_id, metrics, tags=[RunTag(*item) for item in changed.items()])
-    return Publication(
-        name=run.name,
-        run_id=run_id,
-        outcome="measured anew" if stale else "already there",
-        divergence_of=tags.get("divergence_of"),
-    )
+    run_id = published.info.run_id
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contents.write_measured(run, workspace, folder)
+        metrics = contents.final_metrics(run, time.time())
+        digests = {**json.loads(published.data.tags["files"]), **_digests(folder)}
+        store.client.log_artifacts(run_id, str(folder))
+    tags = [RunTag("evaluation", run.measured), RunTag("files", json.dumps(digests))]
+    store.client.log_batch(run_id, metrics, tags=tags)
 
 
 def _create(

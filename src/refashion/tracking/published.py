@@ -17,48 +17,30 @@ if TYPE_CHECKING:
 SHORTEST = 6
 """Characters of a run's id that must be given."""
 
-PAGE = 1000
-"""Runs to ask for at once."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRun:
-    """A run that was read back from MLflow."""
+    """A run that was read back from MLflow: its files in one folder, MLflow's id, and its tags."""
 
     run: Run
-    """Its files, in one folder."""
-
     id: str
-    """MLflow's id of the run."""
-
     tags: dict[str, str]
-    """What the run was tagged with."""
 
 
 def find(text: str, store: Store) -> "list[MlflowRun]":
-    """Find the runs that a text means.
+    """Find the complete runs that a text means, sorted by name; none, if it means nothing here.
 
-    Parameters
-    ----------
-    text
-        The id of a run, or its beginning; or the name of a DVC experiment, which has many runs.
-    store
-        Where to look.
-
-    Returns
-    -------
-    list of Run
-        Complete runs alone; none, if the text means nothing here.
+    It is the id of a run, or its beginning; or the name of a DVC experiment, which has many runs.
 
     Raises
     ------
     UserError
         If it is the beginning of several ids.
     """
-    everything = _all(store)
-    runs = [run for run in everything if text in experiments(run)]
+    complete = _complete(store)
+    runs = [run for run in complete if text in experiments(run)]
     if not runs and len(text) >= SHORTEST:
-        runs = [run for run in everything if run.info.run_id.startswith(text)]
+        runs = [run for run in complete if run.info.run_id.startswith(text)]
         if len(runs) > 1:
             raise UserError(f"{text}: {len(runs)} runs begin so; give more of the id")
     return sorted(runs, key=lambda run: run.info.run_name)
@@ -66,20 +48,11 @@ def find(text: str, store: Store) -> "list[MlflowRun]":
 
 def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
     """Find the complete runs that have a tag of this value."""
-    return [run for run in _all(store) if run.data.tags.get(key) == value]
+    return [run for run in _complete(store) if run.data.tags.get(key) == value]
 
 
 def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
-    """Read a run's artifacts back and make sure that they are what was published.
-
-    Parameters
-    ----------
-    mlflow_run
-        As `find` gave it.
-    folder
-        Where to put them; made if need be.
-    store
-        Where they are.
+    """Download a run's artifacts to a folder and make sure that they are what was published.
 
     Raises
     ------
@@ -91,31 +64,30 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     store.client.download_artifacts(run_id, "", str(folder))
     run = in_folder(folder, f"run {run_id}", tags.get("git_commit"))
     # A run of an older layout has no digests of its files, and its record is refused.
+    faults = []
     for name, promised in json.loads(tags.get("files", "{}")).items():
         file = folder / name
-        if not file.is_file() or sha256(file.read_bytes()).hexdigest() != promised:
-            what = "was altered after it was published" if file.is_file() else "is missing"
-            raise UserError(
-                f"{run.title}: its artifact {name} {what}; choose another run, or delete this one "
-                "and publish anew with `refashion publish`"
-            )
-    if (run.record.result, run.measured) != (tags["result"], tags["evaluation"]):
+        if not file.is_file():
+            faults.append(f"its artifact {name} is missing")
+        elif sha256(file.read_bytes()).hexdigest() != promised:
+            faults.append(f"its artifact {name} was altered after it was published")
+    if not faults and (run.record.result, run.measured) != (tags["result"], tags["evaluation"]):
+        faults.append("its tags result and evaluation are not those of its artifacts")
+    if faults:
         raise UserError(
-            f"{run.title}: its tags result and evaluation are not those of its artifacts; choose "
-            "another run, or delete this one and publish anew with `refashion publish`"
+            f"{run.title}: {faults[0]}; choose another run, or delete this one and publish anew "
+            "with `refashion publish`"
         )
     return PublishedRun(run=run, id=run_id, tags=tags)
 
 
-def _all(store: Store) -> "list[MlflowRun]":
-    """Every run that was published whole, newest first."""
+def _complete(store: Store) -> "list[MlflowRun]":
+    """All runs that were published whole, newest first."""
     ids = [e.experiment_id for e in store.client.search_experiments()]
     runs: list[MlflowRun] = []
     token = None
     while True:
-        page = store.client.search_runs(
-            ids, f"tags.published = '{COMPLETE}'", max_results=PAGE, page_token=token
-        )
+        page = store.client.search_runs(ids, f"tags.published = '{COMPLETE}'", page_token=token)
         runs += page
         token = page.token
         if not token:

@@ -42,10 +42,9 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Store:
-    """A tracking store that answered."""
+    """A connection to a tracking store that answered."""
 
     client: "MlflowClient"
-    """Connected to the store."""
 
     uri: str
     """Address, without a password."""
@@ -54,7 +53,7 @@ class Store:
     """Where a new experiment keeps its artifacts; None: where the server says."""
 
     lock: AbstractContextManager[object]
-    """Held by one publisher at a time; of a server, which others use at the same time, by all."""
+    """Held by one publisher at a time; no lock at all for a server, which others use too."""
 
 
 def default_database(workspace: Workspace) -> Path:
@@ -66,18 +65,8 @@ def default_database(workspace: Workspace) -> Path:
 def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     """Connect to ``MLFLOW_TRACKING_URI``, or else to the database of the user's own checkout.
 
-    Parameters
-    ----------
-    workspace
-        The checkout whose results are published or read.
-    reading
-        A database that is not there is refused instead of made.
-
-    Yields
-    ------
-    Store
-        A relative path of an SQLite database starts at the user's own checkout, also in the
-        temporary folder of an experiment.
+    The relative path of an SQLite database starts at that checkout, also in the temporary folder
+    of an experiment. A database that does not exist is made, but not for `reading`.
 
     Raises
     ------
@@ -110,8 +99,10 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    served = url.scheme in {"http", "https"} or uri.startswith("databricks")
-    folder = (database.parent if database else workspace.main) / "mlflow-artifacts"
+    artifacts = None
+    if "sql" in url.scheme:  # of SQLite, PostgreSQL, MySQL and SQL Server
+        folder = database.parent if database else workspace.main
+        artifacts = (folder / "mlflow-artifacts").as_uri()
     lock: AbstractContextManager[object] = nullcontext()
     if database:
         lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
@@ -119,9 +110,7 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         with lock:  # two clients must not create one database
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
-        yield Store(
-            client=client, uri=shown, artifacts=None if served else folder.as_uri(), lock=lock
-        )
+        yield Store(client=client, uri=shown, artifacts=artifacts, lock=lock)
     except filelock.Timeout as error:
         raise UserError(
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
@@ -133,17 +122,16 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
 
 
 def _check_database(file: Path) -> None:
-    # MLflow tries for 100 s before it says so.
+    """Refuse what MLflow would try for 100 s."""
     if not file.parent.is_dir():
         raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
-    if not file.exists():
-        return
-    with file.open("rb") as opened:
-        start = opened.read(15)
-    if start not in {b"", b"SQLite format 3"}:
-        raise UserError(
-            f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
-        )
+    if file.exists():
+        with file.open("rb") as opened:
+            start = opened.read(15)
+        if start not in {b"", b"SQLite format 3"}:
+            raise UserError(
+                f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
+            )
 
 
 def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
