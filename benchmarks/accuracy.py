@@ -46,17 +46,19 @@ def splits() -> dict[str, Examples]:
 def measure(seeds: int) -> dict[str, dict[str, list[list[dict]]]]:
     """Histories by variant, engine and seed."""
     data = splits()
-    found: dict[str, dict[str, list[list[dict]]]] = {v: {e: [] for e in ENGINES} for v in NETWORKS}
+    histories: dict[str, dict[str, list[list[dict]]]] = {
+        v: {e: [] for e in ENGINES} for v in NETWORKS
+    }
     for seed in range(seeds):
         for variant in NETWORKS:
             for engine in ENGINES:
                 chosen = replace(settings(variant, engine, EPOCHS), seed=seed)
                 model = loop.Model(settings=chosen, train=data["train"], validation=data["test"])
                 rows = [asdict(row) for row, _ in loop.train([model], device="cpu")]
-                found[variant][engine].append(rows)
+                histories[variant][engine].append(rows)
                 last = rows[-1]["validation_accuracy"]
                 print(f"seed {seed}  {variant:<8} {engine:<9} test accuracy {last:.4f}", flush=True)
-    return found
+    return histories
 
 
 def summary(histories: dict[str, list[list[dict]]]) -> dict[str, object]:
@@ -79,8 +81,8 @@ def summary(histories: dict[str, list[list[dict]]]) -> dict[str, object]:
     }
 
 
-def draw(found: dict[str, dict[str, list[list[dict]]]]) -> None:
-    """Loss and accuracy of the portable engine by epoch: every seed thin, their mean bold."""
+def draw(histories: dict[str, dict[str, list[list[dict]]]]) -> None:
+    """Draw the portable engine's loss and accuracy by epoch: seeds thin, their mean bold."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     panels = zip(
         figure.subplots(1, 2),
@@ -89,7 +91,7 @@ def draw(found: dict[str, dict[str, list[list[dict]]]]) -> None:
         strict=True,
     )
     for axes, column, label in panels:
-        for variant, engines in found.items():
+        for variant, engines in histories.items():
             curves = np.array([[row[column] for row in h] for h in engines["portable"]])
             epochs = np.arange(1, curves.shape[1] + 1)
             axes.plot(epochs, curves.T, color=COLOURS[variant], linewidth=0.6, alpha=0.4)
@@ -104,10 +106,10 @@ def draw(found: dict[str, dict[str, list[list[dict]]]]) -> None:
 
 def main(seeds: int) -> None:
     """Measure, write and print."""
-    found = measure(seeds)
-    result = {variant: summary(engines) for variant, engines in found.items()}
+    histories = measure(seeds)
+    result = {variant: summary(engines) for variant, engines in histories.items()}
     files.write_json(RESULTS / "accuracy.json", {"seeds": list(range(seeds)), "variants": result})
-    draw(found)
+    draw(histories)
     table = Table("variant", *ENGINES, "paired p", "book, 1 seed", title="test accuracy")
     for variant, row in result.items():
         cells = [f"{row[e]['mean']:.4f} ± {row[e]['standard_deviation']:.4f}" for e in ENGINES]

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def settings(variant: str, numerics: str, epochs: int = 1) -> Settings:
-    """What the book trains, whatever ``params.yaml`` says today."""
+    """Settings of the book's networks, whatever ``params.yaml`` says."""
     network = NETWORKS[variant]
     return Settings(**network._asdict(), epochs=epochs, batch_size=BATCH_SIZE, numerics=numerics)
 

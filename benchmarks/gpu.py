@@ -81,15 +81,15 @@ class Product(NamedTuple):
     """Operands of an exact product."""
 
     left: tuple[int, ...]
-    """Shape, as it lies in memory."""
+    """Shape in memory, before it is transposed."""
 
     right: tuple[int, ...]
     bits: int = 14
     pixels: bool = False
-    """Whether the left ones are raw pixels."""
+    """Whether the left operand is raw pixels."""
 
     transposed: bool = False
-    """Whether the left ones are, as for the gradient of weights."""
+    """Whether the left operand is transposed, as for the gradient of weights."""
 
     def __str__(self) -> str:
         kind = "pixels" if self.pixels else f"{self.bits} bits"
@@ -98,32 +98,32 @@ class Product(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much is done."""
+    """How much each part does."""
 
     instances: tuple[str, ...]
-    """Of the self-test."""
+    """Instances of the self-test."""
 
     layers: tuple[tuple[int, ...], ...]
     """Hidden widths of large networks."""
 
     steps: int
-    """That these are trained for."""
+    """Steps for which large networks are trained."""
 
     products: tuple[Product, ...]
     numbers: int
-    """Of each stream and function."""
+    """Numbers that each stream and function gives."""
 
     rounds: int
-    """Epochs whose time is taken, after one to warm up."""
+    """Epochs that are timed, after one to warm up."""
 
     epochs: int
-    """Of a whole training."""
+    """Epochs of a whole training."""
 
     stacks: tuple[int, ...]
-    """Models at once."""
+    """Models of each stack."""
 
     examples: int
-    """Of each of them."""
+    """Examples of each model of a stack."""
 
 
 FULL = Sizes(
@@ -184,11 +184,11 @@ def uniform(shape: Sequence[int], seed: int) -> Tensor:
 
 def sha256(*tensors: Tensor) -> str:
     """Digest of the tensors' shapes and bytes."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for tensor in tensors:
-        found.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().cpu().numpy().tobytes())
-    return found.hexdigest()
+        sha.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
+        sha.update(tensor.contiguous().cpu().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def multiplied(operands: Product, device: torch.device) -> str:
@@ -287,8 +287,8 @@ class Bench:
             with multiply.products(way) as taken:
                 seconds, differences = self.seconds(self._differences)
             self._note(f"self-test, {way} products", not differences)
-            for name, parted in differences.items():
-                self.tell(f"{name} differs: {parted}")
+            for name, place in differences.items():
+                self.tell(f"{name} differs: {place}")
             rows.append(
                 {
                     "way": way,
@@ -302,9 +302,9 @@ class Bench:
         return rows
 
     def _differences(self) -> dict[str, str]:
-        """Where instances part from the contract; nothing of those that do not."""
-        parted = {name: selftest.check(name, self.device) for name in self.sizes.instances}
-        return {name: place for name, place in parted.items() if place}
+        """First difference from the contract of each instance that has one."""
+        differences = {name: selftest.check(name, self.device) for name in self.sizes.instances}
+        return {name: place for name, place in differences.items() if place}
 
     def variants(self) -> list[dict[str, Any]]:
         """Weights of the book's networks after an epoch of all images."""
@@ -340,12 +340,12 @@ class Bench:
 
     def epochs(self) -> dict[str, dict[str, Any]]:
         """Seconds per epoch, by variant and contender."""
-        found: dict[str, dict[str, Any]] = {}
+        by_variant: dict[str, dict[str, Any]] = {}
         examples = self.examples.to(self.device)
         single = Images(self.examples.inputs, self.examples.targets)
         n = len(examples)
         for variant in NETWORKS:
-            found[variant] = rows = {}
+            by_variant[variant] = rows = {}
             for numerics in ENGINES:
                 model = loop.start(settings(variant, numerics), self.device)
                 work = partial(model.train_epoch, examples)
@@ -357,7 +357,7 @@ class Bench:
             rows["book"] = self._measure(
                 f"{variant}, book", lambda _, b=book: b.train_epoch(), lambda b=book: b.share
             )
-        return found
+        return by_variant
 
     def _measure(
         self,
@@ -378,21 +378,21 @@ class Bench:
 
     def trainings(self) -> dict[str, dict[str, Any]]:
         """Whole trainings, as the pipeline has them but for validation."""
-        found: dict[str, dict[str, Any]] = {}
+        by_variant: dict[str, dict[str, Any]] = {}
         for variant in NETWORKS:
-            found[variant] = {}
+            by_variant[variant] = {}
             for numerics in ENGINES:
                 chosen = settings(variant, numerics, self.sizes.epochs)
                 work = partial(train, [chosen], [self.examples], self.device)
                 seconds, (training,) = self.seconds(work)
-                found[variant][numerics] = {
+                by_variant[variant][numerics] = {
                     "seconds": seconds,
                     "train_accuracy": training.history[-1].train_accuracy,
                     "weights_sha256": training.history[-1].weights_sha256,
                 }
                 self.tell(f"{variant}, {numerics}: {seconds:.2f} s for {self.sizes.epochs} epochs")
             torch.use_deterministic_algorithms(False)
-        return found
+        return by_variant
 
     def stacks(self) -> list[dict[str, Any]]:
         """Models in one stack, against one model and against themselves alone."""
@@ -403,24 +403,25 @@ class Bench:
         models = [replace(SMALL, seed=seed) for seed in range(most)]
         rows: list[dict[str, Any]] = []
         for count in self.sizes.stacks:
-            own = [examples.to(self.device) for examples in data[:count]]
-            train([replace(s, epochs=1) for s in models[:count]], own, self.device)
-            seconds, trainings = self.seconds(partial(train, models[:count], own, self.device))
+            on_device = [examples.to(self.device) for examples in data[:count]]
+            train([replace(s, epochs=1) for s in models[:count]], on_device, self.device)
+            work = partial(train, models[:count], on_device, self.device)
+            seconds, trainings = self.seconds(work)
             checked = sorted({round(i * (count - 1) / (CHECKED - 1)) for i in range(CHECKED)})
             alone = [
                 _digests(train([models[i]], [data[i]], device))
                 for device in (CPU, self.device)
                 for i in checked
             ]
-            together = _digests(trainings)
-            equal = alone == [[together[i]] for i in checked] * 2
-            one = rows[0] if rows else {"seconds": seconds}
+            stacked = _digests(trainings)
+            equal = alone == [[stacked[i]] for i in checked] * 2
+            first = rows[0] if rows else {"seconds": seconds}
             self._note(f"stack of {count}, {seconds:.2f} s, models {checked} alone", equal)
             rows.append(
                 {
                     "models": count,
                     "seconds": seconds,
-                    "ratio": seconds / one["seconds"],
+                    "ratio": seconds / first["seconds"],
                     "checked": checked,
                     "equal": equal,
                 }
@@ -431,10 +432,10 @@ class Bench:
 def train(
     chosen: Sequence[Settings], data: Sequence[Examples], device: torch.device
 ) -> list[loop.Training]:
-    """Train models side by side, each on examples of its own, without validation."""
+    """Train models side by side, each on its own examples, without validation."""
     models = [
-        loop.Model(settings=settings, train=own, validation=own[:0])
-        for settings, own in zip(chosen, data, strict=True)
+        loop.Model(settings=settings, train=examples, validation=examples[:0])
+        for settings, examples in zip(chosen, data, strict=True)
     ]
     return loop.collect(models, loop.train(models, device=device.type))
 
@@ -449,7 +450,7 @@ PARTS = ("self_test", "variants", "large", "epochs", "trainings", "stacks")
 def about(device: torch.device) -> dict[str, Any]:
     """What the numbers depend on."""
     software = devices.software()
-    found = {
+    facts = {
         "contract": CONTRACT,
         "device": devices.describe(device),
         "cpu": devices.describe(CPU),
@@ -463,24 +464,24 @@ def about(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found["capability"] = f"{properties.major}.{properties.minor}"
-        found["multiprocessors"] = properties.multi_processor_count
-        found["memory_gib"] = round(properties.total_memory / 2**30, 1)
-    return found
+        facts["capability"] = f"{properties.major}.{properties.minor}"
+        facts["multiprocessors"] = properties.multi_processor_count
+        facts["memory_gib"] = round(properties.total_memory / 2**30, 1)
+    return facts
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Do all parts; one that fails is told of and does not keep the others from being done."""
-    found: dict[str, Any] = {"failures": {}}
+    """Run all parts; where one fails, say so and go on with the next."""
+    results: dict[str, Any] = {"failures": {}}
     for part in PARTS:
         bench.tell(f"--- {part} ---")
         try:
-            found[part] = getattr(bench, part)()
+            results[part] = getattr(bench, part)()
         except Exception as error:
             traceback.print_exc()
-            found["failures"][part] = f"{type(error).__name__}: {error}".partition("\n")[0]
-            bench.tell(f"{part} FAILED: {found['failures'][part]}")
-    return found | {"unequal": bench.unequal}
+            results["failures"][part] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            bench.tell(f"{part} FAILED: {results['failures'][part]}")
+    return results | {"unequal": bench.unequal}
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -497,7 +498,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 
 def verdict(equal: bool) -> str:
-    """How a comparison came out."""
+    """Result of a comparison in a word."""
     return "equal" if equal else "DIFFERENT"
 
 
@@ -533,25 +534,25 @@ def show(result: dict[str, Any]) -> None:
                     for row in rows
                 ],
             )
-    if found := result.get("epochs"):
-        contenders = next(iter(found.values()))
+    if by_variant := result.get("epochs"):
+        contenders = next(iter(by_variant.values()))
         table(
             f"Seconds per epoch of {result['images']['number']:,} images, medians",
-            ("contender", *found),
+            ("contender", *by_variant),
             [
-                (name, *(f"{by_name[name]['median']:.4f}" for by_name in found.values()))
+                (name, *(f"{by_name[name]['median']:.4f}" for by_name in by_variant.values()))
                 for name in contenders
             ],
         )
-        least = min(by_name["book"]["share"] for by_name in found.values())
+        least = min(by_name["book"]["share"] for by_name in by_variant.values())
         if least < 1:
             print(f"  The book's are scaled from {least:.0%} of an epoch or more.")
-    if found := result.get("trainings"):
+    if by_variant := result.get("trainings"):
         table(
             f"Seconds of {result['epochs_of_a_training']} epochs",
-            ("engine", *found),
+            ("engine", *by_variant),
             [
-                (name, *(f"{by_name[name]['seconds']:.2f}" for by_name in found.values()))
+                (name, *(f"{by_name[name]['seconds']:.2f}" for by_name in by_variant.values()))
                 for name in ENGINES
             ],
         )

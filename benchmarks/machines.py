@@ -1,6 +1,6 @@
 """Record which machines, settings and versions give which hash: ``results/machines.json``.
 
-Runs ``tests/fingerprint.py`` under the settings of ``tests/test_environments.py``, then with other
+Runs ``tests/fingerprint.py`` under the settings of ``tests/test_bits.py``, then with other
 interpreters and on emulated processors where they are named, once for each way of a product:
 
     python benchmarks/machines.py --python OTHER/bin/python --emulate Haswell SandyBridge
@@ -29,7 +29,7 @@ OTHERS = ("as it is", "one thread", "no vector units", "MKL compatible", "no FMA
 def fingerprint(
     setting: str, command: list[str], environment: dict[str, str], way: str
 ) -> dict[str, Any]:
-    """What one process computes when its products go one way, and where it ran."""
+    """Hashes that one process computes with one kind of products, and its machine."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
     output = subprocess.run(
         [*command, str(TESTS / "fingerprint.py"), way],
@@ -37,13 +37,13 @@ def fingerprint(
         capture_output=True,
         check=True,
     ).stdout
-    found = {"setting": setting, "way": way, **json.loads(output)}
+    row = {"setting": setting, "way": way, **json.loads(output)}
     print(
-        f"{setting:<26} torch {found['torch']:<14} {way:<8} {found['selftest']:<10} "
-        f"{found['portable'][:16]}",
+        f"{setting:<26} torch {row['torch']:<14} {way:<8} {row['selftest']:<10} "
+        f"{row['portable'][:16]}",
         flush=True,
     )
-    return found
+    return row
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
         "--emulate-arm64", nargs="*", default=[], help="processors for qemu-aarch64 -cpu"
     )
     arguments = parser.parse_args()
-    matrix = runpy.run_path(str(TESTS / "test_environments.py"))["SETTINGS"]
+    matrix = runpy.run_path(str(TESTS / "test_bits.py"))["SETTINGS"]
     here = [sys.executable]
     processes = [(name, here, environment) for name, environment in matrix.items()]
     processes += [(name, [python], matrix[name]) for python in arguments.python for name in OTHERS]
@@ -68,13 +68,13 @@ def main() -> int:
         processes += [
             (f"emulated {cpu}", [arm64], {"QEMU_CPU": cpu}) for cpu in arguments.emulate_arm64
         ]
-    found = []
+    rows = []
     for process in processes:
         for way in WAYS:
-            found.append(fingerprint(*process, way))
-            RESULTS.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
-    one_hash = len({row["portable"] for row in found}) == 1
-    return 0 if one_hash and all(row["selftest"] == "identical" for row in found) else 1
+            rows.append(fingerprint(*process, way))
+            RESULTS.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n")
+    one_hash = len({row["portable"] for row in rows}) == 1
+    return 0 if one_hash and all(row["selftest"] == "identical" for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ BATCH_SIZE = 256
 
 
 class Network(NamedTuple):
-    """What the book trains."""
+    """A network as the book trains it."""
 
     hidden: tuple[int, ...]
     """Units of each hidden layer."""

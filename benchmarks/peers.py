@@ -14,13 +14,13 @@ FOLDER = Workspace.here().root / "build" / "bench-peers"
 
 
 class Package(NamedTuple):
-    """A package and what it takes to import it."""
+    """A package, and what must be installed to import it."""
 
     name: str
     version: str
     module: str
     needs: tuple[str, ...] = ()
-    """Of all that it imports, what is not installed here."""
+    """Packages that it imports and that are not installed here."""
 
 
 class MissingPackageError(Exception):

@@ -66,10 +66,10 @@ class Entry(NamedTuple):
 
     environment: Mapping[str, str] = {}
     package: Package | None = None
-    """To be installed for it alone."""
+    """Package that is installed for it alone."""
 
     images: int = IMAGES
-    """To train on; the time is scaled to that of all."""
+    """Images to train on; the time is scaled to that of all."""
 
 
 NO_INT8 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -105,16 +105,16 @@ SETTINGS = (
     "ATEN_CPU_CAPABILITY=avx2",
     "MKL_CBWR=COMPATIBLE",
 )
-"""What may differ between two machines, or two users of one."""
+"""Settings that may differ between two machines, or two users of one."""
 
 Samples = dict[str, dict[str, list[float]]]
 """Seconds per epoch, by variant and contender."""
 
 Hashes = dict[str, dict[str, str]]
-"""Of the weights, by contender and setting."""
+"""Hashes of the weights, by contender and setting."""
 
 Tell = Callable[[str], None]
-"""Prints a line about how far it is."""
+"""Prints a line of progress."""
 
 
 class Contender:
@@ -159,15 +159,15 @@ class Contender:
 
 
 def interpreters(tell: Tell) -> dict[str, Path]:
-    """What runs each contender; one whose package is missing is left out, and it is said why."""
-    found = {}
+    """Interpreter of each contender; says which are left out because a package is missing."""
+    interpreters = {}
     for name, entry in CONTENDERS.items():
         try:
-            found[name] = python(entry.package) if entry.package else Path(sys.executable)
+            interpreters[name] = python(entry.package) if entry.package else Path(sys.executable)
         except MissingPackageError as error:
             assert entry.package
             tell(f"{name} is left out: no {entry.package.name} {entry.package.version} ({error})")
-    return found
+    return interpreters
 
 
 def measure(contenders: Mapping[str, Contender], rounds: int, tell: Tell) -> Samples:
@@ -189,15 +189,15 @@ def measure(contenders: Mapping[str, Contender], rounds: int, tell: Tell) -> Sam
 
 def hashes(interpreters: Mapping[str, Path], tell: Tell) -> Hashes:
     """What weights the same short training gives in processes with other settings."""
-    found: Hashes = {name: {} for name in HASHED if name in interpreters}
-    for name, by_setting in found.items():
+    by_contender: Hashes = {name: {} for name in HASHED if name in interpreters}
+    for name, by_setting in by_contender.items():
         for setting in SETTINGS:
             environment = dict([setting.split("=")])
             with Contender(name, interpreters[name], FEW_IMAGES, environment) as contender:
                 _, by_setting[setting] = contender.epoch(HASHED_VARIANT)
         different = len(set(by_setting.values()))
         tell(f"{name}: hashes of the weights in {len(SETTINGS)} settings: {different}")
-    return found
+    return by_contender
 
 
 def trainings(sizes: Sequence[int], tell: Tell) -> dict[str, Any]:
@@ -210,8 +210,8 @@ def trainings(sizes: Sequence[int], tell: Tell) -> dict[str, Any]:
         for engine in ENGINES:
             smallest = None
             for images in sizes if variant == "mlp" else (IMAGES,):
-                found = output(*script, engine, variant, FOLDER / str(images))
-                row = {"variant": variant, "engine": engine, "images": images, **json.loads(found)}
+                usage = json.loads(output(*script, engine, variant, FOLDER / str(images)))
+                row = {"variant": variant, "engine": engine, "images": images, **usage}
                 row["above_import_torch_mib"] = row["peak_mib"] - base
                 smallest = smallest or row
                 if data := mib(images) - mib(smallest["images"]):
@@ -229,7 +229,7 @@ def mib(images: int) -> float:
 def summary(
     about: dict[str, Any], samples: Samples, hashes: Hashes, memory: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that is written to the file of results."""
+    """Content of the file of results."""
     engine = about["portable"]
     by_variant = {}
     for variant, by_contender in samples.items():
@@ -262,7 +262,9 @@ def summary(
             "variant": HASHED_VARIANT,
             "images": FEW_IMAGES,
             "by_contender": hashes,
-            "different": {name: len(set(found.values())) for name, found in hashes.items()},
+            "different": {
+                name: len(set(by_setting.values())) for name, by_setting in hashes.items()
+            },
         },
         "memory": memory,
     }
@@ -274,7 +276,7 @@ def ratios(medians: dict[str, float]) -> dict[str, float]:
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was found."""
+    """Print the tables."""
     by_variant = result["seconds_per_epoch"].values()
     first, *_ = by_variant
     table = Table(
@@ -286,26 +288,26 @@ def show(result: dict[str, Any], console: Console) -> None:
     for variant in result["seconds_per_epoch"]:
         table.add_column(variant, justify="right")
     for name in first["samples"]:
-        taken = [found["samples"][name] for found in by_variant]
-        table.add_row(name, *(f"{median(t):.3f} ({min(t):.3f}-{max(t):.3f})" for t in taken))
+        samples = [row["samples"][name] for row in by_variant]
+        table.add_row(name, *(f"{median(s):.3f} ({min(s):.3f}-{max(s):.3f})" for s in samples))
     table.add_section()
     for ratio in first["ratios"]:
-        cells = (f"{found['ratios'][ratio]:.2f}" for found in by_variant)
+        cells = (f"{row['ratios'][ratio]:.2f}" for row in by_variant)
         table.add_row(ratio.replace("/", " / "), *cells)
     console.print(table)
 
-    found = result["hashes"]
+    hashes = result["hashes"]
     table = Table(
-        title=f"Weights of the {found['variant']} after an epoch of {found['images']:,} images",
+        title=f"Weights of the {hashes['variant']} after an epoch of {hashes['images']:,} images",
         caption="first digits of their SHA-256; last row: how many different ones",
     )
     table.add_column("setting")
-    for name in found["by_contender"]:
+    for name in hashes["by_contender"]:
         table.add_column(name, justify="right")
     for setting in SETTINGS:
-        table.add_row(setting, *(row[setting][:12] for row in found["by_contender"].values()))
+        table.add_row(setting, *(row[setting][:12] for row in hashes["by_contender"].values()))
     table.add_section()
-    table.add_row("different", *map(str, found["different"].values()))
+    table.add_row("different", *map(str, hashes["different"].values()))
     console.print(table)
 
     memory = result["memory"]
@@ -366,11 +368,11 @@ def main() -> int:
         about = {name: contender.about for name, contender in contenders.items()}
         assert len({software["torch"] for software in about.values()}) == 1
         samples = measure(contenders, arguments.rounds, tell)
-    found = hashes(by_name, tell)
+    digests = hashes(by_name, tell)
     memory = trainings(sizes, tell)
     shutil.rmtree(FOLDER / str(SIZES[-1]), ignore_errors=True)
 
-    result = summary(about, samples, found, memory)
+    result = summary(about, samples, digests, memory)
     show(result, console)
     slug = re.sub(r"[^a-z0-9]+", "-", result["cpu"].lower()).strip("-")
     path = arguments.output or HERE / "results" / f"bench-{slug}.json"

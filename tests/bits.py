@@ -1,14 +1,16 @@
 """One line of JSON: the bits of all canonical results that a process computes.
 
-Run by the tests of bits, each time in a process with other settings. Every ``test_*_bits.py`` has
-a function ``digest``; its result is named for the file.
+`test_bits.py` runs it under many settings. Every ``test_*_bits.py`` has a function ``digest``; its
+result is named for the file.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import random
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +22,23 @@ TESTS = Path(__file__).parent
 def canonical() -> dict[str, str]:
     """Digest of the results of every module, by the name of its tests."""
     files = sorted(TESTS.glob("*/test_*_bits.py"))
-    return {file.stem: runpy.run_path(str(file))["digest"]() for file in files}
+    with contextlib.redirect_stdout(sys.stderr):  # studies print what they have done
+        return {file.stem: runpy.run_path(str(file))["digest"]() for file in files}
 
 
 def controls() -> dict[str, str]:
-    """What the settings are about: arithmetic whose bits they may move."""
+    """Results that the settings change, which proves that they have reached the process."""
     numbers = random.Random(0)
     values = [numbers.gauss(0, 1) for _ in range(60_000)]
     array = np.array(values)
     return {
-        "pow": _sha256(np.array([x**2 for x in values])),
-        "exp": _sha256(np.exp(array)),
+        "pow": hashlib.sha256(np.array([x**2 for x in values])).hexdigest(),
+        "exp": hashlib.sha256(np.exp(array)).hexdigest(),
         "sum": float(torch.from_numpy(array).to(torch.float32).sum()).hex(),
         "default dtype": str(torch.tensor([0.5]).dtype),
         "assertions": str(__debug__),
         "order of a set": " ".join({"a", "b", "c", "d", "e", "f", "g", "h"}),
     }
-
-
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 if __name__ == "__main__":

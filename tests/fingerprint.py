@@ -1,7 +1,7 @@
-"""One line of JSON on what this process computes: a hash for each engine, and the machine.
+"""One line of JSON: hashes of what each engine computes in this process, and its machine.
 
-Run by the tests of environments, each time in a process with other settings, and told which way
-products are to take (``auto``, ``int8`` or ``float64``). Needs torch and numpy alone.
+`test_bits.py` runs it under many settings. The argument is the way of products: ``auto``, ``int8``
+or ``float64``. Needs torch and numpy alone.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ CPU = torch.device("cpu")
 
 
 def of_portable() -> tuple[str, bool]:
-    """Hash of every weight after every step, of logits and losses, functions and streams.
+    """Hash of weights after every step, of logits and losses, functions and streams.
 
-    And whether the weights are those that the self-test expects.
+    And whether the weights are those of the self-test.
     """
     sha, identical = hashlib.sha256(), True
     golden = json.loads(selftest.GOLDEN.read_text())["traces"]
@@ -70,11 +70,11 @@ def of_native() -> str:
 if __name__ == "__main__":
     software = device.software()
     with multiply.products(sys.argv[1] if len(sys.argv) > 1 else "auto") as taken:
-        found, identical = of_portable()
+        portable_hash, identical = of_portable()
     print(
         json.dumps(
             {
-                "portable": found,
+                "portable": portable_hash,
                 "selftest": "identical" if identical else "different",
                 "native": of_native(),
                 "contract": portable.CONTRACT,

@@ -1,4 +1,4 @@
-"""Matrices on grids, what their products must be, and a kernel as picky as CUDA's."""
+"""Matrices on grids, their true products, and a kernel that refuses what CUDA's does."""
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ def floats(m: int, n: int, bits: int = 14) -> Fixed:
 
 
 def integers(x: Fixed) -> np.ndarray:
-    """The whole numbers of `x`, as Python's own."""
+    """The whole numbers of `x`, as Python's integers."""
     return x.integers.numpy().astype(np.int64).astype(object)
 
 
@@ -45,7 +45,7 @@ INT_MM = torch._int_mm
 
 
 def int_mm_of_cuda(a: Tensor, b: Tensor) -> Tensor:
-    """`torch._int_mm`, refusing what CUDA does, by the operands that are really passed.
+    """`torch._int_mm` for operands that CUDA takes; else an error.
 
     CUDA checks lengths (aten/src/ATen/native/cuda/Blas.cpp); cuBLASLt asks for leading dimensions
     that are multiples of 8, and is silently wrong without.

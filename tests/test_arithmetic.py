@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [f"src/refashion/{room}" for room in ("base", "data", "runs", "studies", "evaluation")]
-"""Where results come from, besides the arithmetic itself and the engines."""
+"""Rooms that compute results, besides `portable` and `training`."""
 
 FILES = [file for room in [*ROOMS, "stages"] for file in sorted((ROOT / room).rglob("*.py"))]
 
@@ -28,13 +28,13 @@ UNORDERED = {
 }
 """Sums whose rounding depends on vector width and threads."""
 
-THEIRS = {"math", "np", "torch"}
-OURS = {"exact", "functions", "norms", "softmax", "streams"}
+LIBRARIES = {"math", "np", "torch"}
+PORTABLE = {"exact", "functions", "norms", "softmax", "streams"}
 """Modules whose functions of such names are the portable ones."""
 
 
-def offences(code: str) -> Iterator[str]:
-    """What code does that it must not, with its line."""
+def violations(code: str) -> Iterator[str]:
+    """Forbidden operations of some code, each with its line."""
     for node in ast.walk(ast.parse(code)):
         match node:
             case ast.BinOp(op=ast.Pow(), left=ast.Constant(int()), right=ast.Constant(int())):
@@ -45,11 +45,11 @@ def offences(code: str) -> Iterator[str]:
                 name = "matmul"
             case ast.Call(func=ast.Name("pow")):
                 name = "pow"
-            case ast.Call(func=ast.Attribute(value=ast.Name(owner))) if owner in OURS:
+            case ast.Call(func=ast.Attribute(value=ast.Name(owner))) if owner in PORTABLE:
                 continue
             case ast.Call(func=ast.Attribute(attr=name)):
                 name = name.rstrip("_")
-            case ast.Attribute(value=ast.Name(owner), attr=name) if owner in THEIRS:
+            case ast.Attribute(value=ast.Name(owner), attr=name) if owner in LIBRARIES:
                 pass  # not called here, but handed on
             case _:
                 continue
@@ -61,7 +61,7 @@ def offences(code: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_nothing_depends_on_library_or_processor(file: Path) -> None:
-    assert not list(offences(file.read_text(encoding="utf-8")))
+    assert not list(violations(file.read_text(encoding="utf-8")))
 
 
 FORBIDDEN = [
@@ -71,10 +71,10 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("code", FORBIDDEN)
-def test_the_rules_see(code: str) -> None:
-    assert list(offences(code))
+def test_forbidden(code: str) -> None:
+    assert list(violations(code))
 
 
 @pytest.mark.parametrize("code", ["2**27", "x * x", "functions.log(x)", "math.sqrt(x)", "row.norm"])
-def test_the_rules_allow(code: str) -> None:
-    assert not list(offences(code))
+def test_allowed(code: str) -> None:
+    assert not list(violations(code))

@@ -1,36 +1,20 @@
 """``make gpu`` on the CPU: all of its parts, with torch and numpy alone."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import alone
+
 pytestmark = pytest.mark.ci
 
-ALONE = """
-import sys
-from pathlib import Path
-import numpy, torch, torch.utils.data  # and whatever these want,
-torch.use_deterministic_algorithms(False)  # some of it not before it is used
-
-benchmarks = Path(sys.argv[1])
-
-class Refusing:
-    allowed = {*sys.stdlib_module_names, "torch", "numpy", "refashion"}
-    allowed |= {path.stem for path in benchmarks.glob("*.py")}
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in self.allowed:
-            raise ModuleNotFoundError(f"refused: {name}", name=name)
-
-sys.meta_path.insert(0, Refusing())
-sys.path.insert(0, str(benchmarks))
+QUICK = """
 import gpu
 from refashion.portable import functions
-sys.argv = ["gpu.py", "--device", "cpu", "--quick", *sys.argv[2:]]
+sys.argv = ["gpu.py", "--device", "cpu", "--quick", *sys.argv[1:]]
 """
 WHOLE = "sys.exit(gpu.main())"
 BROKEN = """
@@ -45,38 +29,21 @@ PRODUCTS = ("auto", "int8", "float64")
 VARIANTS = ("softmax", "mlp", "dropout")
 
 
-def environment(root: Path) -> dict[str, str]:
-    """A GPU is hidden, and a few threads would only wait for each other."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return {**kept, **hidden, "PYTHONPATH": str(root / "src")}
-
-
-def alone(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script with every package but torch and numpy refused."""
-    return subprocess.run(
-        [sys.executable, "-c", ALONE + script, str(root / "benchmarks"), *arguments],
-        env=environment(root),
-        capture_output=True,
-        text=True,
-    )
-
-
 def make(root: Path, python: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["make", "--no-print-directory", "gpu", f"PYTHON={python}"],
         cwd=root,
-        env=environment(root),
+        env=alone.ENVIRONMENT,
         capture_output=True,
         text=True,
     )
 
 
 @pytest.fixture(scope="module")
-def output(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
+def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     """What a quick run writes and prints."""
     path = tmp_path_factory.mktemp("gpu") / "gpu.json"
-    done = alone(root, WHOLE, "--images", "512", "--output", str(path))
+    done = alone.run(QUICK + WHOLE, "--images", "512", "--output", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(path.read_text()), done.stdout
 
@@ -133,10 +100,10 @@ def test_tables_are_printed(output: tuple[dict, str]) -> None:
     assert "DIFFERENT" not in printed
 
 
-def test_a_difference_and_a_failure_give_1(root: Path, tmp_path: Path) -> None:
+def test_a_difference_and_a_failure_give_1(tmp_path: Path) -> None:
     """Neither keeps the parts after it from being done; the book's epochs end after a batch."""
     path = tmp_path / "gpu.json"
-    done = alone(root, BROKEN, "--images", "1024", "--output", str(path))
+    done = alone.run(QUICK + BROKEN, "--images", "1024", "--output", str(path))
     assert done.returncode == 1, done.stderr
     result = json.loads(path.read_text())
     assert result["unequal"] == ["exp, 10,000 numbers"]
@@ -150,17 +117,14 @@ def test_a_difference_and_a_failure_give_1(root: Path, tmp_path: Path) -> None:
     )
 
 
-def test_no_gpu(root: Path) -> None:
-    done = make(root, sys.executable)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("", "error: device: cuda is not available"), (" -S", "error: ")],
+    ids=["no GPU", "no torch"],
+)
+def test_what_is_missing_is_told(root: Path, options: str, message: str) -> None:
+    done = make(root, sys.executable + options)
     told, *rest = done.stderr.splitlines()
     assert done.returncode == 2 and not done.stdout
-    assert told.startswith("error: device: cuda is not available")
-    assert all(line.startswith("make: ***") for line in rest)
-
-
-def test_no_torch(root: Path) -> None:
-    done = make(root, f"{sys.executable} -S")
-    told, *rest = done.stderr.splitlines()
-    assert done.returncode == 2 and not done.stdout
-    assert told.startswith("error: ") and "no torch or no numpy" in told
+    assert told.startswith(message) and (not options or "no torch or no numpy" in told)
     assert all(line.startswith("make: ***") for line in rest)

@@ -10,13 +10,13 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ASKED = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+REQUIREMENTS = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
 PINNED = re.findall(r"^(\S+)==(\S+)((?: ;[^\\\n]*)?) \\\n((?:    --hash=\S+.*\n)+)", LOCK, re.M)
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_lock_meets_pyproject(asked: str) -> None:
-    requirement = Requirement(asked)
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_lock_meets_pyproject(name: str) -> None:
+    requirement = Requirement(name)
     versions = [version for name, version, *_ in PINNED if name == requirement.name.lower()]
     assert versions
     assert all(version in requirement.specifier for version in versions)
@@ -31,6 +31,6 @@ def test_lock_names_no_host() -> None:
     assert not re.search(r"^\s*(-i|--\w*index|--find-links)", LOCK, re.M)
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_each_dependency_is_accounted_for(asked: str) -> None:
-    assert Requirement(asked).name.lower() in (ROOT / "CONTRIBUTING.md").read_text().lower()
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_each_dependency_is_accounted_for(name: str) -> None:
+    assert Requirement(name).name.lower() in (ROOT / "CONTRIBUTING.md").read_text().lower()

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
+import alone
 from refashion import selftest
 from refashion.portable import multiply
 from refashion.training import initial, portable
@@ -94,8 +93,8 @@ def test_one_weight_moved_by_one_ulp_fails_the_gate(
     variant: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nudge(monkeypatch, name)
-    found = selftest.check(variant, CPU)
-    assert found is not None and found.startswith("epoch 1, step 1, layers.")
+    difference = selftest.check(variant, CPU)
+    assert difference is not None and difference.startswith("epoch 1, step 1, layers.")
 
 
 def test_a_mismatch_is_told_with_its_first_place(
@@ -136,8 +135,8 @@ def test_difference_names_the_place(place: int) -> None:
     got = [list(row) for row in want]
     got[place][3] = "0"
     epoch, step, name, value = want[place]
-    told = selftest.difference(got, want)
-    assert told == f"epoch {epoch}, step {step}, {name}: 0, not {value}"
+    message = f"epoch {epoch}, step {step}, {name}: 0, not {value}"
+    assert selftest.difference(got, want) == message
 
 
 def test_a_trace_of_another_length_is_no_match() -> None:
@@ -167,38 +166,14 @@ def test_the_shapes_that_go_wrong_are_there() -> None:
     assert selftest.NUM_EXAMPLES["long_sum"] == pieces + 1
 
 
-def test_examples_can_be_learnt() -> None:
-    data = selftest.examples(CPU)
-    assert data.inputs.dtype == torch.uint8 and data.inputs.shape == (640, 784)
-    assert torch.bincount(data.targets, minlength=10).min() > 30
-    assert data.inputs.max() > 200 and data.inputs.min() == 0
-
-
-ALONE = """
-import sys
-import numpy, torch  # and whatever these want
-
-class Refusing:
-    allowed = {*sys.stdlib_module_names, "torch", "numpy", "refashion"}
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in self.allowed:
-            raise ModuleNotFoundError(f"refused: {name}", name=name)
-
-sys.meta_path.insert(0, Refusing())
+FIRST = """
 from refashion import selftest
-sys.argv = ["selftest"]
 selftest.INSTANCES = {"softmax": selftest.INSTANCES["softmax"]}
 sys.exit(selftest.main())
 """
 
 
-def test_torch_and_numpy_are_all_it_needs(root: Path) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", ALONE],
-        env={"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.startswith("softmax      identical\nportable/2 on ")
+def test_torch_and_numpy_are_all_it_needs() -> None:
+    done = alone.run(FIRST)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("softmax      identical\nportable/2 on ")

@@ -1,8 +1,8 @@
-"""Does this machine keep the promise? ``python -m refashion.selftest [--device cuda]``.
+"""Check that training has the same bits on this machine: ``python -m refashion.selftest``.
 
-Trains small models on numbers it makes itself, the built-in variants and shapes that the pipeline
-seldom meets, and compares the weights after every step with those of the contract
-(``golden.json``). Needs torch and numpy alone; takes seconds.
+Trains small models, the built-in variants and shapes that the pipeline seldom meets, on data that
+it generates, and compares the weights after every step with the contract's (``golden.json``). Needs
+torch and numpy alone; takes seconds.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from refashion.portable import multiply, streams
 from refashion.training import device as devices
 from refashion.training import digest, initial
 from refashion.training.engine import Examples
+from refashion.training.initial import Weights
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import NUM_CLASSES, NUM_INPUTS, Settings
 
@@ -48,8 +49,8 @@ INSTANCES = {
         NUMBERS, hidden=(64,), num_inputs=72, batch_size=4097, epochs=1, optimizer="sgd"
     ),
 }
-"""Variants, then what they seldom meet: a last batch of one row, batches of one row, narrow and
-wide layers, and a sum of more terms than are exact at once, whose last piece has one."""
+"""Variants, then shapes they seldom meet: a last batch of one row, batches of one row, narrow and
+wide layers, and a sum of more terms than are exact at once, whose last piece has one term."""
 
 DEFAULT_EXAMPLES = 640  # two whole batches and a half one
 NUM_EXAMPLES = dict.fromkeys(INSTANCES, DEFAULT_EXAMPLES)
@@ -62,10 +63,10 @@ Trace = list[list[str]]
 def examples(
     device: torch.device, settings: Settings = PLAIN, n: int = DEFAULT_EXAMPLES
 ) -> Examples:
-    """`n` examples for a training with `settings`, from a stream of their own.
+    """Generate `n` examples for a training with `settings`.
 
-    Pixels and labels, where bright pixels betray the label; for squared errors features, and
-    numbers that are the square of one feature.
+    Pixels, of which bright ones show the label; for squared errors features, whose target is the
+    square of the first.
     """
     if settings.loss == "squared":
         key = streams.key(0, streams.Purpose.SELFTEST, 1)
@@ -82,49 +83,49 @@ def examples(
 
 
 def trace(name: str, device: torch.device) -> Trace:
-    """Train an instance and digest every tensor after every step; then ask about one example."""
+    """Train an instance and digest every tensor after every step; then one example's gradients."""
     settings = INSTANCES[name]
     engine = PortableEngine(settings, initial.of(settings), device)
     data = examples(device, settings, NUM_EXAMPLES[name])
     states: Trace = []
+
+    def keep(step: int) -> None:
+        states.extend(_rows(f"{epoch}", f"{step}", engine.weights()))
+
     for epoch in range(1, settings.epochs + 1):
-
-        def keep(step: int, epoch: int = epoch) -> None:
-            states.extend([f"{epoch}", f"{step}", *row] for row in _digests(engine.weights()))
-
         metrics = engine.train_epoch(data, epoch, keep)
         states.append([f"{epoch}", "end", "train_loss", metrics.loss.hex()])
-    one = Examples(inputs=data.inputs[:1], targets=data.targets[:1])
+    one = data[:1]
     states.append(["one", "example", "loss", engine.evaluate(one).loss.hex()])
-    states.extend(["one", "example", *row] for row in _digests(engine.gradients(one)))
-    return states
+    return states + _rows("one", "example", engine.gradients(one))
 
 
-def _digests(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str]]:
-    return [(name, digest.weights({name: tensor})[:16]) for name, tensor in tensors.items()]
+def _rows(epoch: str, step: str, tensors: Weights) -> Trace:
+    return [[epoch, step, k, digest.weights({k: w})[:16]] for k, w in tensors.items()]
 
 
 def difference(got: Trace, want: Trace) -> str | None:
-    """Where two traces part first; nothing where they agree."""
-    for (epoch, step, name, value), expected in zip(got, want, strict=True):
-        if [epoch, step, name, value] != expected:
+    """First difference of two traces; None where they agree."""
+    for row, expected in zip(got, want, strict=True):
+        if row != expected:
+            epoch, step, name, value = row
             return f"epoch {epoch}, step {step}, {name}: {value}, not {expected[-1]}"
     return None
 
 
 def check(name: str, device: torch.device) -> str | None:
-    """Where the training of an instance leaves the contract first; nothing where it keeps to it."""
+    """First difference of an instance's trace from the contract's; None where they agree."""
     return difference(trace(name, device), json.loads(GOLDEN.read_text())["traces"][name])
 
 
 def run(device: torch.device, way: str = "auto") -> bool:
-    """Print one line for every instance and one on the machine; whether all agree."""
-    agree = True
+    """Print one line for every instance and one on the machine; true if all are identical."""
+    identical = True
     with multiply.products(way) as taken:
         for name in INSTANCES:
-            parted = check(name, device)
-            agree = agree and parted is None
-            print(f"{name:<12} {'differs: ' + parted if parted else 'identical'}")
+            found = check(name, device)
+            identical = identical and found is None
+            print(f"{name:<12} {f'differs: {found}' if found else 'identical'}")
     software = devices.software()
     print(
         f"{CONTRACT} on {devices.describe(device)} ({software['cpu_capability']}, "
@@ -132,8 +133,8 @@ def run(device: torch.device, way: str = "auto") -> bool:
         f"{taken['int8']} int8, {taken['float64']} float64"
     )
     if way == "int8" and not taken["int8"]:
-        print("No int8 product is exact here, so that float64 was taken for all of them.")
-    return agree
+        print("No int8 product is exact here, so all were computed in float64.")
+    return identical
 
 
 def main() -> int:

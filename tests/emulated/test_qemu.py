@@ -1,4 +1,4 @@
-"""The self-test on processors that this machine is not. Minutes: ``make test-emulated``."""
+"""Results on emulated processors. Minutes: ``make test-emulated``."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from refashion import selftest
 
 pytestmark = pytest.mark.emulated
 
-FINGERPRINT = Path(__file__).parents[1] / "fingerprint.py"
+TESTS = Path(__file__).parents[1]
 # Without fused multiply-add, and on ARM64 without and with 256-bit vectors (SVE), for which torch
 # has kernels of their own.
 SANDY_BRIDGE, CORTEX, SVE = "SandyBridge", "cortex-a72", "max,sve-max-vq=2"
@@ -39,21 +40,24 @@ def aarch64() -> list[str]:
     return [build.stdout.strip()]
 
 
-def emulated(
-    python: list[str], processor: str, *arguments: str
-) -> subprocess.CompletedProcess[str]:
+def run(python: list[str], processor: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python on an emulated processor, with the code that is imported here."""
     source = Path(selftest.__file__).parents[1]
     environment = os.environ | {"QEMU_CPU": processor, "PYTHONPATH": str(source)}
     return subprocess.run([*python, *arguments], env=environment, capture_output=True, text=True)
 
 
+def printed(python: list[str], processor: str, script: str) -> dict[str, Any]:
+    """JSON that a script of the tests prints."""
+    done = run(python, processor, str(TESTS / script))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
-def here() -> str:
+def portable() -> str:
     """Hash of everything portable, without emulation."""
-    command = [sys.executable, str(FINGERPRINT)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(output)["portable"]
+    return printed([sys.executable], "", "fingerprint.py")["portable"]
 
 
 @pytest.mark.parametrize(
@@ -70,22 +74,29 @@ def test_selftest(
     architecture: str, processor: str, capability: str, request: pytest.FixtureRequest
 ) -> None:
     python = request.getfixturevalue(architecture)
-    found = emulated(python, processor, "-m", "refashion.selftest")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("identical") == len(selftest.INSTANCES)
-    assert f"({capability}, " in found.stdout
+    done = run(python, processor, "-m", "refashion.selftest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("identical") == len(selftest.INSTANCES)
+    assert f"({capability}, " in done.stdout
 
 
 @pytest.mark.parametrize(
     ("architecture", "processor"), [("x86_64", SANDY_BRIDGE), ("aarch64", CORTEX), ("aarch64", SVE)]
 )
 def test_everything_else_that_is_portable(
-    architecture: str, processor: str, here: str, request: pytest.FixtureRequest
+    architecture: str, processor: str, portable: str, request: pytest.FixtureRequest
 ) -> None:
     """Logits, losses, functions and streams too."""
     python = request.getfixturevalue(architecture)
-    there = emulated(python, processor, str(FINGERPRINT))
-    assert there.returncode == 0, there.stderr
-    fingerprint = json.loads(there.stdout)
-    assert fingerprint["portable"] == here
+    fingerprint = printed(python, processor, "fingerprint.py")
+    assert fingerprint["portable"] == portable
     assert fingerprint["architecture"] == architecture
+
+
+def test_canonical_results_have_one_digest(x86_64: list[str]) -> None:
+    """Without fused multiply-add and 256-bit vectors, which do move what is not canonical."""
+    plain = printed([sys.executable], "", "bits.py")
+    emulated = printed(x86_64, SANDY_BRIDGE, "bits.py")
+    assert emulated["canonical"] == plain["canonical"]
+    for name in ("pow", "exp"):
+        assert emulated["controls"][name] != plain["controls"][name]

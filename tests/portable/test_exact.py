@@ -1,11 +1,9 @@
 """Products and sums against Python's integers, both ways, at the edges of every bound."""
 
-import ast
 import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,25 +71,20 @@ def test_quantise_gives_float32_and_float64_the_same_integers(kind: str, bits: i
     assert narrow.scale == wide.scale
 
 
-def test_quantise_leaves_its_arguments_alone() -> None:
-    x = random_floats(4, 5)
-    largest = exact.magnitude(x, by_row=True)
-    copies = x.clone(), largest.clone()
-    exact.quantise(x, 20, largest)
-    assert torch.equal(x, copies[0]) and torch.equal(largest, copies[1])
-
-
 @pytest.mark.parametrize("tiny", [0.0, -0.0, 5e-324, 2.0**-1022, 1e-200])
-def test_quantise_rounds_nothing_but_tiny_numbers_to_zero(tiny: float) -> None:
+def test_quantise_rounds_tiny_numbers_to_zero(tiny: float) -> None:
     fixed = exact.quantise(torch.full((3, 2), tiny, dtype=torch.float64), 22)
     assert not fixed.integers.any() and 0 < fixed.scale < 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_have_grids_of_their_own(dtype: torch.dtype) -> None:
-    """No row's integers depend on its neighbours."""
+    """No row's integers depend on its neighbours, and the arguments stay as they are."""
     x = random_floats(8, 6, dtype=dtype) * 10.0 ** torch.arange(-4, 4, dtype=dtype)[:, None]
-    fixed = exact.quantise(x, 20, exact.magnitude(x, by_row=True))
+    largest = exact.magnitude(x, by_row=True)
+    copies = x.clone(), largest.clone()
+    fixed = exact.quantise(x, 20, largest)
+    assert torch.equal(x, copies[0]) and torch.equal(largest, copies[1])
     for i in range(len(x)):
         alone = exact.quantise(x[i : i + 1], 20)
         assert torch.equal(fixed.integers[i : i + 1], alone.integers)
@@ -159,9 +152,7 @@ def test_any_number_of_bits(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bits", [(7, 23), (15, 15), (15, 22), (15, 23), (23, 15), (22, 22)])
-def test_digits_whose_partial_sums_are_as_large_as_they_get(
-    bits: tuple[int, int], way: str
-) -> None:
+def test_limbs_whose_partial_sums_are_as_large_as_they_get(bits: tuple[int, int], way: str) -> None:
     """All operands at their bound, one inner length below the next piece, last bit odd."""
     k = min(2 ** (exact.EXACT_FLOAT64 - sum(bits)), exact.EXACT_INT8_TERMS)
     for sign in (1.0, -1.0):
@@ -239,10 +230,8 @@ def test_shards_of_a_batch_add_up_to_the_whole(seed: int, way: str, cuts: list[i
     x, error = random_pixels(30, 12, seed=seed), random_floats(30, 5, seed=seed)
     shards = [slice(i, j) for i, j in zip([0, *cuts], [*cuts, 30], strict=True)]
     largest = max(exact.magnitude(error[rows]) for rows in shards)
-    whole, parts = (
-        exact.quantise(error, 22),
-        [exact.quantise(error[rows], 22, largest) for rows in shards],
-    )
+    whole = exact.quantise(error, 22)
+    parts = [exact.quantise(error[rows], 22, largest) for rows in shards]
     with multiply.products(way):
         products = [
             exact.product(exact.pixels(x[rows]).mT, part)
@@ -280,9 +269,9 @@ def test_batched_models_equal_solo_models(
 
 def test_long_batched_products_are_summed_in_pieces_too() -> None:
     h, w = random_floats(2, 3, 600), random_floats(2, 600, 4)  # 2**8 terms of 44 bits are exact
-    found = exact.product(exact.quantise(h, 22), exact.quantise(w, 22))
-    for i in range(2):
-        assert same_bits(found[i], true_product(exact.quantise(h[i], 22), exact.quantise(w[i], 22)))
+    products = exact.product(exact.quantise(h, 22), exact.quantise(w, 22))
+    for i, product in enumerate(products):
+        assert same_bits(product, true_product(exact.quantise(h[i], 22), exact.quantise(w[i], 22)))
 
 
 # --- sums -------------------------------------------------------------------------------------
@@ -334,19 +323,16 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("52 bits", lambda: exact.total(zeros(2**12 + 1, 2, 40), -2)),
     ("exact", lambda: exact.mean(torch.zeros(2**22 + 1, dtype=torch.float64))),
     ("51 bits", lambda: exact.quantise(ONE, 51)),
-    (
-        r"23 bits is too fine for torch\.float32: at most 22",
-        lambda: exact.quantise(ONE.float(), 23),
-    ),
+    ("23 bits is too fine for torch.float32", lambda: exact.quantise(ONE.float(), 23)),
     ("uint8", lambda: exact.pixels(ONE)),
     ("one grid", lambda: exact.product(zeros(3, 3, 14), BY_ROW)),
     ("one grid", lambda: exact.product(BY_ROW.mT, zeros(3, 3, 14))),
 ]
 
 
-@pytest.mark.parametrize(("told", "call"), REFUSED)
-def test_what_could_be_inexact_is_refused(told: str, call: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("message", "call"), REFUSED)
+def test_what_could_be_inexact_is_refused(message: str, call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=message):
         call()
 
 
@@ -355,13 +341,6 @@ def test_what_is_just_exact_is_not_refused() -> None:
     for dim in (-1, -2):
         assert not exact.total(zeros(2**12, 2**12, 40), dim).any()
     assert exact.product(BY_ROW, zeros(3, 3, 14)).shape == (3, 3)
-
-
-def test_nothing_is_refused_by_an_assertion(root: Path) -> None:
-    """``python -O`` drops them."""
-    for file in (root / "src/refashion/portable").glob("*.py"):
-        nodes = ast.walk(ast.parse(file.read_text()))
-        assert not any(isinstance(node, ast.Assert) for node in nodes), file
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,14 +19,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test tries anew what it takes."""
+def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test try anew what it takes."""
     monkeypatch.setattr(multiply, "_ways", {})
-    multiply.int8_is_faster.cache_clear()
-    multiply.require_exact_float64.cache_clear()
-    yield
-    multiply.int8_is_faster.cache_clear()
-    multiply.require_exact_float64.cache_clear()
+    for function in ("int8_is_faster", "require_exact_float64"):
+        monkeypatch.setattr(multiply, function, cache(getattr(multiply, function).__wrapped__))
 
 
 def right(a: Tensor, b: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ WRONG: dict[str, Kernel] = {
 
 
 def assert_right(a: Fixed, b: Fixed, way: str = "int8", taken: str | None = None) -> None:
-    """The product is the true one, and went the way it should."""
+    """Check a product against the true one, and which way it took."""
     with multiply.products(way) as ways:
         assert same_bits(exact.product(a, b), true_product(a, b)), (a, b)
     assert taken is None or ways == {taken: 1}
@@ -100,32 +98,33 @@ def test_a_verdict_belongs_to_its_signature(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_makes_another_signature(
     change: Callable[[Fixed, Fixed], tuple[Fixed, Fixed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel is asked twice as often where operands are tried first."""
-    asked: list[int] = []
+    """The kernel is called twice as often where operands are tried first."""
+    calls: list[int] = []
 
     def counting(a: Tensor, b: Tensor) -> Tensor:
-        asked[-1] += 1
+        calls[-1] += 1
         return right(a, b)
 
     monkeypatch.setattr(torch, "_int_mm", counting)
     for changed in (False, False, True, True):
         a, b = pixels(9, 32), floats(32, 8)
-        asked.append(0)
+        calls.append(0)
         assert_right(*change(a, b) if changed else (a, b), taken="int8")
-    assert asked[0] == 2 * asked[1] > 0 and asked[2] == 2 * asked[3] > 0
+    assert calls[0] == 2 * calls[1] > 0 and calls[2] == 2 * calls[3] > 0
+
+
+def split(m: int, n: int) -> Fixed:
+    x = floats(m, n)
+    x.limbs()
+    return x
 
 
 LEFT: dict[str, Callable[[int, int], Fixed]] = {
     "pixels": pixels,
     "floats": floats,
     "transposed": lambda m, k: floats(k, m).mT,
-    "split, then transposed": lambda m, k: split(floats(k, m)).mT,
+    "split, then transposed": lambda m, k: split(k, m).mT,
 }
-
-
-def split(x: Fixed) -> Fixed:
-    x.digits()
-    return x
 
 
 @pytest.mark.parametrize("left", LEFT)
@@ -133,31 +132,31 @@ def split(x: Fixed) -> Fixed:
 def test_a_trial_passes_the_kernel_what_the_product_does(
     m: int, k: int, n: int, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shapes and strides of the very operands, digits split before or after transposing."""
-    seen: list[Any] = []
+    """Shapes and strides of the very operands, limbs split before or after transposing."""
+    calls: list[Any] = []
 
     def watching(a: Tensor, b: Tensor) -> Tensor:
-        seen.append((a.shape, a.stride(), b.shape, b.stride()))
+        calls.append((a.shape, a.stride(), b.shape, b.stride()))
         return right(a, b)
 
     monkeypatch.setattr(torch, "_int_mm", watching)
     assert_right(LEFT[left](m, k), floats(n, k).mT, taken="int8")
-    half = len(seen) // 2
-    assert seen and seen[:half] == seen[half:]
+    half = len(calls) // 2
+    assert calls and calls[:half] == calls[half:]
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (64, 1, 64), (64, 64, 1), (0, 8, 8), (8, 0, 8)])
 def test_operands_of_one_row_never_reach_the_kernel(
     shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: asked.append(a) or right(a, b))
+    calls = []
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: calls.append(a) or right(a, b))
     m, k, n = shape
     a = exact.pixels(torch.full((m, k), 200, dtype=torch.uint8))
     b = Fixed(torch.full((k, n), 3.0), 1.0, 14)
     with multiply.products("int8") as taken:
         assert torch.equal(exact.product(a, b), torch.full((m, n), 600.0 * k).double())
-    assert taken == {"float64": 1} and not asked
+    assert taken == {"float64": 1} and not calls
 
 
 def test_the_last_piece_of_a_long_sum_is_tried_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,16 +178,16 @@ class Float64Products(torch.overrides.TorchFunctionMode):
         self.change, self.larger_than = change, larger_than
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if func is not torch.Tensor.__matmul__ and func is not torch.Tensor.matmul:
-            return found
-        if found.dtype != torch.float64 or found.numel() <= self.larger_than:
-            return found
-        return self.change(found)
+            return result
+        if result.dtype != torch.float64 or result.numel() <= self.larger_than:
+            return result
+        return self.change(result)
 
 
 def rounding(bits: int) -> Callable[[Tensor], Tensor]:
-    """So many bits less, as an emulation may have."""
+    """Rounding off some bits, as an emulation may."""
     return lambda product: product.div(2.0**bits).round().mul(2.0**bits)
 
 

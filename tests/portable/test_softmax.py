@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from matrices import random_floats
 from refashion.portable.softmax import cross_entropy, log_softmax, softmax
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -16,8 +17,7 @@ NUM_ROWS, NUM_CLASSES = 40, 7
 
 
 def logits(scale: float = 3.0, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(NUM_ROWS, NUM_CLASSES, generator=generator, dtype=torch.float64) * scale
+    return random_floats(NUM_ROWS, NUM_CLASSES, seed=seed) * scale
 
 
 def classes() -> Tensor:
@@ -25,7 +25,7 @@ def classes() -> Tensor:
 
 
 def distributions() -> Tensor:
-    """Soft labels: one plain row a class, the rest spread out."""
+    """Soft labels: one row with each class alone, the others spread out."""
     soft = torch.softmax(logits(seed=1), 1)
     soft[:NUM_CLASSES] = torch.eye(NUM_CLASSES, dtype=torch.float64)
     return soft
@@ -124,8 +124,7 @@ def test_mistakes_are_refused() -> None:
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 10.0, 1000.0])
 @pytest.mark.parametrize("k", [1, 2, 10, 4096])
 def test_softmax(scale: float, k: int) -> None:
-    generator = torch.Generator().manual_seed(k)
-    o = torch.randn(11, k, generator=generator, dtype=torch.float64) * scale
+    o = random_floats(11, k, seed=k) * scale
     got = softmax(o)
     rounding = (k + 1) * 2.0**-41  # of the exponentials to their grid
     torch.testing.assert_close(got, torch.softmax(o, 1), rtol=0, atol=rounding)

@@ -2,7 +2,7 @@
 
 A float tensor is rounded once, elementwise, to whole numbers times a power of two (`quantise`). A
 sum of products of whole numbers is exact while every partial sum stays below 2**53 in float64, or
-below 2**31 in int32; exact addition is associative, so blocking, threads, vector width, fused
+below 2**31 in int32. Exact addition is associative, so blocking, threads, vector width, fused
 multiply-add and device cannot change it. The contract is the *mathematical integer*; how it is
 computed is free (`refashion.portable.multiply`).
 
@@ -25,7 +25,7 @@ SMALLEST_FLOAT32 = 2.0**-100  # of a grid: smaller ones would reach the subnorma
 
 
 def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Matrix product: exact, rounded to `dtype`, then times the scales and `factor`.
+    """Matrix product [..., m, n]: exact, rounded to `dtype`, then times the scales and `factor`.
 
     Exact because ``|sum| <= k * 2**(a.bits + b.bits)``; a longer inner dimension `k` than keeps
     this below 2**52 is summed in pieces, whose int64 total is exact below 2**63 and rounded once
@@ -39,11 +39,6 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
         Multiplied in at the end, in one multiplication with both scales.
     dtype
         float64; or float32, where grids below 2**-100 count as zero.
-
-    Returns
-    -------
-    Tensor
-        [..., m, n].
 
     Raises
     ------

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NARROW = 64  # columns below which digits lie by column: one product instead of several
-PIXEL_MIDDLE = 128  # what is taken off pixels to make them int8
+NARROW = 64  # columns below which limbs are stored by column: one product instead of several
+PIXEL_MIDDLE = 128  # subtracted from pixels to make them int8
 SMALLEST_EXPONENT = -100  # no grid is finer than that of a matrix whose maximum is 2**-100
 FLOAT32_BITS = 22  # of a grid, at most
 FLOAT64_BITS = 50
 
 
 def on_host(device: torch.device) -> bool:
-    """Whether Python may look at numbers of this device without a wait."""
+    """Whether Python reads numbers of this device without a wait."""
     return device.type == "cpu"
 
 
@@ -35,19 +35,19 @@ class Fixed:
     bits: int
     """No magnitude exceeds ``2**bits``."""
 
-    known_digits: Tensor | None = None
-    """Once they have been asked for."""
+    known_limbs: Tensor | None = None
+    """Result of `limbs`, once computed."""
 
     known_float64: Tensor | None = None
-    """Likewise."""
+    """Result of `float64`, once computed."""
 
     @property
     def mT(self) -> "Fixed":
-        """Every matrix transposed, and with it a grid that differs by row."""
+        """Every matrix transposed, with its grid."""
         scale = self.scale if isinstance(self.scale, float) else self.scale.mT
-        digits = None if self.known_digits is None else self.known_digits.mT
+        limbs = None if self.known_limbs is None else self.known_limbs.mT
         wide = None if self.known_float64 is None else self.known_float64.mT
-        return Fixed(self.integers.mT, scale, self.bits, digits, wide)
+        return Fixed(self.integers.mT, scale, self.bits, limbs, wide)
 
     @property
     def is_pixels(self) -> bool:
@@ -56,7 +56,7 @@ class Fixed:
 
     @property
     def value(self) -> Tensor:
-        """The numbers themselves, float64; exact."""
+        """The numbers themselves, exact: float64 [..., m, n]."""
         return self.float64() * self.scale
 
     def float64(self) -> Tensor:
@@ -65,20 +65,20 @@ class Fixed:
             self.known_float64 = self.integers.to(torch.float64)
         return self.known_float64
 
-    def digits(self) -> Tensor:
-        """Balanced base-256 digits, -128 to 127, lowest first: int8 [d, m, n].
+    def limbs(self) -> Tensor:
+        """Balanced base-256 limbs, -128 to 127, lowest first: int8 [d, m, n].
 
-        ``x = sum 256**i d_i`` with d digits as long as ``bits <= 8 d - 2``; pixels are 128 more
-        than their one digit. Each digit lies in memory as the matrix does, so that transposing
+        ``x = sum 256**i limb_i`` with d limbs as long as ``bits <= 8 d - 2``; pixels are 128 more
+        than their one limb. Each limb has the memory layout of the matrix, so that transposing
         costs nothing.
         """
-        if self.known_digits is None:
-            self.known_digits = _split(self.integers, num_digits(self.bits))
-        return self.known_digits
+        if self.known_limbs is None:
+            self.known_limbs = _split(self.integers, num_limbs(self.bits))
+        return self.known_limbs
 
 
 def pixels(images: Tensor) -> Fixed:
-    """Raw pixels as they are: uint8, 0 to 255, on the grid of whole numbers.
+    """Raw pixels, uint8 from 0 to 255, on the grid of whole numbers.
 
     Raises
     ------
@@ -91,13 +91,9 @@ def pixels(images: Tensor) -> Fixed:
 
 
 def magnitude(x: Tensor, *, by_row: bool = False) -> float | Tensor:
-    """Largest absolute value of every matrix, or of every row; a maximum has no order.
+    """Largest absolute value of every matrix, or of every row; NaN where a number is NaN.
 
-    Returns
-    -------
-    float or Tensor
-        NaN where a number is NaN: one number for one matrix on the CPU; else float64 [..., 1, 1],
-        or [..., m, 1] by row.
+    A float for one matrix on the CPU; else float64 [..., 1, 1], or [..., m, 1] by row.
     """
     if by_row:
         return x.abs().amax(dim=-1, keepdim=True).to(torch.float64)
@@ -110,8 +106,7 @@ def magnitude(x: Tensor, *, by_row: bool = False) -> float | Tensor:
 def quantise(x: Tensor, bits: int, largest: float | Tensor | None = None) -> Fixed:
     """Round every matrix to the grid on which its largest magnitude takes `bits` bits.
 
-    With ``2**(e-1) <= largest < 2**e`` the grid is ``2**(e - bits)``, so ``|integer| <= 2**bits``
-    by construction.
+    With ``2**(e-1) <= largest < 2**e`` the grid is ``2**(e - bits)``, so ``|integer| <= 2**bits``.
 
     Parameters
     ----------
@@ -120,13 +115,13 @@ def quantise(x: Tensor, bits: int, largest: float | Tensor | None = None) -> Fix
     bits
         Bits of magnitude: at most 22 for float32, 50 for float64.
     largest
-        `magnitude` of the whole, where `x` is only a part of it (a shard of a batch), or by row,
-        where every row is to have its own grid. If it is not finite, so is no result.
+        `magnitude` of the whole where `x` is a part of it (a shard of a batch), or by row where
+        every row is to have its own grid; by default of `x`. If not finite, nor is any result.
 
     Raises
     ------
     ValueError
-        If there are too many bits for the numbers' type.
+        If there are too many bits for the dtype.
     """
     most = FLOAT32_BITS if x.dtype == torch.float32 else FLOAT64_BITS
     if bits > most:
@@ -154,22 +149,22 @@ def _grids(largest: Tensor, bits: int) -> Tensor:
     return scales.add_(largest * 0.0)  # NaN, if the largest magnitude is not finite
 
 
-def num_digits(bits: int) -> int:
-    """How many balanced base-256 digits hold whole numbers of magnitude ``2**bits`` or less."""
+def num_limbs(bits: int) -> int:
+    """How many balanced base-256 limbs hold whole numbers of magnitude ``2**bits`` or less."""
     return -(-(bits + 2) // 8)
 
 
 def _split(x: Tensor, count: int) -> Tensor:
-    """See `Fixed.digits`."""
+    """`Fixed.limbs` of the whole numbers `x`."""
     if x.dtype == torch.uint8:
         return x.bitwise_xor(PIXEL_MIDDLE).view(torch.int8)[None]
     rest = x.to(torch.int16 if count <= 2 else torch.int32)
     by_column = x.stride(-1) != 1 or x.shape[1] < NARROW
     if by_column:
         rest = rest.mT.contiguous()
-    digits = torch.empty((count, *rest.shape), dtype=torch.int8, device=x.device)
-    for i, digit in enumerate(digits.unbind(0)):
+    limbs = torch.empty((count, *rest.shape), dtype=torch.int8, device=x.device)
+    for i, limb in enumerate(limbs.unbind(0)):
         if i:
             rest.add_(128).bitwise_right_shift_(8)
-        digit.copy_(rest)  # keeps the low byte, as a signed number
-    return digits.mT if by_column else digits
+        limb.copy_(rest)  # keeps the low byte, as a signed number
+    return limbs.mT if by_column else limbs

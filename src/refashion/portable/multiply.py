@@ -3,14 +3,14 @@
 ``float64``
     One float64 matrix product: exact while every partial sum stays below 2**53.
 ``int8``
-    Whole numbers split into balanced base-256 digits, one int8 matrix product with int32
-    accumulation for all pairs of digits, put together in int32 or float64. Faster where the
-    processor has int8 dot products.
+    Whole numbers split into balanced base-256 limbs; int8 matrix products of all pairs of limbs
+    with int32 accumulation, added up in int32 or float64. Faster where the processor has int8 dot
+    products.
 
-No library promises the exactness of either, so both are tried first. Float64 is held against int64
-on the CPU, once per device. The int8 way is held against float64 once for every *signature*:
-shapes, strides, types, bits, device and threads of the operands. `torch._int_mm` has been wrong for
-one shape and right for the next, by saturating, by an illegal leading dimension and by layout
+No library promises that either is exact, so both are tried first. Float64 is compared with int64 on
+the CPU, once per device. The int8 way is compared with float64 once for every *signature*: shapes,
+strides, types, bits, device and threads of the operands. `torch._int_mm` has been wrong for one
+shape and right for the next, by saturating, by an illegal leading dimension and by layout
 (pytorch #107671, #169956, #195066).
 """
 
@@ -26,46 +26,42 @@ import torch
 from torch import Tensor
 
 from refashion.portable import fixed, streams
-from refashion.portable.fixed import NARROW, PIXEL_MIDDLE, Fixed, num_digits
+from refashion.portable.fixed import NARROW, PIXEL_MIDDLE, Fixed, num_limbs
 
 WAYS = ("auto", "int8", "float64")
 EXACT_FLOAT32 = 24  # bits
-EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the digits' magnitudes
+EXACT_FLOAT64 = 52  # bits; 53 are exact, one is spared for the sum of the limbs' magnitudes
 EXACT_INT8_TERMS = 2**16  # 2**16 * 128 * 128 = 2**30 < 2**31
-DIGIT_LIMIT = 30  # bits of magnitude that digits are split from, in int32
-WORTH_DIGITS = 2**23  # multiplications below which splitting costs more than it saves
-WORTH_TERMS = 64  # in a sum, likewise
+LIMB_LIMIT = 30  # bits of magnitude that limbs are split from, in int32
+WORTH_LIMBS = 2**23  # multiplications below which splitting costs more than it saves
+WORTH_TERMS = 64  # terms of a sum below which it does, too
 CUDA_ROWS = 16  # `torch._int_mm` on CUDA takes more rows than these,
 CUDA_MULTIPLE = 8  # and lengths and leading dimensions that are multiples of this
-MOST_ROUNDS = 16  # of the race of the two ways
-PERIOD = 4093  # numbers after which those that a product is tried with repeat; a prime
+MOST_ROUNDS = 16  # in which the two ways are timed
+PERIOD = 4093  # after which the numbers of a trial repeat; a prime
 
 Multiplier = Callable[[Fixed, Fixed], Tensor]
-"""From two matrices to the exact product of their whole numbers, in any dtype."""
+"""Multiplies the whole numbers of two matrices exactly; the result may have any dtype."""
 
 _ways: dict[tuple[object, ...], Multiplier] = {}
-"""The way of every signature that has been tried, as long as the process lives."""
+"""Way of every signature that this process has tried."""
+
 _products: ContextVar[str] = ContextVar("products", default="auto")
 _taken: ContextVar[Counter[str] | None] = ContextVar("taken", default=None)
 
 
 class InexactError(ArithmeticError):
-    """A device whose float64 products are not exact."""
+    """The float64 products of a device are not exact."""
 
 
 @contextmanager
 def products(way: str) -> Iterator[Counter[str]]:
-    """Context in which products take one way.
+    """Context in which products take one way; yields how many have taken each.
 
     Parameters
     ----------
     way
         ``float64``; ``int8`` wherever it is exact, however slow; or ``auto``, the faster one.
-
-    Yields
-    ------
-    Counter
-        How many products have gone each way.
 
     Raises
     ------
@@ -84,17 +80,12 @@ def products(way: str) -> Iterator[Counter[str]]:
 
 
 def multiply(a: Fixed, b: Fixed) -> Tensor:
-    """Exact product of the whole numbers, by the fastest way that is; the bits are the same.
+    """Exact product of the whole numbers, the same either way: int32 or float64 [..., m, n].
 
     Parameters
     ----------
     a, b
         [..., m, k] and [..., k, n], with ``k * 2**(a.bits + b.bits) <= 2**52``.
-
-    Returns
-    -------
-    Tensor
-        [..., m, n]: whole numbers in int32 or float64.
 
     Raises
     ------
@@ -111,30 +102,34 @@ def multiply(a: Fixed, b: Fixed) -> Tensor:
 
 
 def _signature(x: Fixed) -> tuple[object, ...]:
-    integers, digits = x.integers, x.known_digits
+    integers, limbs = x.integers, x.known_limbs
     return (
         integers.shape,
         integers.stride(),
         integers.dtype,
         integers.device,
         x.bits,
-        digits is not None and digits.stride(),
+        limbs is not None and limbs.stride(),
     )
 
 
 def _choose(a: Fixed, b: Fixed, way: str) -> Multiplier:
-    """The way of operands with this signature."""
+    """Way of all operands that have the signature of these."""
     device = a.integers.device
     require_exact_float64(device)
-    if way == "float64" or not _takes_digits(a, b):
+    if way == "float64" or not _fit_int8(a, b):
         return _float64
-    if way == "auto" and not (_worth_digits(a, b) and int8_is_faster(device)):
-        return _float64
+    if way == "auto":
+        (m, k), n = a.integers.shape, b.integers.shape[1]
+        # Pixels need no splitting, and large products hide it.
+        pays = a.is_pixels or b.is_pixels or (m * k * n >= WORTH_LIMBS and k >= WORTH_TERMS)
+        if not (pays and int8_is_faster(device)):
+            return _float64
     return _int8 if _int8_is_exact(a, b) else _float64
 
 
-def _takes_digits(a: Fixed, b: Fixed) -> bool:
-    """Whether the int8 way serves at all: matrices of two rows, terms and columns at least.
+def _fit_int8(a: Fixed, b: Fixed) -> bool:
+    """Whether the int8 way takes these matrices: of two rows, terms and columns at least.
 
     An operand with a dimension of size 1 may come with any stride there, which oneDNN refuses and
     torch 2.13 and 2.14 did not notice.
@@ -144,15 +139,9 @@ def _takes_digits(a: Fixed, b: Fixed) -> bool:
         a.integers.dim() == b.integers.dim() == 2
         and min(m, k, n) >= 2
         and k <= EXACT_INT8_TERMS
-        and max(a.bits, b.bits) <= DIGIT_LIMIT
+        and max(a.bits, b.bits) <= LIMB_LIMIT
         and not (a.is_pixels and b.is_pixels)
     )
-
-
-def _worth_digits(a: Fixed, b: Fixed) -> bool:
-    """Whether splitting pays: pixels need none, and large products hide it."""
-    (m, k), n = a.integers.shape, b.integers.shape[1]
-    return a.is_pixels or b.is_pixels or (m * k * n >= WORTH_DIGITS and k >= WORTH_TERMS)
 
 
 # --- the ways ---------------------------------------------------------------------------------
@@ -167,20 +156,20 @@ def _float64(a: Fixed, b: Fixed) -> Tensor:
 
 
 def _int8(a: Fixed, b: Fixed) -> Tensor:
-    """Products of all pairs of digits, ``sum 256**(i+j) a_i @ b_j``."""
-    left_digits, right_digits = a.digits(), b.digits().mT  # split before they are transposed
-    (m, k), n = left_digits.shape[1:], right_digits.shape[1]
+    """Products of all pairs of limbs, ``sum 256**(i+j) a_i @ b_j``."""
+    left_limbs, right_limbs = a.limbs(), b.limbs().mT  # split before they are transposed
+    (m, k), n = left_limbs.shape[1:], right_limbs.shape[1]
     if n < NARROW <= m:  # long rows are added faster than short ones
         return _int8(b.mT, a.mT).mT
     blocks = {}
-    for i, left in _operands(left_digits):
-        for j, right in _operands(right_digits):
-            found = _digit_product(left, right.mT).view(-1, m, right.shape[0] // n, n)
-            for p, rows in enumerate(found.unbind(0), start=i):
+    for i, left in _operands(left_limbs):
+        for j, right in _operands(right_limbs):
+            products = _int8_product(left, right.mT).view(-1, m, right.shape[0] // n, n)
+            for p, rows in enumerate(products.unbind(0), start=i):
                 for q, block in enumerate(rows.unbind(1), start=j):
                     blocks[p, q] = block
     total = _combine(blocks, _horner(a.is_pixels, a.bits, b.is_pixels, b.bits, k))
-    # What was taken off the pixels comes back as so many times the other's sums.
+    # Limbs of pixels are 128 less than the pixels: add as many times the other matrix's sums.
     if a.is_pixels:
         sums = whole_sums(b, -2)
     elif b.is_pixels:
@@ -199,92 +188,85 @@ def whole_sums(x: Fixed, dim: int) -> Tensor:
     return x.integers.sum(dim, keepdim=True, dtype=torch.float32 if narrow else torch.float64)
 
 
-def _operands(digits: Tensor) -> list[tuple[int, Tensor]]:
-    """The digits [d, m, k] one below the other, where they lie so, else one by one."""
-    if digits.stride(0) == digits.shape[1] * digits.stride(1):
-        return [(0, digits.flatten(0, 1))]
-    return list(enumerate(digits.unbind(0)))
+def _operands(limbs: Tensor) -> list[tuple[int, Tensor]]:
+    """The limbs [d, m, k]: one below the other where memory has them so, else one by one."""
+    if limbs.stride(0) == limbs.shape[1] * limbs.stride(1):
+        return [(0, limbs.flatten(0, 1))]
+    return list(enumerate(limbs.unbind(0)))
 
 
-def _digit_product(left: Tensor, right: Tensor) -> Tensor:
+def _int8_product(left: Tensor, right: Tensor) -> Tensor:
     """Product of int8 [m, k] and [k, n]: int32 [m, n]."""
-    if not fixed.on_host(left.device) and not _cuda_takes(left, right):
-        raise NotImplementedError("the CUDA kernel does not take operands of this shape")
+    if not fixed.on_host(left.device):
+        lengths = *right.shape, *(max(x.stride()) for x in (left, right))
+        if len(left) <= CUDA_ROWS or any(length % CUDA_MULTIPLE for length in lengths):
+            raise NotImplementedError("CUDA's kernel does not take operands of this shape")
     return torch._int_mm(left, right)
 
 
-def _cuda_takes(left: Tensor, right: Tensor) -> bool:
-    """Whether the operands have the lengths and leading dimensions that CUDA's kernel asks for."""
-    (m, k), n = left.shape, right.shape[1]
-    lengths = k, n, *(max(x.stride()) for x in (left, right))
-    return m > CUDA_ROWS and not any(length % CUDA_MULTIPLE for length in lengths)
+Group = tuple[int, list[tuple[tuple[int, int], int]]]
+"""Products of limbs that are added in int32: the power of 256 of their sum, then each pair of limbs
+with the factor of the sum so far before its product is added."""
 
 
-Run = tuple[int, list[tuple[tuple[int, int], int]]]
-"""Products of digits that are added in int32: the power of 256 of the last one; then every pair of
-digits, with what the sum so far is multiplied by before theirs is added."""
-
-
-def _combine(blocks: dict[tuple[int, int], Tensor], runs: list[Run]) -> Tensor:
-    """``sum 256**(i+j) blocks[i, j]``; nothing is rounded, fused or not."""
+def _combine(blocks: dict[tuple[int, int], Tensor], groups: list[Group]) -> Tensor:
+    """``sum 256**(i+j) blocks[i, j]``: exact, so multiply and add may be fused."""
     sums = []
-    for _, pairs in runs:
+    for _, pairs in groups:
         total = blocks[pairs[0][0]]
         for pair, factor in pairs[1:]:
             total = blocks[pair].add_(total, alpha=factor)
         sums.append(total)
-    if len(runs) == 1:
-        return total
-    power, wide = runs[0][0], sums[0].to(torch.float64)
-    for (p, _), part in zip(runs[1:], sums[1:], strict=True):
-        wide = part.to(torch.float64).add_(wide, alpha=256.0 ** (power - p))
-        power = p
-    return wide
+    total = sums[0]
+    for i, (power, _) in enumerate(groups[1:], start=1):
+        gap = 256.0 ** (groups[i - 1][0] - power)
+        total = sums[i].to(torch.float64).add_(total.to(torch.float64), alpha=gap)
+    return total
 
 
 @cache
-def _horner(a_pixels: bool, a_bits: int, b_pixels: bool, b_bits: int, k: int) -> list[Run]:
-    """How products of digits are put together: by Horner's rule, highest power first.
+def _horner(a_pixels: bool, a_bits: int, b_pixels: bool, b_bits: int, k: int) -> list[Group]:
+    """Plan by which products of limbs are added: Horner's rule, highest power of 256 first.
 
-    In int32 as long as the bounds of their magnitudes allow, which halves the memory that is moved;
-    the sums of these in float64, below 2**52.
+    In int32 while the bounds of their magnitudes allow, which halves the memory that is moved;
+    these sums are then added in float64, below 2**52.
     """
     pairs = [
         (i + j, (i, j), k * rows * columns)
-        for i, rows in enumerate(_digit_bounds(a_pixels, a_bits))
-        for j, columns in enumerate(_digit_bounds(b_pixels, b_bits))
+        for i, rows in enumerate(_limb_bounds(a_pixels, a_bits))
+        for j, columns in enumerate(_limb_bounds(b_pixels, b_bits))
     ]
-    runs: list[Run] = []
-    power, total = 0, 2**31
-    for p, pair, bound in sorted(pairs, reverse=True):
-        factor = 256 ** (power - p) if runs else 1
+    groups: list[Group] = []
+    previous, total = 0, 2**31
+    for power, pair, bound in sorted(pairs, reverse=True):
+        factor = 256 ** (previous - power) if groups else 1
         if total * factor + bound < 2**31:
-            runs[-1] = (p, [*runs[-1][1], (pair, factor)])
+            groups[-1] = (power, [*groups[-1][1], (pair, factor)])
             total = total * factor + bound
         else:
-            runs.append((p, [(pair, 1)]))
+            groups.append((power, [(pair, 1)]))
             total = bound
-        power = p
-    return runs
+        previous = power
+    return groups
 
 
-def _digit_bounds(pixels: bool, bits: int) -> list[int]:
-    """Largest magnitude of each digit of a matrix, lowest digit first."""
+def _limb_bounds(pixels: bool, bits: int) -> list[int]:
+    """Largest magnitude of each limb of a matrix, lowest limb first."""
     if pixels:
         return [PIXEL_MIDDLE]
-    count = num_digits(bits)
+    count = num_limbs(bits)
     return [128] * (count - 1) + [2 ** max(0, bits - 8 * (count - 1))]
 
 
-# --- their trials -----------------------------------------------------------------------------
+# --- trials -----------------------------------------------------------------------------------
 
 
 @cache
 def require_exact_float64(device: torch.device) -> None:
-    """Try float64 products with sums near 2**52 against int64 on the CPU, once per device.
+    """Compare float64 products with sums near 2**52 with int64's on the CPU, once per device.
 
-    Small ones and large ones, since a library may compute large ones otherwise (cuBLAS can emulate
-    float64): copies of a small product's operands have copies of its result.
+    Small and large products, since a library may compute large ones otherwise (cuBLAS can emulate
+    float64). Copies of a small product's operands have copies of its result.
 
     Raises
     ------
@@ -293,8 +275,8 @@ def require_exact_float64(device: torch.device) -> None:
     """
     many = [1, 16] if fixed.on_host(device) else [1, 16, 256]
     for k, bits, counts in ((4096, (20, 20), [1]), (512, (22, 21), many)):
-        rows = _trial_numbers((8, k), bits[0], 1)
-        columns = _trial_numbers((8, k), bits[1], 2).mT
+        rows = _trial_numbers((8, k), torch.int64, bits[0], 1)
+        columns = _trial_numbers((8, k), torch.int64, bits[1], 2).mT
         want = (rows @ columns).to(torch.float64)
         for count in counts:
             left = rows.repeat(count, 1).to(device, torch.float64)
@@ -313,87 +295,59 @@ def require_exact_float64(device: torch.device) -> None:
 def int8_is_faster(device: torch.device) -> bool:
     """Whether the int8 way beats float64 on this device; found out once per process.
 
-    They take turns until one is clearly ahead, so that what else the machine does strikes both.
+    They take turns until one is clearly ahead, so that whatever slows the machine slows both.
     """
-    pixels = _trial((256, 784), (784, 1), torch.uint8, 8, device)
-    weights = _trial((784, 64), (64, 1), torch.float32, 14, device)
+    pixels = _trial(Fixed(torch.empty(256, 784, dtype=torch.uint8, device=device), 1.0, 8))
+    weights = _trial(Fixed(torch.empty(784, 64, dtype=torch.float32, device=device), 1.0, 14))
     if not _int8_is_exact(pixels, weights):
         return False
     best = {_int8: math.inf, _float64: math.inf}
     for rounds in range(MOST_ROUNDS):
         for way in best:
-            best[way] = min(best[way], _seconds(way, pixels, weights))
+            a, b = (Fixed(x.integers, 1.0, x.bits) for x in (pixels, weights))  # not split yet
+            started = time.perf_counter()
+            way(a, b)[0, 0].item()
+            best[way] = min(best[way], time.perf_counter() - started)
         if rounds >= 2 and max(best.values()) > 1.5 * min(best.values()):
             break
     return best[_int8] < best[_float64]
 
 
-def _seconds(way: Multiplier, a: Fixed, b: Fixed) -> float:
-    """The time of one product, its operands converted anew."""
-    started = time.perf_counter()
-    way(Fixed(a.integers, 1.0, a.bits), Fixed(b.integers, 1.0, b.bits))[0, 0].item()
-    return time.perf_counter() - started
-
-
 def _int8_is_exact(a: Fixed, b: Fixed) -> bool:
-    """Go the whole int8 way with the least favourable numbers of this signature, and compare."""
+    """Whether the int8 way is right for the least favourable numbers of this signature."""
     try:
-        left, right = _trial_like(a), _trial_like(b.mT).mT
-        found = _int8(left, right)
+        left, right = _trial(a), _trial(b.mT).mT
+        product = _int8(left, right)
     except (AttributeError, RuntimeError):  # no such kernel, or none for these operands
         return False
-    return torch.equal(found.to(torch.float64), _float64(left, right))
+    return torch.equal(product.to(torch.float64), _float64(left, right))
 
 
-def _trial_like(x: Fixed) -> Fixed:
-    """A matrix to try a product with: alike in all that a signature tells."""
-    alike = _trial(
-        x.integers.shape, x.integers.stride(), x.integers.dtype, x.bits, x.integers.device
-    )
-    if x.known_digits is not None:
-        own = torch.empty_like(alike.digits()).as_strided(
-            x.known_digits.shape, x.known_digits.stride()
-        )
-        alike.known_digits = own.copy_(alike.digits())
-    return alike
+def _trial(like: Fixed) -> Fixed:
+    """The least favourable matrix with the signature of `like`."""
+    x, known = like.integers, like.known_limbs
+    integers = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+    trial = Fixed(integers.copy_(_trial_numbers(x.shape, x.dtype, like.bits, 3)), 1.0, like.bits)
+    if known is not None:
+        limbs = torch.empty_strided(known.shape, known.stride(), dtype=known.dtype, device=x.device)
+        trial.known_limbs = limbs.copy_(trial.limbs())
+    return trial
 
 
-def _trial(
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    dtype: torch.dtype,
-    bits: int,
-    device: torch.device,
-) -> Fixed:
-    integers = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-    pixels = dtype == torch.uint8
-    integers.copy_(_trial_numbers(shape, bits, 3, pixels=pixels, dtype=dtype))
-    return Fixed(integers, 1.0, bits)
+def _trial_numbers(shape: tuple[int, ...], dtype: torch.dtype, bits: int, seed: int) -> Tensor:
+    """Whole numbers [m, n]: four rows of extremes, of the numbers or of their low limbs.
 
-
-def _trial_numbers(
-    shape: tuple[int, ...],
-    bits: int,
-    seed: int,
-    *,
-    pixels: bool = False,
-    dtype: torch.dtype = torch.int64,
-) -> Tensor:
-    """Whole numbers [m, n]: rows of one extreme each, of the numbers or of their low digits.
-
-    Below them random numbers of all magnitudes, that soon repeat themselves.
+    Below them pseudo-random numbers of all magnitudes, which soon repeat.
     """
     m, n = shape
-    key = streams.key(seed, streams.Purpose.SELFTEST)
-    words = streams.bits(PERIOD, key)
-    if pixels:
+    words = streams.bits(PERIOD, streams.key(seed, streams.Purpose.SELFTEST))
+    if dtype == torch.uint8:
         extremes = [0, 255, 128, 127]
-        words = words.bitwise_and_(255)
     else:
-        low = 128 * (256 ** (num_digits(bits) - 1) - 1) // 255
+        low = 128 * (256 ** (num_limbs(bits) - 1) - 1) // 255
         extremes = [2**bits, -(2**bits), 2**bits - low, low - 2**bits]
-        words = words.bitwise_right_shift_(63 - bits)
-    numbers = words.to(dtype).repeat(-(-m * n // PERIOD))[: m * n].view(m, n)
+    words = words.bitwise_right_shift_(63 - bits).to(dtype)  # of pixels, the low byte
+    numbers = words.repeat(-(-m * n // PERIOD))[: m * n].view(m, n)
     for row, extreme in zip(numbers.unbind(0), extremes, strict=False):
         row.fill_(extreme)
     return numbers

@@ -16,7 +16,7 @@ STEPS = 1024  # of the table of exponentials, from a whole number to the next
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxTerms:
-    """``softmax = exponentials / totals``, before the division; k classes, at most 4,096."""
+    """``softmax = exponentials / totals`` before the division, of at most 4,096 classes."""
 
     shifted: Tensor
     """Logits less their row's maximum: float64 [n, k], at most 0."""
@@ -29,12 +29,12 @@ class SoftmaxTerms:
 
     @classmethod
     def of(cls, logits: Tensor) -> "SoftmaxTerms":
-        """The terms of logits, float64 [n, k]; no logit is too large.
+        """Terms of logits of any size, float64 [n, k].
 
         Raises
         ------
         ValueError
-            If there are so many classes that their sum could be inexact.
+            If there are so many classes that the sum of their exponentials could be inexact.
         """
         most = 2 ** (EXACT_FLOAT64 - EXPONENTIAL_BITS)
         if logits.shape[1] > most:
@@ -52,19 +52,20 @@ class SoftmaxTerms:
         """Logarithms of the softmax, finite where the softmax itself underflows: [n, k]."""
         return self.shifted - _log_total(self.totals)
 
-    def losses(self, labels: Tensor) -> Tensor:
-        """Cross-entropy of every row, ``-log softmax`` of its class, int64 [n]: float64 [n]."""
-        return losses(self.shifted, self.totals, labels)
-
     def gradient(self, labels: Tensor) -> Tensor:
-        """Gradient of these losses, ``softmax(o) - y``: float64 [n, k]."""
-        return self.probabilities().sub_(
-            _eye(self.shifted.shape[1], labels.device).index_select(0, labels)
-        )
+        """Gradient ``softmax(o) - y`` of the cross-entropy of every row: float64 [n, k].
+
+        `labels` are the rows' classes, int64 [n].
+        """
+        one_hot = _eye(self.shifted.shape[1], labels.device).index_select(0, labels)
+        return self.probabilities().sub_(one_hot)
 
 
 def losses(shifted: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
-    """See `SoftmaxTerms.losses`; of the terms of many batches, one below the other."""
+    """Cross-entropy ``-log softmax`` of every row's class, from `SoftmaxTerms`: float64 [n].
+
+    `labels` are the rows' classes, int64 [n].
+    """
     return (_log_total(totals) - shifted.gather(1, labels[:, None]))[:, 0]
 
 
@@ -105,7 +106,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Their natural logarithms: float64 [n, k]."""
+    """Natural logarithms of the softmax: float64 [n, k]."""
     return SoftmaxTerms.of(logits).log_probabilities()
 
 
@@ -117,7 +118,7 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the softmax and its gradient, with the meaning of ``torch.nn``'s.
+    """Cross-entropy of the softmax and its gradient, as ``torch.nn.CrossEntropyLoss`` defines it.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def cross_entropy(
     weight
         Of every class, float64 [k]; all 1 by default.
     ignore_index
-        A class in `target` whose rows count for nothing.
+        Rows of this class are left out.
     reduction
         ``none``, ``sum``, or ``mean``: over the rows, weighted where the target is classes.
 
@@ -156,21 +157,22 @@ def cross_entropy(
         share = target * weight
         # 0 * -inf is 0 here: a class without share adds nothing, however unlikely.
         log_probabilities = torch.where(share == 0, 0.0, terms.log_probabilities())
-        losses = _row_sums(share * log_probabilities).neg_()
+        rows = _row_sums(share * log_probabilities).neg_()
         gradient = terms.probabilities() * _row_sums(share)[:, None] - share
         divisor = torch.tensor(float(n), dtype=torch.float64, device=logits.device)
     else:
-        counts = target != ignore_index
-        if ((target < 0) | (target >= k))[counts].any():
+        kept = target != ignore_index
+        if ((target < 0) | (target >= k))[kept].any():
             raise ValueError(f"target: classes must be 0 to {k - 1}, or {ignore_index} to ignore")
-        labels = torch.where(counts, target, 0)
-        weights = torch.where(counts, weight[labels], 0.0)
-        losses = torch.where(weights == 0, 0.0, terms.losses(labels) * weights)
+        labels = torch.where(kept, target, 0)
+        weights = torch.where(kept, weight[labels], 0.0)
+        rows = losses(terms.shifted, terms.totals, labels)
+        rows = torch.where(weights == 0, 0.0, rows * weights)
         gradient = terms.gradient(labels) * weights[:, None]
-        divisor = _sum(weights[:, None])
+        divisor = _sum(weights)
     if reduction == "none":
-        return losses, gradient
-    loss = _sum(losses[:, None])
+        return rows, gradient
+    loss = _sum(rows)
     if reduction == "sum":
         return loss, gradient
     return loss / divisor, gradient / divisor
@@ -183,5 +185,5 @@ def _row_sums(x: Tensor) -> Tensor:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Sum of everything, on a grid of 30 bits: float64 without dimensions."""
-    return exact.total(exact.quantise(x.reshape(1, -1), 30), -1)[0]
+    """Sum of a vector, on a grid of 30 bits: float64 without dimensions."""
+    return exact.total(exact.quantise(x[None], 30), -1)[0]

@@ -57,7 +57,7 @@ def _mix_(x: Tensor) -> Tensor:
 
 
 def key(seed: int, purpose: Purpose, *counters: int) -> int:
-    """Key of the stream for `purpose` under `seed`, further split by `counters`.
+    """Key of the stream for `purpose` under `seed`, further split by `counters`: 64 unsigned bits.
 
     Parameters
     ----------
@@ -67,11 +67,6 @@ def key(seed: int, purpose: Purpose, *counters: int) -> int:
         What the numbers are for.
     *counters
         Such as the epoch and the layer.
-
-    Returns
-    -------
-    int
-        64 unsigned bits.
     """
     word = 0
     for part in (seed, purpose, *counters):
@@ -80,35 +75,23 @@ def key(seed: int, purpose: Purpose, *counters: int) -> int:
 
 
 def bits(n: int, key: int, *, first: int = 0, device: torch.device | str = "cpu") -> Tensor:
-    """Numbers `first` to ``first + n`` of the stream.
-
-    Returns
-    -------
-    Tensor
-        int64 [n]: 64 uniform bits each.
-    """
+    """Numbers `first` to ``first + n - 1`` of the stream, 64 uniform bits each: int64 [n]."""
     x = torch.arange(first + 1, first + n + 1, device=device)
     return _mix_(x.mul_(_signed(WEYL)).add_(_signed(key)))
 
 
 def permutation(n: int, key: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """A uniformly random order of 0 to ``n - 1``.
+    """A uniformly random order of 0 to ``n - 1``: int64 [n].
 
-    Returns
-    -------
-    Tensor
-        int64 [n]: the stable argsort of the stream's first `n` numbers.
+    It is the stable argsort of the stream's first `n` numbers.
     """
     return bits(n, key, device=device).argsort(stable=True)
 
 
 def normal(shape: Sequence[int], key: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """Independent standard normal numbers.
+    """Independent standard normal numbers: float64 [*shape].
 
-    Returns
-    -------
-    Tensor
-        float64 [*shape]: the normal quantile of the midpoints of 2**52 equal intervals.
+    They are the normal quantiles of midpoints of 2**52 equal intervals.
     """
     n = 1
     for size in shape:
@@ -131,15 +114,10 @@ def bernoulli_rows(
     *,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Dropout masks of the rows `rows[0]` to ``rows[1] - 1`` of an epoch.
+    """Dropout masks of the rows `rows[0]` to ``rows[1] - 1`` of an epoch: float32 [rows, width].
 
-    A row's mask depends on the key and the row alone, not on how rows are batched.
-
-    Returns
-    -------
-    Tensor
-        float32 [rows, width]: 1, with probability ``keep_probability(dropout)``, where a unit
-        stays, else 0.
+    1, with probability ``keep_probability(dropout)``, where a unit stays, else 0. A row's mask
+    depends on the key and the row alone, not on how rows are batched.
     """
     start, stop = rows
     words = -(-width // LANES)

@@ -20,7 +20,7 @@ from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.settings import Settings
 
 CONTRACT = "portable/2"
-PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 digits
+PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 limbs
 FEATURE_BITS = 20  # of all that enters a product where the inputs are float32 themselves
 PIXEL_SCALE = 1 / 255
 EVAL_ROWS = 1024  # examples of one forward pass without learning
