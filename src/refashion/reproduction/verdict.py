@@ -78,7 +78,7 @@ def compare(expected: Run, actual: Run) -> Verdict:
     tensors = _tensors(expected, actual) if expected.has(WEIGHTS) else {}
     measured = expected.has("metrics.json")
     metrics = _differences(expected.metrics, actual.metrics) if measured else {}
-    written = [name for name in before.outputs if name != "weights"]
+    written = [name for name in before.files if name != WEIGHTS]  # compared by tensor
     same = {
         "settings": before.params == after.params,
         "preprocess": before.inputs == after.inputs,

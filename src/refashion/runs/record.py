@@ -42,8 +42,8 @@ class Record:
     """Settings of the training."""
 
     outputs: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 (hexadecimal) of the ``weights`` (`refashion.training.digest`) and of the files of
-    the training, by name."""
+    """SHA-256 (hexadecimal) of the ``weights`` (`refashion.training.digest`), and of the files of
+    the training by name; that of a file of weights is the weights' own."""
 
     parent: str | None = None
     """The run that sums this one up with others."""
@@ -52,6 +52,11 @@ class Record:
     def run_key(self) -> str:
         """SHA-256 of the fields that determine the result, as sorted compact JSON."""
         return _sha256({key: getattr(self, key) for key in DETERMINING})
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that the training left."""
+        return [name for name in self.outputs if name != "weights"]
 
     @property
     def result(self) -> str:

@@ -132,10 +132,10 @@ class Run:
     def altered(self) -> list[str]:
         """Names of the files whose digests are not those of the record."""
         names = []
-        for name, promised in self.record.outputs.items():
-            file, digest = (WEIGHTS, _digest_of_weights) if name == "weights" else (name, _digest)
-            if self.has(file) and digest(self.file(file)) != promised:
-                names.append(file)
+        for name in filter(self.has, self.record.files):
+            digest = _digest_of_weights if name == WEIGHTS else _digest
+            if digest(self.file(name)) != self.record.outputs[name]:
+                names.append(name)
         return names
 
 

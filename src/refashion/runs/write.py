@@ -53,6 +53,7 @@ def write(
     folder = root / record.folders[0]
     outputs = {"weights": digest}
     if weights is not None:
+        outputs[WEIGHTS] = digest
         with files.replacing(folder / WEIGHTS) as temporary:
             save_file(weights, temporary)
     columns = list(dict.fromkeys(name for row in history for name in row))

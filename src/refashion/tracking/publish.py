@@ -75,7 +75,7 @@ def publish(
     UserError
         If a file of the run is missing, or the experiment was deleted in MLflow.
     """
-    for name in run.record.outputs.keys() - {"weights"}:  # of which some runs keep the digest alone
+    for name in run.record.files:
         run.file(name)
     if context.baseline and committed(run.file("record.json"), context.baseline):
         context = replace(context, experiment=None, baseline=None)
