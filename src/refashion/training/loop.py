@@ -172,6 +172,8 @@ class Training:
     @property
     def digest(self) -> str:
         """SHA-256 of the weights (`refashion.training.digest`)."""
+        if self.history:
+            return self.history[-1].weights_sha256
         return digest.weights(self.weights)
 
 
