@@ -116,6 +116,7 @@ def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
         assert parent["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
 
 
+@pytest.mark.ci
 def test_a_sweep_in_a_queue(workspace, experiment) -> None:
     workspace.run("dvc", "exp", "run", "--queue", "--name", "sweep", "-S", "lr=0.05,0.1")
     workspace.run("dvc", "queue", "start", "-j", "2")
@@ -130,7 +131,7 @@ def test_a_sweep_in_a_queue(workspace, experiment) -> None:
 
 def test_a_new_variant_and_back(workspace, experiment) -> None:
     """What an experiment leaves changes nothing in the workspace that it is put back to."""
-    experiment("wide", "-S", "+variants.wide={hidden: [512], lr: 0.1}", "-S", "device=cpu")
+    experiment("wide", "-S", "+variants.wide={hidden: [512], lr: 0.1}")
     assert json.loads(runs(workspace, "wide")["wide"]["hidden"]) == [512]
     metrics = shown(workspace, "wide")["metrics"]["reports/metrics.json"]["data"]
     assert set(metrics["accuracy"]) == {*workspace.models, "wide"}
