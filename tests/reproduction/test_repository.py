@@ -99,6 +99,17 @@ def test_what_cannot_be_brought_back(repository: Any) -> None:
     assert "record.json is missing" in repository.refused("reproduce", commit, "--name", "mlp")
 
 
+def test_a_checkout_has_the_remotes_and_the_cache_of_the_users_own(repository: Any) -> None:
+    workspace = repository.workspace
+    local = workspace.root / ".dvc" / "config.local"
+    local.write_text("['remote \"mine\"']\n    url = /mine\n")
+    state = worktree.State(commit=repository.git("rev-parse", "HEAD"))
+    with worktree.checkout(state, workspace) as checkout:
+        config = (checkout.root / ".dvc" / "config.local").read_text()
+    assert "url = /mine" in config and f"dir = {workspace.root / '.dvc' / 'cache'}" in config
+    assert local.read_text() == "['remote \"mine\"']\n    url = /mine\n"
+
+
 def test_data_that_no_source_has(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(repository.workspace.root / ".dvc" / "cache")
     monkeypatch.setenv("OFFLINE", "1")
