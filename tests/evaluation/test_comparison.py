@@ -86,8 +86,10 @@ def test_other_test_set_is_refused() -> None:
 
 def test_tables_tell_every_variant_and_pair(result: dict) -> None:
     screen = io.StringIO()
-    Console(file=screen, width=80).print(*comparison.tables(result))
-    assert all(pair in screen.getvalue() for pair in [*result["pairs"], "not significant"])
+    Console(file=screen, width=120).print(*comparison.tables(result))
+    for name, pair in result["pairs"].items():
+        (line,) = (line for line in screen.getvalue().splitlines() if name in line)
+        assert line.rstrip("│ ").endswith(f" {pair['better'] or 'not significant'}")
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Every verdict from runs in which one thing was changed, and thresholds of the gate."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from refashion.base import files
 from refashion.base.params import Gate
-from refashion.reproduction import gate, verdict
+from refashion.reproduction import gate, reproduce, verdict
 from refashion.runs import write
 from refashion.runs.record import Record
 from refashion.runs.run import Run, in_checkout
@@ -134,6 +135,22 @@ def test_the_last_bit_of_a_weight(tmp_path: Path, promised: str) -> None:
     difference = result.tensors["layers.1.bias"]
     assert difference.largest == pytest.approx(2**-23, rel=1e-3)
     assert difference.distance == pytest.approx(2**-23 / 14**0.5, rel=1e-3)
+
+
+def test_an_attestation_in_lines(tmp_path: Path) -> None:
+    result = replace(compare(tmp_path, {}, {"change": flip}), metrics={"test_loss": 0.25}, note="!")
+    attestation = reproduce.Attestation(
+        **{"verdict": result, "run_id": "1a2b", "run_key": "k", "contract": "portable/2"},
+        **{"commit": "c" * 40, "expected": {}, "actual": {}, "machine": {}, "seconds": None},
+        **{"environment": {"torch": ["2.7.1", "2.15.0"]}, "at": "2024-02-03T04:05:06+00:00"},
+    )
+    assert list(attestation.lines()) == [
+        f"{result.name} (run 1a2b, cccccccccccc): {result}",
+        "  tensor layers.1.bias: differs by up to 1.2e-07, 3.2e-08 of its norm",
+        "  metric test_loss: differs by 0.25",
+        "  !",
+        "  torch: 2.7.1 then, 2.15.0 now",
+    ]
 
 
 def test_a_tensor_of_another_shape(tmp_path: Path) -> None:

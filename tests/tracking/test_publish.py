@@ -75,6 +75,7 @@ def test_run_carries_everything(
 
     experiment = client.get_experiment(run.info.experiment_id)
     assert experiment.name == "fashion_mnist"
+    assert experiment.artifact_location.endswith("/mlflow-artifacts/fashion_mnist")
     assert (run.info.run_id, run.info.run_name, run.info.status) == (done.run_id, "mlp", "FINISHED")
     assert run.info.start_time == 1706933106000
     assert run.info.end_time - run.info.start_time == 8000
