@@ -107,6 +107,7 @@ def test_the_gate_sees_one_bit_of_a_weight(restored: Any) -> None:
     assert ";" not in detail
 
 
+@pytest.mark.ci
 def test_a_database_built_anew(
     workspace: Any, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
