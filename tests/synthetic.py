@@ -94,7 +94,7 @@ def write_variant(workspace: Workspace, name: str, outcome: str = "") -> Record:
     ]
     of_weights = digest.weights(weights)
     return write.write(
-        workspace.root, record, history, digest=of_weights, weights=weights, timings=TIMINGS
+        workspace, record, history, digest=of_weights, weights=weights, timings=TIMINGS
     )
 
 
@@ -158,7 +158,7 @@ def write_run(
         parent=parent,
     )
     write.write(
-        workspace.root,
+        workspace,
         record,
         history,
         digest=sha256(own_name),

@@ -10,6 +10,7 @@ import torch
 
 from refashion.base import files
 from refashion.base.params import Gate
+from refashion.base.workspace import Workspace
 from refashion.reproduction import gate, reproduce, verdict
 from refashion.runs import write
 from refashion.runs.record import Record
@@ -49,7 +50,7 @@ def run(
         params={"lr": lr},
     )
     done = write.write(
-        root,
+        Workspace(root),
         record,
         [{"train_loss": loss} for loss in losses],
         digest=promised or digest.weights(weights),
@@ -58,7 +59,7 @@ def run(
     )
     files.write_json(root / folders[-1] / "metrics.json", {"loss": 0.5, "accuracy": 0.5, **metrics})
     files.write_csv(root / folders[-1] / "predictions.csv", ["predicted"], [["Bag"]])
-    return in_checkout(root, done)
+    return in_checkout(Workspace(root), done)
 
 
 def flip(weights: dict[str, torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.runs import write
 from refashion.runs.record import Record
 from refashion.runs.run import LOG, Run, in_checkout, in_folder
@@ -35,7 +36,7 @@ def write_run(root: Path, seconds: float = 1.5) -> Run:
         params={"lr": 0.1},
     )
     done = write.write(
-        root,
+        Workspace(root),
         record,
         HISTORY,
         digest=digest.weights(WEIGHTS),
@@ -44,7 +45,7 @@ def write_run(root: Path, seconds: float = 1.5) -> Run:
         metrics={"loss": 0.25},
         timings={"seconds": seconds},
     )
-    return in_checkout(root, done)
+    return in_checkout(Workspace(root), done)
 
 
 @pytest.fixture
@@ -118,9 +119,9 @@ def test_a_log_is_the_runs_only_if_it_is_of_this_training(run: Run) -> None:
     log = {"seconds": 1.5, "run_key": run.record.run_key, "weights": digest.weights(WEIGHTS)}
     assert run.log == log
     files.write_json(run.log_file, {**log, "weights": "0" * 64})
-    assert in_checkout(run.folders[0].parents[1], run.record).log is None
+    assert in_checkout(Workspace(run.folders[0].parents[1]), run.record).log is None
     run.log_file.unlink()
-    assert in_checkout(run.folders[0].parents[1], run.record).log is None
+    assert in_checkout(Workspace(run.folders[0].parents[1]), run.record).log is None
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_runs_of_a_study_carry_theirs(workspace: Workspace, client: MlflowClient
     rows = [{"train_loss": 0.5, "test_loss": 0.7}, {"train_loss": 0.25}]  # one measure ends early
     metrics = {"train_loss": 0.25, "l2": 3.0, "l2_std": 0.1}
     write.write(
-        *(workspace.root, record, rows),
+        *(workspace, record, rows),
         **{"digest": "d" * 64, "tables": table, "metrics": metrics, "timings": TIMINGS},
     )
     tell(workspace, "weight_decay/decay_3")
@@ -160,7 +160,7 @@ def test_run_without_log_claims_no_hardware(workspace: Workspace) -> None:
 def test_infinite_loss_is_published(workspace: Workspace) -> None:
     record = listing.find(workspace, "mlp").record
     rows = [{"train_loss": math.inf, "train_accuracy": 0.1}] * 3
-    write.write(workspace.root, record, rows, digest="d" * 64, timings=TIMINGS)
+    write.write(workspace, record, rows, digest="d" * 64, timings=TIMINGS)
     assert tell(workspace, "mlp")[0].outcome == "published"
     run = the_run(workspace)
     assert run.data.metrics["train_loss"] > 1e300

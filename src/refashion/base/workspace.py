@@ -69,6 +69,10 @@ class Workspace:
         """The one or two numbers of a study by which experiments are compared (JSON)."""
         return self.studies / f"{study}.json"
 
+    def log_file(self, name: str) -> Path:
+        """Timings, device and versions of the run of a name (JSON)."""
+        return self.logs / f"{name}.json"
+
     def relative(self, path: Path) -> str:
         """A path of this checkout, as DVC and git name it."""
         return path.relative_to(self.root).as_posix()

@@ -111,7 +111,7 @@ def _reproduces(
         ]
         for name, checkout, rerun in zip(perturbed, checkouts, reruns, strict=True):
             rerun.result()
-            verdicts = [verdict.compare(r, in_checkout(checkout.root, r.record)) for r in runs]
+            verdicts = [verdict.compare(r, in_checkout(checkout, r.record)) for r in runs]
             details = [f"{v.name}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(
                 name=f"reproduces: {name}",
@@ -163,5 +163,5 @@ def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dic
         if missing:
             checkout = stack.enter_context(worktree.checkout(claim.state, workspace))
             worktree.rerun(checkout, [record.stage for record in missing], workspace)
-            runs |= {record.name: in_checkout(checkout.root, record) for record in missing}
+            runs |= {record.name: in_checkout(checkout, record) for record in missing}
         return {name: predictions.read(run.file(PREDICTIONS)) for name, run in runs.items()}

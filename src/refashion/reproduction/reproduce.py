@@ -166,7 +166,7 @@ def from_revision(
         for part in {part for record in records for part in record.folders}:
             if (checkout.root / part).exists():
                 shutil.copytree(checkout.root / part, folder / part)
-    copies = [replace(in_checkout(folder, record), commit=commit) for record in records]
+    copies = [replace(in_checkout(Workspace(folder), record), commit=commit) for record in records]
     return Claim(state=state, runs=[(None, run) for run in copies])
 
 
@@ -182,7 +182,7 @@ def reproduce(claim: Claim, workspace: Workspace) -> Iterator[Attestation]:
         worktree.rerun(checkout, [run.record.stage for _, run in claim.runs], workspace)
         installed = packages(context.gather(workspace.root).environment)
         for run_id, expected in claim.runs:
-            actual = in_checkout(checkout.root, expected.record)
+            actual = in_checkout(checkout, expected.record)
             log = actual.log or {}
             machine = {name: log.get(name) for name in HARDWARE}
             then, now = environment(expected), {**installed, **machine}

@@ -48,5 +48,5 @@ def find(workspace: Workspace, name: str) -> Run:
 
 
 def _run(workspace: Workspace, name: str, *folders: Path) -> Run:
-    log = workspace.logs / f"{name}.json"
-    return Run(folders=folders, log_file=log, title=name, commit=workspace.commit)
+    log_file = workspace.log_file(name)
+    return Run(folders=folders, log_file=log_file, title=name, commit=workspace.commit)

@@ -10,7 +10,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.runs.record import Record, parse
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
@@ -121,8 +123,8 @@ class Run:
     @property
     def measured(self) -> str:
         """SHA-256 of the files that were made after the training."""
-        files = [self.file(name) for name in MEASURED if self.has(name)]
-        return sha256(b"".join(sha256(f.read_bytes()).digest() for f in files)).hexdigest()
+        digests = [files.sha256(self.file(name)) for name in MEASURED if self.has(name)]
+        return sha256(bytes.fromhex("".join(digests))).hexdigest()
 
     def table(self, name: str) -> list[dict[str, str]]:
         """Rows of one of its CSV files."""
@@ -133,14 +135,10 @@ class Run:
         """Names of the files whose digests are not those of the record."""
         names = []
         for name in filter(self.has, self.record.files):
-            digest = _digest_of_weights if name == WEIGHTS else _digest
+            digest = _digest_of_weights if name == WEIGHTS else files.sha256
             if digest(self.file(name)) != self.record.outputs[name]:
                 names.append(name)
         return names
-
-
-def _digest(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest()
 
 
 def _digest_of_weights(file: Path) -> str:
@@ -161,10 +159,10 @@ def in_folder(folder: Path, title: str, commit: str | None = None) -> Run:
     return Run(folders=(folder,), log_file=folder / LOG, title=title, commit=commit)
 
 
-def in_checkout(root: Path, record: Record) -> Run:
+def in_checkout(checkout: Workspace, record: Record) -> Run:
     """The run of a record, in a checkout."""
     return Run(
-        folders=tuple(root / folder for folder in record.folders),
-        log_file=root / "logs" / f"{record.name}.json",
+        folders=tuple(checkout.root / folder for folder in record.folders),
+        log_file=checkout.log_file(record.name),
         title=record.name,
     )

@@ -1,14 +1,13 @@
 """Writing a run: weights, history, tables, metrics and record, and a volatile log."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from refashion.base import files
+from refashion.base.workspace import Workspace
 from refashion.runs.record import Record
 from refashion.runs.run import WEIGHTS
 from refashion.training.initial import Weights
@@ -18,7 +17,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 
 def write(
-    root: Path,
+    workspace: Workspace,
     record: Record,
     history: Sequence[Mapping[str, Any]],
     *,
@@ -32,8 +31,8 @@ def write(
 
     Parameters
     ----------
-    root
-        Root of the checkout.
+    workspace
+        Where to.
     record
         What determined the run.
     history
@@ -50,7 +49,7 @@ def write(
     timings
         For the log, which alone holds anything volatile.
     """
-    folder = root / record.folders[0]
+    folder = workspace.root / record.folders[0]
     outputs = {"weights": digest}
     if weights is not None:
         outputs[WEIGHTS] = digest
@@ -64,13 +63,13 @@ def write(
     all_tables: dict[str, Table] = {"history.csv": (["epoch", *columns], rows), **(tables or {})}
     for name, table in all_tables.items():
         files.write_csv(folder / name, *table)
-        outputs[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        outputs[name] = files.sha256(folder / name)
     if metrics is not None:
         files.write_json(folder / "metrics.json", dict(metrics))
     done = replace(record, outputs=outputs)
     files.write_json(folder / "record.json", done.as_dict())
     log = {**timings, "run_key": done.run_key, "weights": digest}
-    files.write_json(root / "logs" / f"{record.name}.json", log)
+    files.write_json(workspace.log_file(record.name), log)
     return done
 
 

@@ -73,7 +73,7 @@ def run(workspace: Workspace, params: Params, name: str) -> None:
         for row in training.history
     ]
     write.write(
-        workspace.root,
+        workspace,
         record,
         history,
         digest=training.digest,

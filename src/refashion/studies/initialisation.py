@@ -99,7 +99,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
             )
             accuracies[scheme] = metrics.get("accuracy", 0.0)
             of_deepest += [[scheme, layer, norm] for layer, norm in enumerate(norms[-1], start=1)]
-    file = workspace.studies / NAME / "gradients.csv"
+    file = workspace.study_folder(NAME) / "gradients.csv"
     files.write_csv(file, ["run", "layer", "norm"], of_deepest)
     return {"deepest_accuracy": {s: accuracies[s] for s in ("small_normal", "xavier")}}
 

@@ -195,7 +195,7 @@ def write_run(
         parent=parent,
     )
     write.write(
-        workspace.root,
+        workspace,
         record,
         trained.mean_history if history is None else history,
         digest=trained.digest,

@@ -7,10 +7,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.run import Run
@@ -265,4 +265,4 @@ def _log_inputs(run_id: str, run: Run, store: Store) -> None:
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the files of a folder."""
-    return {f.name: sha256(f.read_bytes()).hexdigest() for f in folder.iterdir() if f.is_file()}
+    return {f.name: files.sha256(f) for f in folder.iterdir() if f.is_file()}

@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
 from refashion.tracking.publish import COMPLETE, experiments
@@ -69,7 +69,7 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
         file = folder / name
         if not file.is_file():
             faults.append(f"its artifact {name} is missing")
-        elif sha256(file.read_bytes()).hexdigest() != promised:
+        elif files.sha256(file) != promised:
             faults.append(f"its artifact {name} was altered after it was published")
     if not faults and (run.record.result, run.measured) != (tags["result"], tags["evaluation"]):
         faults.append("its tags result and evaluation are not those of its artifacts")
