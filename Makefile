@@ -7,7 +7,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 # Where `make ui` listens, and the runs that it shows.
 PORT ?= 5000
-DB ?= mlflow.db
+DB ?= $(firstword $(wildcard mlflow.db $(DEMO)/mlflow.db) mlflow.db)
 # A revision that no variant may be significantly worse than, for `make gate`.
 BASELINE ?=
 
@@ -82,9 +82,10 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 	@rm -rf $(DEMO)
 	@git checkout-index --all --force --prefix=$(DEMO)/
 	@rm -rf $(DEMO)/dvc.lock $(DEMO)/models $(DEMO)/reports
-	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
-		-e 's/^    dataset: kaggle/    dataset: synthetic/' -e 's/^    images: [0-9]*/    images: 1280/' \
-		params.yaml > $(DEMO)/params.yaml
+	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^    dataset: kaggle/    dataset: synthetic/' \
+		-e 's/^    images: [0-9]*/    images: 1280/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
+		-e 's/^epochs: [0-9]*/epochs: 30/' -e 's/^    lr: 0\.1$$/    lr: 0.05/' \
+		-e 's/^    lr: 0\.5$$/    lr: 0.1/' params.yaml > $(DEMO)/params.yaml
 	@cd $(DEMO) && dvc config core.no_scm true && dvc repro
 	@echo
 	@echo "Done. The demo's results are in $(DEMO)/reports/, its models in $(DEMO)/models/."

@@ -1,7 +1,6 @@
 """The real pipeline, in a workspace of its own: small images, small models, every stage."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from code_copy import copy_code
 
 AUDIT = Path(__file__).parent / "audit"
 MODELS = {
@@ -63,22 +64,7 @@ def make_small(studies: dict) -> None:
 def workspace(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Give a workspace on `digits` whose pipeline has run once and is committed."""
     folder = tmp_path_factory.mktemp("pipeline") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        source, target = root / name, folder / name
-        if (
-            source.is_file()
-            and not name.startswith(("models/", "reports/"))
-            and source.name != "dvc.lock"
-        ):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    copy_code(root, folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {"epochs": 2, "batch_size": 64, "variants": MODELS}
     params["data"]["dataset"] = "digits"
