@@ -72,10 +72,23 @@ def test_one_number(workspace, experiment) -> None:
     assert "plots" in workspace.run("dvc", "plots", "show", "--out", "plots")
 
 
-def test_a_list(workspace, experiment) -> None:
-    printed = experiment("a-list", "-S", "variants.mlp.hidden=[512,256]")
+def test_one_variant_changed_shown_taken_and_removed(workspace, experiment) -> None:
+    settings = ("-S", "variants.mlp.lr=0.03", "-S", "variants.mlp.hidden=[512,256]")
+    printed = experiment("deeper", *settings)
     assert "train@softmax' didn't change" in printed
-    assert json.loads(runs(workspace, "a-list")["mlp"]["hidden"]) == [512, 256]
+    tracked = runs(workspace, "deeper")
+    assert set(tracked) == {"mlp"}
+    assert tracked["mlp"]["lr"] == "0.03"
+    assert json.loads(tracked["mlp"]["hidden"]) == [512, 256]
+    columns = ("--only-changed", "--sort-by", "accuracy.mlp", "--sort-order", "desc")
+    table = workspace.run("dvc", "exp", "show", *columns)
+    assert "[deeper]" in table and "accuracy.mlp" in table and "accuracy.softmax" not in table
+    workspace.run("git", "checkout", ".")
+    workspace.run("dvc", "checkout")
+    workspace.run("dvc", "exp", "apply", "deeper")
+    assert "variants.mlp.lr" in workspace.run("dvc", "params", "diff")
+    workspace.run("dvc", "exp", "remove", "deeper")
+    assert "deeper" not in workspace.run("dvc", "exp", "list", "--name-only")
 
 
 def test_a_study(workspace, experiment) -> None:
@@ -117,16 +130,29 @@ def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
 
 
 @pytest.mark.ci
-def test_a_sweep_in_a_queue(workspace, experiment) -> None:
-    workspace.run("dvc", "exp", "run", "--queue", "--name", "sweep", "-S", "lr=0.05,0.1")
+def test_sweeps_in_a_queue(workspace, experiment) -> None:
+    """Of learning rates, and of seeds, whose mean and spread `refashion compare` shows."""
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "rate", "-S", "lr=0.05,0.1")
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "seed", "-S", "seed=range(1,4)")
     workspace.run("dvc", "queue", "start", "-j", "2")
-    patience = time.monotonic() + 300
-    while (status := workspace.run("dvc", "queue", "status")).count("Success") < 2:
+    patience = time.monotonic() + 600
+    while (status := workspace.run("dvc", "queue", "status")).count("Success") < 5:
         assert "Failed" not in status
         assert time.monotonic() < patience, status
         time.sleep(1)
-    rates = {float(run["lr"]) for n in (1, 2) for run in runs(workspace, f"sweep-{n}").values()}
+    rates = {float(run["lr"]) for n in (1, 2) for run in runs(workspace, f"rate-{n}").values()}
     assert rates == {0.05, 0.1}
+    seeds = {runs(workspace, f"seed-{n}")["mlp"]["seed"] for n in (1, 2, 3)}
+    assert seeds == {"1", "2", "3"}
+    tables = workspace.run("refashion", "compare", "--tag", "name=mlp", "--markdown")
+    (spread,) = (line for line in tables.splitlines() if "1, 2, 3" in line)
+    assert spread.count(" ± ") > 3
+
+
+@pytest.mark.ci
+def test_other_images(workspace, experiment) -> None:
+    experiment("digits", "-S", "data.dataset=digits", "-S", "batch_size=32")
+    assert {run["batch_size"] for run in runs(workspace, "digits").values()} == {"32"}
 
 
 def test_a_new_variant_and_back(workspace, experiment) -> None:
