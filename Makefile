@@ -8,6 +8,8 @@ PYTHON ?= python3
 # Where `make ui` listens, and the runs that it shows.
 PORT ?= 5000
 DB ?= $(firstword $(wildcard mlflow.db $(DEMO)/mlflow.db) mlflow.db)
+# Anything, for `make test`: the slow tests too.
+SLOW ?=
 # A revision that no variant may be significantly worse than, for `make gate`.
 BASELINE ?=
 
@@ -101,12 +103,8 @@ gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (
 	refashion gate $(if $(BASELINE),--baseline $(BASELINE))
 
 .PHONY: test
-test: $(READY) ## Run the tests, two at a time
-	python -m pytest $(PARALLEL)
-
-.PHONY: test-ci
-test-ci: $(READY) ## Run the slow tests that .ci/run adds
-	python -m pytest $(PARALLEL) -m ci
+test: $(READY) ## Run the tests, two at a time (SLOW=1: those too that only CI waits for)
+	python -m pytest $(PARALLEL) $(if $(SLOW),-m "not emulated")
 
 .PHONY: test-emulated
 test-emulated: $(READY) ## Run the self-test on emulated x86-64 and ARM64 (minutes; needs Debian's qemu-user)

@@ -27,9 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The pipeline's take longest, and begin.
     """
     for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "pipeline" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
+        shared = folder == "pipeline" and "workspace" in fixtures
+        item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
     items.sort(key=lambda item: item.path.parent.name != "pipeline")
 
 
