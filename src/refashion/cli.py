@@ -40,7 +40,6 @@ class Group(click.Group):
 
 
 PATH = click.Path(path_type=Path)
-MODEL_HELP = "This workspace's model of this name, as mlp; by default the best one."
 name_option = click.option("--name", help="The run of this name alone, as weight_decay/decay_3.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -290,7 +289,7 @@ def report(workspace: Workspace, output: Path | None) -> None:
 
 
 @main.command()
-@click.option("--run", "name", metavar="NAME", help=MODEL_HELP)
+@click.option("--run", "name", metavar="NAME", help="A variant trained here; by default the best.")
 @click.pass_obj
 def explain(workspace: Workspace, name: str | None) -> None:
     """Explain softmax and cross-entropy in numbers, the last of them a model's.
@@ -343,48 +342,45 @@ def register(workspace: Workspace, run: str, alias: str, name: str | None, as_js
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--model", metavar="URI", help="A model that `refashion register` made.")
-@click.option("--run", metavar="RUN", help="The model of an MLflow run.")
-@click.option("--name", help=MODEL_HELP)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="A variant trained here, as mlp; an MLflow run; or what `refashion register` made. By "
+    "default the best variant.",
+)
+@click.option("--resize", is_flag=True, help="Scale other sizes (Lanczos' filter, black borders).")
 @json_option
 @click.pass_obj
 def predict(
-    workspace: Workspace,
-    images: tuple[str, ...],
-    model: str | None,
-    run: str | None,
-    name: str | None,
-    as_json: bool,
+    workspace: Workspace, images: tuple[str, ...], model: str | None, resize: bool, as_json: bool
 ) -> None:
     """Classify image files of 28x28 pixels, light on black as the images of the data set.
 
-    Colour is taken as grey, and what is transparent as black. Which model answers is told on
-    stderr.
+    Colour is taken as grey, and what is transparent as black. Which model answers, and which images
+    cannot be read, is told on stderr; the exit code is 1 if there are such images.
 
     \b
-    Example: refashion predict boot.png shirt.png
-             refashion predict boot.png --name mlp --json
-             refashion predict boot.png --model models:/fashion_mnist-mlp@champion
+    Example: refashion predict examples/boot.png examples/shirt.png
+             refashion predict examples/boot.png --model mlp --json
+             refashion predict boot.jpg --model models:/fashion_mnist-mlp@champion --resize
     """
-    if sum(choice is not None for choice in (model, run, name)) > 1:
-        raise click.UsageError("choose one of --model, --run and --name")
-
+    from refashion.serving import classify
     from refashion.serving import predict as prediction
 
-    pixels = prediction.read([Path(file) for file in images])
-    if model is not None:
-        chosen = prediction.of_registry(workspace, model)
-    elif run is not None:
-        chosen = prediction.of_run(workspace, run)
-    else:
-        chosen = prediction.of_workspace(workspace, name)
-    print(f"model: {chosen.name}", file=sys.stderr)
-    rows: list[dict[str, Any]] = [
-        {"file": file, "class": max(p, key=p.__getitem__), "probabilities": p}
-        for file, p in zip(images, chosen.answer(pixels), strict=True)
-    ]
+    chosen = prediction.load(workspace, model)
+    print(f"model: {chosen.name} from {chosen.source}", file=sys.stderr)
+    rows: list[dict[str, Any]] = []
+    for file in images:
+        try:
+            probabilities = chosen.probabilities(prediction.read(Path(file), resize))
+        except UserError as error:
+            print(f"error: {file}: {error}", file=sys.stderr)
+        else:
+            rows += [
+                {"file": file} | row for row in classify.answers(chosen.classes, probabilities)
+            ]
     lines = (f"{r['file']}\t{r['class']}\t{r['probabilities'][r['class']]:.4f}" for r in rows)
-    answer(rows, lines, as_json)
+    answer(rows, lines, as_json, len(rows) == len(images))
 
 
 if __name__ == "__main__":

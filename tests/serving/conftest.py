@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from publishing import EXPERIMENT, address, tell
 from refashion import cli
 from refashion.base.workspace import Workspace
+from refashion.data.catalogue import DATASETS
 from refashion.evaluation import model
 from refashion.pictures import of_run
 from refashion.runs import listing
@@ -52,9 +54,13 @@ class World:
             return registry.register(mlflow_run, alias, connected, name=name)
 
     def expected(self, variant: str) -> np.ndarray:
-        """What the model of a variant answers to the images."""
+        """Probabilities that the model of a variant finds for the images."""
         weights = model.load(listing.variant(self.workspace, variant))
         return classify.probabilities(weights, self.images)
+
+    def answers(self, variant: str) -> list[dict[str, Any]]:
+        """What a registered model of a variant answers to them."""
+        return classify.answers(DATASETS["fashion_mnist"].classes, self.expected(variant))
 
     def refashion(self, *arguments: str) -> Result:
         """Run a command of the project in the checkout."""

@@ -8,13 +8,15 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import ExifTags, Image
 
 from publishing import altered
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.data.catalogue import DATASETS
 from refashion.runs import listing
-from refashion.serving import predict
+from refashion.serving import classify, predict
 
 
 @pytest.fixture
@@ -28,28 +30,72 @@ def pictures(world: Any, tmp_path: Path) -> list[str]:
 
 def test_all_ways_to_name_a_model_give_the_same_bits(world: Any, tmp_path: Path) -> None:
     world.register("mlp", tmp_path.name)
-    uri = f"models:/{tmp_path.name}@champion"
-    models = [
-        predict.of_workspace(world.workspace, "mlp"),
-        predict.of_run(world.workspace, world.runs["mlp"]),
-        predict.of_registry(world.workspace, uri),
-    ]
-    names = ["mlp, trained here", f"mlp of run {world.runs['mlp']}", f"mlp of {uri}"]
-    assert [model.name for model in models] == names
-    for model in models:
-        answers = model.answer(world.images)
-        assert [list(answer.values()) for answer in answers] == world.expected("mlp").tolist()
-        assert [list(answer) for answer in answers] == [list(model.classes)] * 5
+    uri, run_id = f"models:/{tmp_path.name}@champion", world.runs["mlp"]
+    sources = {"mlp": str(world.workspace.root), run_id[:8]: f"run {run_id}", uri: uri}
+    for text, source in sources.items():
+        model = predict.load(world.workspace, text)
+        assert (model.name, model.source) == ("mlp", source)
+        assert model.classes == DATASETS["fashion_mnist"].classes
+        answers = model.probabilities(world.images)
+        assert (answers.dtype, answers.shape) == (np.float64, (5, 10))
+        assert answers.tobytes() == world.expected("mlp").tobytes()
+        want = [model.classes[i] for i in answers.argmax(axis=1)]
+        assert model.predict(world.images).tolist() == want
 
 
-def test_command_answers_people_and_programs(
-    world: Any, tmp_path: Path, pictures: list[str]
-) -> None:
-    world.register("mlp", tmp_path.name)
-    choice = ("--model", f"models:/{tmp_path.name}@champion")
-    for_people = world.refashion("predict", *pictures, *choice)
-    for_programs = world.refashion("predict", *pictures, *choice, "--json")
-    assert for_people.stderr == for_programs.stderr == f"model: mlp of {choice[1]}\n"
+def test_all_kinds_of_images_give_the_same_bits(world: Any) -> None:
+    images, want = world.images, world.expected("mlp")
+    model = predict.load(world.workspace, "mlp")
+    pictures = [Image.fromarray(image) for image in images]
+    for same in (
+        *(images, images.reshape(5, 784), images.astype(np.int64), images.tolist(), list(images)),
+        *(torch.tensor(images), torch.tensor(images).int(), pictures, tuple(pictures)),
+    ):
+        assert model.probabilities(same).tobytes() == want.tobytes()
+    for one in (images[0], images[0].ravel(), torch.tensor(images[0]), pictures[0]):
+        assert model.probabilities(one).tobytes() == want[:1].tobytes()
+    assert model.predict(images[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 27, 28), np.uint8), r"images: have the shape \(2, 27, 28\)"),
+        (np.zeros((28, 28, 3), np.uint8), r"images: have the shape \(28, 28, 3\)"),
+        ([], r"images: have the shape \(0,\)"),
+        ("boot.png", r"images: have the shape \(\)"),
+        (Image.new("L", (40, 30)), r"images: have the shape \(30, 40\)"),
+        (Image.new("I;16", (28, 28)), "has more than 8 bits a pixel; save it with 8"),
+        ([[1, 2], [3]], "images: differ in shape, or are no numbers"),
+        (np.zeros((1, 784)), "images: have pixels of type float64"),
+        (torch.zeros(1, 784, requires_grad=True), "images: have pixels of type float32"),
+        ([[None] * 784], "images: have pixels of type object"),
+        ([["0"] * 784], "images: have pixels of type <U1"),
+        ([[0] * 783 + [256]], "image 0: has pixels from 0 to 256"),
+        ([[9] * 784, [0] * 783 + [-1]], "image 1: has pixels from -1 to 0"),
+    ],
+)
+def test_no_images_are_refused(world: Any, images: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}") as refusal:
+        predict.load(world.workspace, "mlp").predict(images)
+    assert "8 bits" in message or str(refusal.value).endswith(f"; {classify.ADVICE}")
+
+
+def test_scaled_pixels_are_refused(world: Any) -> None:
+    model = predict.load(world.workspace, "mlp")
+    images = np.zeros((3, 28, 28), np.uint8)
+    assert model.probabilities(images).shape == (3, 10)  # black is no mistake
+    images[1, 14] = 1
+    with pytest.raises(UserError, match=r"^image 1: has no pixel above 1; .* by 255$"):
+        model.probabilities(images)
+
+
+def test_command_answers_people_and_programs(world: Any, pictures: list[str]) -> None:
+    for_people = world.refashion("predict", *pictures, "--model", "mlp")
+    for_programs = world.refashion("predict", *pictures, "--model", "mlp", "--json")
+    told = f"model: mlp from {world.workspace.root}\n"
+    assert for_people.stderr == for_programs.stderr == told
+    assert for_people.exit_code == for_programs.exit_code == 0
     rows = json.loads(for_programs.stdout)
     lines = [line.split("\t") for line in for_people.stdout.splitlines()]
     assert [row["file"] for row in rows] == [file for file, *_ in lines] == pictures
@@ -59,20 +105,57 @@ def test_command_answers_people_and_programs(
         assert float(p) == pytest.approx(want.max(), abs=1e-3)
 
 
-def test_command_refuses_in_one_line_before_any_output(world: Any, pictures: list[str]) -> None:
-    done = world.refashion("predict", pictures[0], "nowhere.png")
-    told = "error: nowhere.png: no such file; check its name\n"
-    assert (done.exit_code, done.stdout, done.stderr) == (2, "", told)
+def test_command_goes_on_past_bad_images(world: Any, pictures: list[str], tmp_path: Path) -> None:
+    dark, bad = tmp_path / "dark.png", tmp_path / "bad.png"
+    Image.new("L", (28, 28), 1).save(dark)
+    bad.write_text("no image")
+    files = ("nowhere.png", pictures[0], str(bad), str(dark), pictures[1])
+    done = world.refashion("predict", *files, "--model", "mlp")
+    assert done.exit_code == 1
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == pictures[:2]
+    _, *told = done.stderr.splitlines()
+    assert told == [
+        "error: nowhere.png: no such file; check its name",
+        f"error: {bad}: is not an image; {predict.ADVICE}",
+        f"error: {dark}: image 0: has no pixel above 1; multiply scaled pixels by 255",
+    ]
+
+
+def test_command_scales_on_request(world: Any, pictures: list[str], tmp_path: Path) -> None:
+    large = str(tmp_path / "large.png")
+    Image.new("L", (56, 56), 200).save(large)
+    refused = world.refashion("predict", large, "--model", "mlp")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    told = f"error: {large}: has 56x56 pixels, not 28x28; scale it with --resize"
+    assert refused.stderr.splitlines()[1:] == [told]
+    done = world.refashion("predict", large, pictures[0], "--model", "mlp", "--resize", "--json")
+    grey, same = (list(row["probabilities"].values()) for row in json.loads(done.stdout))
+    model = predict.load(world.workspace, "mlp")
+    assert sorted(grey) == sorted(*model.probabilities([[200] * 784]).tolist())
+    assert sorted(same) == sorted(world.expected("mlp")[0].tolist())  # 28x28: nothing to scale
+
+
+def test_scaling_keeps_proportions(tmp_path: Path) -> None:
+    Image.new("L", (200, 100), 255).save(tmp_path / "wide.png")
+    pixels = predict.read(tmp_path / "wide.png", resize=True)
+    assert pixels[7:21].min() == 255 and not pixels[:7].any() and not pixels[21:].any()
+
+
+def test_photograph_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was held on its side
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(predict.read(tmp_path / "a.png"), np.rot90(NOISE, -1))
 
 
 def test_best_variant_is_the_default(world: Any) -> None:
     workspace = world.workspace
     with pytest.raises(UserError, match=r"compares no variant of params\.yaml; run `dvc repro`"):
-        predict.of_workspace(workspace, None)
+        predict.load(workspace)
     accuracies = {"dropped": 0.99, "mlp": 0.8, "softmax": 0.9}
     compared = {name: {"accuracy": a} for name, a in accuracies.items()}
     files.write_json(workspace.comparison, {"variants": compared})
-    assert predict.of_workspace(workspace, None).name == "softmax, trained here"
+    assert predict.load(workspace).name == "softmax"
     workspace.comparison.unlink()
 
 
@@ -90,8 +173,8 @@ def test_best_variant_is_the_default(world: Any) -> None:
 )
 def test_colour_becomes_grey(mode: str, colour: object, pixel: int, tmp_path: Path) -> None:
     Image.new(mode, (28, 28), colour).save(tmp_path / "a.png")
-    pixels = predict.read([tmp_path / "a.png"])
-    assert (pixels.dtype, pixels.shape) == (np.uint8, (1, 28, 28))
+    pixels = predict.read(tmp_path / "a.png")
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (28, 28))
     assert set(pixels.ravel().tolist()) == {pixel}
 
 
@@ -110,7 +193,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
         (b"", "cannot be read (Is a directory); give a picture of 28x28 pixels, light on black"),
         (b"no image", "is not an image; give a picture of 28x28 pixels"),
         (png(NOISE)[:200], "cannot be read (image file is truncated"),
-        (png(NOISE[:, 1:]), "has 27x28 pixels; scale it to 28x28"),
+        (png(NOISE[:, 1:]), "has 27x28 pixels, not 28x28; scale it with --resize"),
         (png(NOISE.astype(np.uint16)), "has more than 8 bits a pixel; save it with 8"),
     ],
     ids=["folder", "text", "truncated", "small", "16 bits"],
@@ -122,19 +205,18 @@ def test_bad_file_is_refused(tmp_path: Path, content: bytes, message: str) -> No
     else:
         bad.mkdir()
     with pytest.raises(UserError) as refusal:
-        predict.read([bad])
-    assert str(refusal.value).startswith(f"{bad}: {message}")
+        predict.read(bad)
+    assert str(refusal.value).startswith(message)
 
 
 def test_wrong_choice_of_a_model_is_refused(world: Any) -> None:
-    for choose, text, message in (
-        (predict.of_workspace, "cnn", r"variant 'cnn' is not in params\.yaml"),
-        (predict.of_run, "puffy-hake", "puffy-hake: means 2 runs"),
-        (predict.of_registry, "boots", "boots: names no model; give models:/"),
-        (predict.of_registry, "models:/none@a", "Registered Model with name=none not found"),
+    for text, message in (
+        ("cnn", r"cnn: no run .* \(variants here: softmax, mlp, dropout\)$"),
+        ("puffy-hake", "puffy-hake: means 2 runs"),
+        ("models:/none@a", "Registered Model with name=none not found"),
     ):
         with pytest.raises(UserError, match=message):
-            choose(world.workspace, text)
+            predict.load(world.workspace, text)
 
 
 def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path) -> None:
@@ -154,7 +236,7 @@ def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path) -> None:
             registered_model_name="foreign",
         )
     with pytest.raises(UserError, match=r"^models:/foreign/1: is no model of this project"):
-        predict.of_registry(world.workspace, "models:/foreign/1")
+        predict.load(world.workspace, "models:/foreign/1")
 
 
 def test_altered_weights_do_not_answer(world: Any, tmp_path: Path) -> None:
@@ -163,19 +245,19 @@ def test_altered_weights_do_not_answer(world: Any, tmp_path: Path) -> None:
     registered = mlflow.models.get_model_info(uri).artifact_path.removeprefix("file://")
     name = "weights.safetensors"
     here = listing.variant(world.workspace, "mlp").file(name)
-    for file, choose, text, told in (
-        (here, predict.of_workspace, "mlp", "not the weights"),
-        (world.artifact("mlp", name), predict.of_run, world.runs["mlp"], "was altered after"),
-        (Path(registered) / "artifacts" / name, predict.of_registry, uri, "not the weights"),
+    for file, text, told in (
+        (here, "mlp", "not the weights"),
+        (world.artifact("mlp", name), world.runs["mlp"], "was altered after"),
+        (Path(registered) / "artifacts" / name, uri, "not the weights"),
     ):
         with altered(file), pytest.raises(UserError, match=f"{name}:? {told}") as refusal:
-            choose(world.workspace, text)
+            predict.load(world.workspace, text)
         assert "MLflow at" not in str(refusal.value)
-        assert choose(world.workspace, text).probabilities(world.images).shape == (5, 10)
+        assert predict.load(world.workspace, text).probabilities(world.images).shape == (5, 10)
 
 
 def test_missing_model_of_the_workspace_is_told(world: Any) -> None:
     weights = world.workspace.models / "mlp" / "weights.safetensors"
     with altered(weights), pytest.raises(UserError, match=rf"^mlp: its {weights.name} is missing"):
         weights.unlink()
-        predict.of_workspace(world.workspace, "mlp")
+        predict.load(world.workspace, "mlp")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import requests
 
+from refashion.serving.classify import ADVICE
 from servers import free_port, running
 
 
@@ -29,24 +29,35 @@ def address(world: Any, tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/invocations"
 
 
-def test_server_answers_images_and_refuses_what_is_none(world: Any, address: str) -> None:
-    images = world.images.tolist()
-    for num_images in (1, 5):
-        answer = requests.post(address, json={"inputs": images[:num_images]}, timeout=60)
+def test_server_answers_images_and_refuses_what_is_none(
+    world: Any, address: str, root: Path
+) -> None:
+    images, answers = world.images, world.answers("mlp")
+    for request in (
+        {"inputs": images.tolist()},
+        {"instances": images.tolist()},
+        {"inputs": images.reshape(5, 784).tolist()},
+        {"inputs": images[0].tolist()},
+        {"inputs": images[0].ravel().tolist()},
+    ):
+        answer = requests.post(address, json=request, timeout=60)
         answer.raise_for_status()
-        predictions = np.array(answer.json()["predictions"])
-        assert predictions.tobytes() == world.expected("mlp")[:num_images].tobytes()
+        predictions = answer.json()["predictions"]
+        assert predictions == answers[: len(predictions)] and len(predictions) in (1, 5)
+    # As curl sends it.
+    header = {"Content-Type": "application/json"}
+    boot = (root / "examples" / "boot.json").read_bytes()
+    (prediction,) = requests.post(address, boot, headers=header, timeout=60).json()["predictions"]
+    assert prediction.keys() == {"class", "probabilities"}
 
-    bright, dark = np.full((2, 1, 28, 28), 0).tolist()
-    bright[0][3][4], dark[0][3][4] = 256, -1
-    for inputs, reason in (
-        (images[0], "Shape of input (28, 28) does not match expected shape (-1, 28, 28)"),
-        ([image[1:] for image in images], "Shape of input (5, 27, 28) does not match"),
-        (bright, "Python integer 256 out of bounds for uint8"),
-        (dark, "Python integer -1 out of bounds for uint8"),
-        ((world.images[:1] / world.images[0].max()).tolist(), "pixels go from 0 to 255"),
-        ([[["a"] * 28] * 28], "invalid literal"),
+    for inputs, fault in (
+        (images[:, 1:].tolist(), "images: have the shape (5, 27, 28)"),
+        ([[1, 2], [3]], "images: differ in shape, or are no numbers"),
+        ((images / 255).tolist(), "images: have pixels of type float64"),
+        ([["a"] * 784], "images: have pixels of type <U1"),
+        ([[256] * 784], "image 0: has pixels from 0 to 256"),
+        ([[-1] * 784], "image 0: has pixels from -1 to 0"),
     ):
         answer = requests.post(address, json={"inputs": inputs}, timeout=60)
         assert answer.status_code == 400
-        assert reason in answer.json()["message"]
+        assert answer.json()["message"] == f"{fault}; {ADVICE}"

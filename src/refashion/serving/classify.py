@@ -1,5 +1,8 @@
 """Classify images with a trained model: the same bits on every machine."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -9,21 +12,57 @@ from refashion.training.initial import Weights
 from refashion.training.portable import outputs
 from refashion.training.settings import NUM_INPUTS
 
+SIZE = (28, 28)
+ADVICE = "give each as 28x28 or 784 whole numbers from 0 (black) to 255 (white)"
 
-def probabilities(weights: Weights, images: np.ndarray) -> np.ndarray:
-    """Probabilities of the classes, float64 [n, 10], of images, uint8 [n, 28, 28].
 
-    Pixels go from 0 (black) to 255 (white).
+def probabilities(weights: Weights, images: Any) -> np.ndarray:
+    """Probabilities of the classes, float64 [n, 10], of images as `pixels` takes them."""
+    return softmax(outputs(weights, torch.tensor(pixels(images)))).numpy()
+
+
+def pixels(images: Any) -> np.ndarray:
+    """Images as rows of pixels, uint8 [n, 784].
+
+    Parameters
+    ----------
+    images
+        Array, tensor or nested lists of the shape [n, 28, 28] or [n, 784], or a single image,
+        [28, 28] or [784]. Pixels are whole numbers from 0 (black) to 255 (white), of any type.
 
     Raises
     ------
     UserError
-        If the pixels were numbers from 0 to 1 before they became uint8.
+        If the shape is another, or the numbers are: fractions, out of range, or from 0 to 1.
     """
+    try:
+        array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
+        if array.dtype == object:  # what JSON brings
+            array = np.asarray(array.tolist())
+    except (TypeError, ValueError):
+        raise UserError(f"images: differ in shape, or are no numbers; {ADVICE}") from None
+    if array.shape in (SIZE, (NUM_INPUTS,)):
+        array = array[np.newaxis]
+    if array.shape[1:] not in (SIZE, (NUM_INPUTS,)):
+        raise UserError(f"images: have the shape {array.shape}; {ADVICE}")
+    if array.dtype.kind not in "iu":
+        raise UserError(f"images: have pixels of type {array.dtype}; {ADVICE}")
+    rows = array.reshape(len(array), NUM_INPUTS)
+    least, most = rows.min(axis=1, initial=0), rows.max(axis=1, initial=0)
+    for i in np.flatnonzero((least < 0) | (most > 255)):
+        raise UserError(f"image {i}: has pixels from {least[i]} to {most[i]}; {ADVICE}")
     # Scaled pixels lose their fractions on the way, and the answer would be a confident wrong one.
-    for i in np.flatnonzero(images.max(axis=(1, 2), initial=0) == 1):
-        raise UserError(
-            f"image {i}: no pixel is above 1, but pixels go from 0 to 255; multiply them by 255"
-        )
-    pixels = torch.tensor(images.reshape(len(images), NUM_INPUTS))
-    return softmax(outputs(weights, pixels)).numpy()
+    for i in np.flatnonzero(most == 1):
+        raise UserError(f"image {i}: has no pixel above 1; multiply scaled pixels by 255")
+    return rows.astype(np.uint8)
+
+
+def answers(classes: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
+    """For each row of probabilities [n, 10] the likeliest ``class`` and all ``probabilities``."""
+    return [
+        {
+            "class": classes[row.argmax()],
+            "probabilities": dict(zip(classes, row.tolist(), strict=True)),
+        }
+        for row in rows
+    ]

@@ -12,20 +12,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from refashion.base.errors import UserError
+from refashion.data.catalogue import DATASETS
 from refashion.serving import classify
 from refashion.training import digest
 
 
+class Refusal(MlflowException):
+    """A mistake in a request: a server's status 400, and one line."""
+
+    def serialize_as_json(self) -> str:
+        """Leave out what MLflow's server puts before the message: all the pixels."""
+        self.message = str(self)
+        return super().serialize_as_json()
+
+
 class PortableModel(PythonModel):
-    """Images, uint8 [n, 28, 28], to probabilities of the classes, float64 [n, 10]."""
+    """Images to class names and probabilities; see `refashion.serving.classify`."""
 
     def load_context(self, context: Any) -> None:
         """Read the weights, and make sure that they are the ones of the record."""
         weights, record = (Path(context.artifacts[name]) for name in ("weights", "record"))
         try:
             self.weights = load_file(weights)
-            promised = json.loads(record.read_text(encoding="utf-8"))["outputs"]["weights"]
-            intact = digest.weights(self.weights) == promised
+            promised = json.loads(record.read_text(encoding="utf-8"))
+            self.classes = DATASETS[promised["data"]["dataset"]].classes
+            intact = digest.weights(self.weights) == promised["outputs"]["weights"]
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             intact = False
         if not intact:
@@ -34,12 +45,15 @@ class PortableModel(PythonModel):
                 "the model and register its run again"
             )
 
-    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        """Give the probabilities; a mistake in the images becomes a server's status 400."""
+    def predict(
+        self, context: Any, model_input: np.ndarray, params: Any = None
+    ) -> list[dict[str, Any]]:
+        """Give the class and the probabilities of every image."""
         try:
-            return classify.probabilities(self.weights, model_input)
+            probabilities = classify.probabilities(self.weights, model_input)
         except UserError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
+            raise Refusal.invalid_parameter_value(str(error)) from None
+        return classify.answers(self.classes, probabilities)
 
 
 models.set_model(PortableModel())

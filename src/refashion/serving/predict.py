@@ -1,85 +1,128 @@
-"""Classify image files with a model of the workspace, of a run or of the registry."""
+"""Classify images with a model of the workspace, of a run or of the registry."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
+from refashion.evaluation import model as trained_model
 from refashion.runs import listing
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from refashion.training.initial import Weights
+from refashion.serving import classify
+from refashion.training.initial import Weights
 
 ADVICE = f"give a picture of {SIDE}x{SIDE} pixels, light on black as in the data set"
 
+Images: TypeAlias = np.ndarray | Tensor | Image.Image | Sequence[Any]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A trained model, wherever it comes from."""
+    """A trained classifier of images, which `refashion.load` gives.
+
+    Images are light on black, of 28x28 pixels: uint8 arrays or tensors from 0 (black) to 255
+    (white) of the shape [n, 28, 28] or [n, 784]; or pictures of Pillow, whose colours are taken as
+    grey and what is transparent as black. One image may stand alone. `UserError` refuses others.
+
+    Attributes
+    ----------
+    name : str
+        The variant's.
+    source : str
+        The checkout, the MLflow run or the registered model that it comes from.
+    classes : tuple of str
+        Names of the classes, in the order of the probabilities.
+    weights : dict of str to Tensor
+        Of every layer, by the names of their safetensors file: float32.
+    """
 
     name: str
-    """For messages."""
+    source: str
+    classes: tuple[str, ...]
+    weights: Weights = field(repr=False)
 
-    classes: Sequence[str]
-    """In the order of the probabilities."""
+    def predict(self, images: Images) -> np.ndarray:
+        """Name of the likeliest class of each image: str [n]."""
+        return np.array(self.classes)[self.probabilities(images).argmax(axis=1)]
 
-    probabilities: "Callable[[np.ndarray], np.ndarray]"
-    """uint8 [n, 28, 28] to float64 [n, 10]."""
-
-    def answer(self, images: "np.ndarray") -> list[dict[str, float]]:
-        """Probability of every class, for each of the images, uint8 [n, 28, 28]."""
-        rows = self.probabilities(images).tolist()
-        return [dict(zip(self.classes, row, strict=True)) for row in rows]
+    def probabilities(self, images: Images) -> np.ndarray:
+        """Probabilities of the classes: float64 [n, 10], the same bits on every machine."""
+        return classify.probabilities(self.weights, _decoded(images))
 
 
-def read(files: Sequence[Path]) -> "np.ndarray":
-    """Read images as uint8 [n, 28, 28], colour as grey and what is transparent as black.
+def _decoded(images: Any) -> Any:
+    """Pictures as arrays, alone or in a list; all else as it is."""
+    if isinstance(images, list | tuple):
+        return [_decoded(image) for image in images]
+    return np.asarray(_grey(images)) if isinstance(images, Image.Image) else images
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    """A picture the right way up, as 8 bits of grey, with black behind what is transparent."""
+    if picture.mode.startswith(("I", "F")):
+        raise UserError("has more than 8 bits a pixel; save it with 8")
+    rgba = ImageOps.exif_transpose(picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L")
+
+
+def read(file: Path, resize: bool = False) -> np.ndarray:
+    """Read an image: uint8 [28, 28], colour as grey and what is transparent as black.
+
+    Parameters
+    ----------
+    file : Path
+        In any format of Pillow.
+    resize : bool
+        Scale other sizes by Lanczos' filter, with black borders beside what is no square.
 
     Raises
     ------
     UserError
-        If a file is missing, is no image, or has not 28x28 pixels of 8 bits.
+        If the file is missing, is no image, or has not 28x28 pixels of 8 bits. The message says
+        what is wrong, but not with which file.
     """
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    images = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                if image.size != (SIDE, SIDE):
-                    size = "{}x{}".format(*image.size)
-                    raise UserError(f"{file}: has {size} pixels; scale it to {SIDE}x{SIDE}")
-                if image.mode.startswith(("I", "F")):
-                    raise UserError(f"{file}: has more than 8 bits a pixel; save it with 8")
-                rgba = image.convert("RGBA")
-        except FileNotFoundError:
-            raise UserError(f"{file}: no such file; check its name") from None
-        except UnidentifiedImageError:
-            raise UserError(f"{file}: is not an image; {ADVICE}") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{file}: cannot be read ({reason}); {ADVICE}") from None
-        black = Image.new("RGBA", rgba.size, "black")
-        images.append(np.asarray(Image.alpha_composite(black, rgba).convert("L")))
-    return np.stack(images)
+    try:
+        with Image.open(file) as picture:
+            if picture.size != (SIDE, SIDE) and not resize:
+                width, height = picture.size
+                raise UserError(
+                    f"has {width}x{height} pixels, not {SIDE}x{SIDE}; scale it with --resize"
+                )
+            grey = _grey(picture)
+    except FileNotFoundError:
+        raise UserError("no such file; check its name") from None
+    except UnidentifiedImageError:
+        raise UserError(f"is not an image; {ADVICE}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot be read ({reason}); {ADVICE}") from None
+    return np.asarray(ImageOps.pad(grey, (SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def of_workspace(workspace: Workspace, variant: str | None) -> Model:
-    """Load a model that the pipeline has trained here; by default the best. As `trained_here`."""
-    chosen, dataset, weights = trained_here(workspace, variant)
-    return _portable(f"{chosen}, trained here", dataset, weights)
+def load(workspace: Workspace, model: str | None = None) -> Model:
+    """Load a trained model of a workspace, as `refashion.load` does of the present one."""
+    if model is not None and model.startswith("models:/"):
+        return _of_registry(workspace, model)
+    variants = workspace.params().variants
+    if model is None or model in variants:
+        name, dataset, weights = trained_here(workspace, model)
+        return _model(name, str(workspace.root), dataset, weights)
+    try:
+        return _of_run(workspace, model)
+    except UserError as error:
+        raise UserError(f"{error} (variants here: {', '.join(variants)})") from None
 
 
-def trained_here(workspace: Workspace, variant: str | None) -> "tuple[str, str, Weights]":
+def trained_here(workspace: Workspace, variant: str | None) -> tuple[str, str, Weights]:
     """Name, data set and weights of a variant trained here; by default of the best one.
 
     Raises
@@ -87,13 +130,11 @@ def trained_here(workspace: Workspace, variant: str | None) -> "tuple[str, str, 
     UserError
         If there is no such variant, or its model is missing or altered.
     """
-    from refashion.evaluation import model
-
     settings = workspace.params()
     chosen = variant or _best(list(settings.variants), workspace)
     settings.variant(chosen)  # refuses other names
     run = listing.variant(workspace, chosen)
-    return chosen, str(run.record.data["dataset"]), model.load(run)
+    return chosen, run.record.data["dataset"], trained_model.load(run)
 
 
 def _best(variants: Sequence[str], workspace: Workspace) -> str:
@@ -111,59 +152,37 @@ def _best(variants: Sequence[str], workspace: Workspace) -> str:
     return max(measured, key=lambda name: compared[name]["accuracy"])
 
 
-def of_run(workspace: Workspace, text: str) -> Model:
-    """Load the model of a run that was published to MLflow.
-
-    Raises
-    ------
-    UserError
-        If the text does not mean one run, or an artifact of it is missing or was altered.
-    """
-    from refashion.evaluation import model
+def _of_run(workspace: Workspace, text: str) -> Model:
+    """The model of a run that was published to MLflow."""
     from refashion.serving import registry
     from refashion.tracking import published, store
 
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         mlflow_run = registry.one_run(text, connected)
         run = published.read(mlflow_run, Path(folder), connected).run
-        name = f"{run.name} of run {mlflow_run.info.run_id}"
-        return _portable(name, str(run.record.data["dataset"]), model.load(run))
+        source = f"run {mlflow_run.info.run_id}"
+        return _model(run.name, source, run.record.data["dataset"], trained_model.load(run))
 
 
-def of_registry(workspace: Workspace, uri: str) -> Model:
-    """Load a model that `refashion register` made.
-
-    Raises
-    ------
-    UserError
-        If there is no such model, it was altered, or somebody else made it.
-    """
+def _of_registry(workspace: Workspace, uri: str) -> Model:
+    """A model that `refashion register` made."""
     from refashion.tracking import store
 
-    if not uri.startswith("models:/"):
-        raise UserError(f"{uri}: names no model; give models:/NAME@ALIAS or models:/NAME/VERSION")
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         import mlflow
 
         source = connected.client.tracking_uri
         here = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=source)
         about = mlflow.models.Model.load(here).metadata or {}
-        if not {"classes", "run"} <= set(about):
+        if not {"dataset", "run"} <= set(about):
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
         try:
-            loaded = mlflow.pyfunc.load_model(here)
+            loaded = mlflow.pyfunc.load_model(here).unwrap_python_model()
         except mlflow.MlflowException as error:
             raise UserError(f"{uri}: {error}") from None
-    name = f"{about['run']} of {uri}"
-    return Model(name=name, classes=about["classes"], probabilities=loaded.predict)
+    return _model(about["run"], uri, about["dataset"], loaded.weights)
 
 
-def _portable(name: str, dataset: str, weights: "Weights") -> Model:
-    """Answer by the portable arithmetic, with the classes of the data set."""
-    from refashion.serving import classify
-
-    return Model(
-        name=name,
-        classes=DATASETS[dataset].classes,
-        probabilities=lambda images: classify.probabilities(weights, images),
-    )
+def _model(name: str, source: str, dataset: str, weights: Weights) -> Model:
+    """A model whose classes are those of its data set."""
+    return Model(name=name, source=source, classes=DATASETS[dataset].classes, weights=weights)

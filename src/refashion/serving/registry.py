@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("model_code.py")
 CODE = (
     *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
-    *("serving/__init__.py", "serving/classify.py"),
+    *("data/__init__.py", "data/catalogue.py", "serving/__init__.py", "serving/classify.py"),
 )
 """What the script imports, and all that these import: the code inside a model."""
 
@@ -169,6 +169,7 @@ def _save(target: Path, logged: Any, source: PublishedRun, about: dict[str, Any]
     import numpy as np
     from mlflow import pyfunc
     from mlflow.models import Model, infer_signature
+    from mlflow.types import Schema, TensorSpec
 
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # or it takes along files from here
     code = target.with_name("code") / PACKAGE.name
@@ -177,12 +178,16 @@ def _save(target: Path, logged: Any, source: PublishedRun, about: dict[str, Any]
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     image = np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28)
+    answer = {"class": "", "probabilities": dict.fromkeys(about["classes"], 0.1)}
+    signature = infer_signature(image, [answer])
+    # MLflow would cut fractions off and know one shape alone: the model itself checks its images.
+    signature.inputs = Schema([TensorSpec(np.dtype(object), (-1,))])
     pyfunc.save_model(
         target,
         python_model=str(SCRIPT),
         artifacts={name: str(source.run.file(file)) for name, file in ARTIFACTS.items()},
         code_paths=[str(code)],
-        signature=infer_signature(image, np.zeros((1, 10))),
+        signature=signature,
         input_example=image,
         pip_requirements=_requirements(),
         metadata=about,
