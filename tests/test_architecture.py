@@ -32,6 +32,7 @@ ROOMS = [
     "reproduction",
     "reporting",
     "selftest",
+    "api",
     "cli",
 ]
 """A room may import from those above it, never from those below."""
