@@ -1,4 +1,4 @@
-"""Progress is for people in front of a terminal."""
+"""Progress: a bar on a terminal, a line an epoch in a log."""
 
 import re
 import subprocess
@@ -18,11 +18,27 @@ def last_line(capsys: Capture) -> str:
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", err).strip())[-1]
 
 
-def test_nothing_in_a_log(capsys: Capture) -> None:
+def test_a_log_has_a_line_for_every_epoch(capsys: Capture) -> None:
     with progress("mlp", 2, "epochs") as advance:
+        advance(note="loss 0.431")
         advance()
-        advance(1, note="loss 0.431")
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "mlp: 1/2 epochs  loss 0.431\nmlp: 2/2 epochs\n")
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "lines"),
+    [
+        *((100, "epochs", 100), (101, "epochs", 10), (950, "epochs", 10), (None, "epochs", 0)),
+        (200, "bytes", 0),
+    ],
+)
+def test_a_log_stays_short(total: int | None, unit: str, lines: int, capsys: Capture) -> None:
+    with progress("study", total, unit) as advance:
+        for _ in range(total or 20):
+            advance()
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", lines)
+    assert not lines or err.endswith(f"\nstudy: {total}/{total} epochs\n")
 
 
 def test_rich_is_imported_for_a_terminal_alone() -> None:

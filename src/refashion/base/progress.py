@@ -1,9 +1,15 @@
-"""Progress: a bar on a terminal, nothing in a log."""
+"""Progress: a bar on a terminal, lines in a log."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+LINES = 10
+"""Lines in a log for more epochs than `SINGLY`."""
+
+SINGLY = 100
+"""Most epochs that have a line each in a log."""
 
 
 class Advance(Protocol):
@@ -17,6 +23,8 @@ class Advance(Protocol):
 def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
     """Show on standard error how far something is, and how long it will still take.
 
+    On a terminal it is a bar. A log gets a line for every epoch, or for every tenth of very many.
+
     Parameters
     ----------
     title : str
@@ -27,7 +35,7 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
         What is counted, in the plural. ``bytes`` are shown as kB and MB, with their speed.
     """
     if not sys.stderr.isatty():
-        yield lambda amount=1, note="": None
+        yield _in_log(title, total, unit)
         return
 
     from rich import progress as rich  # 0.1 s: for a terminal alone
@@ -49,3 +57,18 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
     ) as bars:
         task = bars.add_task(title, total=total, note="")
         yield lambda amount=1, note="": bars.update(task, advance=amount, note=note)
+
+
+def _in_log(title: str, total: float | None, unit: str) -> Advance:
+    """Lines for a log; none of bytes, and none of what has no known end."""
+    lines = 0 if total is None or unit == "bytes" else total if total <= SINGLY else LINES
+    done, told = 0.0, 0
+
+    def advance(amount: float = 1, note: str = "") -> None:
+        nonlocal done, told
+        done += amount
+        if lines and total and done * lines // total > told:
+            told = int(done * lines // total)
+            print(f"{title}: {done:g}/{total:g} {unit}  {note}".rstrip(), file=sys.stderr)
+
+    return advance
