@@ -178,17 +178,18 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     assert {"weights", "history.csv"} == set(difference.pop("outputs"))
     assert difference == {
         **{"epoch": 1, "params": {"lr": [0.1, 0.05]}, "data": {}, "code": ["stages/make.py"]},
-        "environment": {},  # git knows nothing of it
+        **{"hardware": None, "packages": None},  # git knows nothing of them
     }
-    first, second, *_, last = repository.refashion(*pair).stdout.splitlines()
+    first, second, _, _, *last = repository.refashion(*pair).stdout.splitlines()
     assert (first, second) == ("diverged in epoch 1", "  params lr: 0.1 | 0.05")
-    assert last == "  code: stages/make.py"
+    assert last == ["  hardware: unknown", "  packages: unknown", "  code: stages/make.py"]
 
 
 def test_records_on_their_own(repository: Any) -> None:
     record = str(repository.workspace.models / "mlp" / "record.json")
     done = repository.refashion("diverge", record, record)
-    assert (done.exit_code, done.stdout) == (0, "same history\n  code: unknown\n")
+    unknown = [f"  {part}: unknown" for part in ("hardware", "packages", "code")]
+    assert (done.exit_code, done.stdout.splitlines()) == (0, ["same history", *unknown])
     other = repository.refused("diverge", record, str(repository.workspace.params_file))
     assert "params.yaml: is no record; name a record.json" in other
 
@@ -205,7 +206,8 @@ def test_another_machine_is_a_reason(tmp_path: Path) -> None:
         (folder / "environment.txt").write_text(f"# Python\nnumpy=={version}\nmpmath==1\n")
         origins.append(diverge.Origin(run=in_folder(folder, "mlp"), state=None))
     difference = diverge.diverge(*origins, workspace)
-    assert difference["environment"] == {"numpy": ["2.9.0", "2.8.0"], "threads": [0, 1]}
+    assert difference["packages"] == {"numpy": ["2.9.0", "2.8.0"]}
+    assert difference["hardware"] == {"threads": [0, 1]}
     assert difference["epoch"] is None and difference["same_outputs"]
 
 

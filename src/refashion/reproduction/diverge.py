@@ -11,6 +11,7 @@ from refashion.base.workspace import Workspace
 from refashion.reproduction import reproduce, verdict, worktree
 from refashion.reproduction.worktree import State
 from refashion.runs.run import Run, in_folder
+from refashion.tracking.contents import HARDWARE
 from refashion.tracking.store import Store
 
 CODE = ("src", "stages", "dvc.yaml")
@@ -56,20 +57,23 @@ def diverge(a: Origin, b: Origin, workspace: Workspace) -> dict[str, Any]:
     -------
     dict
         ``epoch``: the first in which the histories diverge, or None; ``same_outputs``; and pairs
-        of a's and b's value by name under ``params``, ``data``, ``outputs`` and ``environment``,
-        none of the last where one is unknown; ``code``: the files that differ between their
-        commits, None where one is unknown.
+        of a's and b's value by name under ``params``, ``data``, ``outputs``, ``hardware`` and
+        ``packages``; ``code``: the files that differ between their commits. The last three are
+        None where one side's is unknown.
     """
     runs = a.run, b.run
-    outputs = _pairs(*(run.record.outputs for run in runs))
     environments = [reproduce.environment(run) for run in runs]
+    outputs = _pairs(*(run.record.outputs for run in runs))
     return {
         "epoch": verdict.first_epoch(*runs),
         "same_outputs": not outputs,
         "params": _pairs(*({**r.settings, "contract": r.record.contract} for r in runs)),
         "data": _pairs(*(run.record.inputs for run in runs)),
         "outputs": outputs,
-        "environment": _pairs(*environments) if all(environments) else {},
+        "hardware": _known_pairs(*({k: e[k] for k in HARDWARE if k in e} for e in environments)),
+        "packages": _known_pairs(
+            *({k: e[k] for k in e if k not in HARDWARE} for e in environments)
+        ),
         "code": _code(a.state, b.state, workspace.root),
     }
 
@@ -80,8 +84,10 @@ def lines(difference: Mapping[str, Any]) -> Iterator[str]:
         yield f"diverged in epoch {difference['epoch']}"
     else:
         yield f"same history{'' if difference['same_outputs'] else ', other weights'}"
-    for part in ("params", "data", "outputs", "environment"):
-        for name, (a, b) in difference[part].items():
+    for part in ("params", "data", "outputs", "hardware", "packages"):
+        if difference[part] is None:
+            yield f"  {part}: unknown"
+        for name, (a, b) in (difference[part] or {}).items():
             yield f"  {part} {name}: {a} | {b}"
     code = difference["code"]
     yield f"  code: {'unknown' if code is None else ', '.join(code) or 'the same'}"
@@ -89,6 +95,11 @@ def lines(difference: Mapping[str, Any]) -> Iterator[str]:
 
 def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {k: [a.get(k), b.get(k)] for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
+
+
+def _known_pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    """As `_pairs`; None where nothing is known of one side, which would differ in everything."""
+    return _pairs(a, b) if a and b else None
 
 
 def _code(a: State | None, b: State | None, root: Path) -> list[str] | None:
