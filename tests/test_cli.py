@@ -1,6 +1,7 @@
 """The `refashion` command itself: help, exit codes and what goes where."""
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 
 from refashion import cli
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 
 
 @click.command()
@@ -36,6 +38,34 @@ def test_exit_codes(
     monkeypatch.setitem(cli.main.commands, "fail", fail)
     done = CliRunner().invoke(cli.main, arguments)
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", told)
+
+
+def test_a_command_works_on_the_checkout_that_one_stands_in(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder in it, with whatever code; in none there is help alone."""
+    show = cli.main.command_class(
+        "show", callback=click.pass_obj(lambda w: print(w.root)), help="Example: refashion show"
+    )
+    monkeypatch.setitem(cli.main.commands, "show", show)
+    monkeypatch.chdir(root / "stages" / "k_fold")  # has a dvc.yaml of its own
+    done = CliRunner().invoke(cli.main, ["show"])
+    assert (done.stdout, done.stderr) == (f"{root}\n", "")
+    (tmp_path / "clone" / "docs").mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / "clone" / name).touch()
+    monkeypatch.chdir(tmp_path / "clone" / "docs")
+    done = CliRunner().invoke(cli.main, ["show"])
+    clone = tmp_path / "clone"
+    assert (done.stdout, done.stderr) == (
+        f"{clone}\n",
+        f"workspace: {clone}, with the code in {root}\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^{tmp_path}: is in no checkout of this project"):
+        Workspace.here()
+    assert CliRunner().invoke(cli.main, ["show"]).exit_code == 2
+    assert CliRunner().invoke(cli.main, ["show", "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize("yes", [True, False])

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from refashion.base.errors import UserError
-from refashion.base.workspace import Workspace
+from refashion.base.workspace import CODE, Workspace
 
 if TYPE_CHECKING:
     from refashion.tracking.store import Store
@@ -22,8 +23,22 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class Command(click.Command):
+    """A command on the checkout that holds the working directory."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; say which workspace it works on, where that is not its code's own."""
+        if context.obj is None:  # tests hand in a workspace
+            context.obj = Workspace.here()
+            if context.obj.root != CODE:
+                print(f"workspace: {context.obj.root}, with the code in {CODE}", file=sys.stderr)
+        return super().invoke(context)
+
+
 class Group(click.Group):
     """Commands that answer a usage error in one line."""
+
+    command_class = Command
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command; turn a usage error into one line and exit code 2."""
@@ -56,19 +71,18 @@ def answer(value: Any, lines: Iterable[str], as_json: bool, yes: bool = True) ->
 @click.group(cls=Group, context_settings=CONTEXT)
 @click.option("--debug", is_flag=True, help="Show where in the code an error comes from.")
 @click.version_option(package_name="refashion")
-@click.pass_context
-def main(context: click.Context, debug: bool) -> None:
+def main(debug: bool) -> None:
     """Training runs anyone can reproduce, bit for bit.
 
     RUN is the id of an MLflow run (or its beginning) or the name of a DVC experiment. Runs are
-    looked for in MLFLOW_TRACKING_URI, by default in this checkout's mlflow.db. The exit code is 0
-    if the answer is yes, 1 if it is no, 2 on a usage error.
+    looked for in MLFLOW_TRACKING_URI, by default in mlflow.db of the workspace, the checkout that
+    holds the working directory. The exit code is 0 if the answer is yes, 1 if it is no, 2 on a
+    usage error.
 
     Completion in bash (zsh and fish likewise): eval "$(_REFASHION_COMPLETE=bash_source refashion)"
 
     Example: refashion reproduce 3f2a9c
     """
-    context.obj = context.obj or Workspace.here()  # tests hand in another one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -201,12 +215,14 @@ def gate(workspace: Workspace, baseline: str | None, as_json: bool) -> None:
 def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None:
     """Publish this workspace's runs and those of all DVC experiments to MLflow, each once.
 
-    With a NAME, this workspace's run of that name alone. Builds an emptied database anew; where
-    nothing is missing, nothing changes.
+    With a NAME, this workspace's run of that name alone. Builds an emptied database anew, and fills
+    a tracking server that is named after the runs were made; where nothing is missing, nothing
+    changes.
 
     \b
     Example: refashion publish
              refashion publish mlp
+             MLFLOW_TRACKING_URI=http://server:5000 refashion publish
     """
     from refashion.reproduction import republish
     from refashion.tracking import store

@@ -4,8 +4,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refashion.base.errors import UserError
+
 if TYPE_CHECKING:
     from refashion.base.params import Params
+
+
+CODE = Path(__file__).resolve().parents[3]
+"""The checkout whose code is running."""
 
 
 class Workspace:
@@ -43,8 +49,21 @@ class Workspace:
 
     @classmethod
     def here(cls) -> "Workspace":
-        """The checkout whose code is running."""
-        return cls(Path(__file__).resolve().parents[3])
+        """The checkout that holds the working directory.
+
+        Raises
+        ------
+        UserError
+            If the working directory is in none.
+        """
+        folder = Path.cwd()
+        for root in (folder, *folder.parents):
+            if all((root / name).is_file() for name in ("dvc.yaml", "params.yaml")):
+                return cls(root)
+        raise UserError(
+            f"{folder}: is in no checkout of this project (no dvc.yaml with a params.yaml beside "
+            f"it, here or above); change to one, as with `cd {CODE}`"
+        )
 
     @property
     def main(self) -> Path:
