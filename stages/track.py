@@ -23,13 +23,21 @@ def main(*names: str) -> None:
         runs += named
     origin = context.gather(workspace.root)
     with store.connect(workspace) as connected:
+        already_there = 0
         for done in publish.publish_all(runs, origin, connected, workspace):
-            print(f"{done.name}: {done.outcome}, run {done.run_id}", flush=True)
+            if done.outcome == "already there":
+                already_there += 1
+            else:
+                print(f"{done.name}: {done.outcome}, run {done.run_id}", flush=True)
             if done.divergence_of:
                 print(
                     f"warning: {done.name}: the same settings and data gave another result "
                     f"before, run {done.divergence_of}: compare the two runs in MLflow",
                     file=sys.stderr,
                 )
-        local = connected.uri == f"sqlite:///{store.default_database(workspace)}"
-        print("see them: " + ("make ui" if local else connected.uri))
+        if already_there:
+            print(f"runs that were there already: {already_there}")
+        place = connected.uri
+        if place == f"sqlite:///{store.default_database(workspace)}":
+            place = "make ui; to send them to a server: MLFLOW_TRACKING_URI=URL refashion publish"
+        print(f"see them: {place}")

@@ -231,9 +231,11 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
     with store.connect(workspace) as connected:
         for row in republish.republish(connected, workspace, names):
             rows.append(row)
-            if not as_json:
+            if not as_json and row["outcome"] != "already there":
                 print("{source}: {outcome}: {detail}".format(**row), flush=True)
-    answer(rows, [], as_json, all(row["outcome"] != "missing" for row in rows))
+    outcomes = Counter(row["outcome"] for row in rows)
+    told = [f"runs that were there already: {n}"] if (n := outcomes["already there"]) else []
+    answer(rows, told, as_json, not outcomes["missing"])
 
 
 @main.command()
