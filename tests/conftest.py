@@ -22,13 +22,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process have all tests of a file, which share fixtures; or of the pipeline.
+    """Let one process have all tests of a file, which share fixtures; or of a folder that does.
 
     The pipeline's take longest, and begin.
     """
     for item in items:
         folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
-        shared = folder == "pipeline" and "workspace" in fixtures
+        shared = folder == "reproduction" or (folder == "pipeline" and "workspace" in fixtures)
         item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
     items.sort(key=lambda item: item.path.parent.name != "pipeline")
 

@@ -180,27 +180,41 @@ def diverge(workspace: Workspace, a: str, b: str, name: str | None, as_json: boo
 
 @main.command()
 @click.option("--baseline", metavar="REV", help="Refuse runs significantly worse than there.")
+@click.option("--quick", is_flag=True, help="Compare committed files alone, without data.")
 @json_option
 @click.pass_obj
-def gate(workspace: Workspace, baseline: str | None, as_json: bool) -> None:
+def gate(workspace: Workspace, baseline: str | None, quick: bool, as_json: bool) -> None:
     """Check the results against the thresholds and the reproducibility guarantee.
 
     Fresh (dvc status), reproducible under one thread and under the lowest instruction set, good
     enough (gates: in params.yaml) and, with a baseline, not significantly worse (McNemar). The
     summary also goes to the file that GITHUB_STEP_SUMMARY names.
 
+    With --quick, in seconds and without data: whether locks, committed results, records and
+    params.yaml fit together.
+
     \b
     Example: refashion gate
              refashion gate --baseline origin/main
+             refashion gate --quick
     """
-    from refashion.reproduction import gate as gates
+    if quick and baseline:
+        raise click.UsageError("choose one of --quick and --baseline")
 
+    from refashion.reproduction import consistency
+
+    if quick:
+        made = consistency.check(workspace)
+    else:
+        from refashion.reproduction import gate as gates
+
+        made = gates.gate(workspace, baseline)
     checks = []
-    for check in gates.gate(workspace, baseline):
+    for check in made:
         checks.append(check)
         outcome = "holds" if check.holds else "FAILS"
         print(f"{outcome}  {check.name}: {check.detail}", file=sys.stderr)
-    summary = gates.summary(checks)
+    summary = consistency.summary(checks)
     if file := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(file).open("a", encoding="utf-8") as appended:
             appended.write(summary)

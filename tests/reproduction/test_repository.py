@@ -15,7 +15,7 @@ from pydantic import Field
 
 from refashion.base import files, params
 from refashion.base.errors import UserError
-from refashion.reproduction import diverge, gate, worktree
+from refashion.reproduction import consistency, diverge, gate, worktree
 from refashion.runs.run import in_folder
 from refashion.tracking import published, store
 from synthetic import TIMINGS, write_variant, write_workspace
@@ -253,7 +253,7 @@ def test_a_gate_that_holds(repository: Any) -> None:
         "mlp: no worse than HEAD": "correct only then 0, only now 0, p = 1",
     }
     assert all(check.holds for check in checks)
-    assert gate.summary(checks).startswith("## Gate: holds\n")
+    assert consistency.summary(checks).startswith("## Gate: holds\n")
 
 
 def test_a_gate_that_names_all_that_does_not_hold(

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from refashion.base.errors import UserError
@@ -15,6 +14,7 @@ from refashion.evaluation import comparison, predictions
 from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm
 from refashion.reproduction import reproduce, verdict, worktree
+from refashion.reproduction.consistency import Check
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
 from refashion.runs.run import Run, in_checkout
@@ -33,15 +33,6 @@ PERTURBED = {
 """Environments that must not change a result."""
 
 PREDICTIONS = "predictions.csv"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """A condition that results must meet, and whether they do."""
-
-    name: str
-    holds: bool
-    detail: str
 
 
 def gate(
@@ -79,17 +70,6 @@ def gate(
     yield from good_enough(runs, gates)
     if baseline is not None:
         yield from _no_worse(workspace, runs, baseline)
-
-
-def summary(checks: Sequence[Check]) -> str:
-    """The checks as a table in Markdown."""
-    held = all(check.holds for check in checks)
-    title = f"## Gate: {'holds' if held else 'does not hold'}\n"
-    lines = [title, "| check | holds | detail |", "|---|---|---|"]
-    for check in checks:
-        detail = check.detail.replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {check.name} | {'yes' if check.holds else '**no**'} | {detail} |")
-    return "\n".join(lines) + "\n"
 
 
 def _reproduces(
