@@ -179,6 +179,30 @@ def diverge(workspace: Workspace, a: str, b: str, name: str | None, as_json: boo
 
 
 @main.command()
+@click.argument("thing", metavar="FILE|DIGEST")
+@json_option
+@click.pass_obj
+def which(workspace: Workspace, thing: str, as_json: bool) -> None:
+    """Name the run that a file or a digest comes from, and the command that makes it again.
+
+    Weights, wherever they lie, a table of a run, its metrics or record, or at least six digits of
+    the SHA-256 of one. This workspace, all commits with DVC's experiments, and MLflow are searched.
+
+    \b
+    Example: refashion which models/mlp/weights.safetensors
+             refashion which submission.csv
+             refashion which 7e403c6c
+    """
+    from refashion.reproduction import which as origins
+
+    with store_to_read(workspace) as (store, _):
+        sources = origins.which(thing, workspace, store)
+        lines = [line for source in sources for line in source.lines()]
+        lines = lines or [f"{thing}: of no run in {origins.searched(workspace, store)}"]
+    answer([dataclasses.asdict(source) for source in sources], lines, as_json, bool(sources))
+
+
+@main.command()
 @click.option("--baseline", metavar="REV", help="Refuse runs significantly worse than there.")
 @click.option("--quick", is_flag=True, help="Compare committed files alone, without data.")
 @json_option

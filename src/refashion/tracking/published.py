@@ -1,8 +1,10 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from refashion.base import files
@@ -49,6 +51,29 @@ def find(text: str, store: Store) -> "list[MlflowRun]":
 def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
     """Find the complete runs that have a tag of this value."""
     return [run for run in _complete(store) if run.data.tags.get(key) == value]
+
+
+def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
+    """Find the complete runs with weights or a file whose SHA-256 begins as one of `digests`."""
+    runs = []
+    for run in _complete(store):
+        known = [run.data.tags.get("weights_sha256", "")]
+        known += json.loads(run.data.tags.get("files", "{}")).values()
+        if any(whole.startswith(digest) for whole in known for digest in digests):
+            runs.append(run)
+    return runs
+
+
+def commit(mlflow_run: "MlflowRun") -> str | None:
+    """Hash of the commit that a run's code is of; None outside git."""
+    return mlflow_run.data.tags.get("git_commit")
+
+
+def artifact(mlflow_run: "MlflowRun", name: str, store: Store) -> bytes:
+    """Content of one of a run's artifacts."""
+    with TemporaryDirectory() as folder:
+        run_id = mlflow_run.info.run_id
+        return Path(store.client.download_artifacts(run_id, name, folder)).read_bytes()
 
 
 def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
