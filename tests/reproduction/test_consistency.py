@@ -76,11 +76,16 @@ ANEW = "`dvc repro --force dvc.yaml:evaluate@mlp` makes it anew"
     ("alter", "file", "fault", "cure"),
     [
         (alter_params, "dvc.lock", "evaluate@mlp: its params are not", "run `dvc repro dvc.yaml`"),
-        (alter_code, "stages/make.py", "is not what dvc.yaml:evaluate@softmax, ", "run `dvc repro"),
+        (
+            alter_code,
+            "stages/make.py",
+            "is not what dvc.yaml:evaluate@softmax and 2 more used",
+            "`dvc repro dvc",
+        ),
         (
             remove,
             "models/mlp/history.csv",
-            "is not what the lock says of",
+            "is not what dvc.yaml:evaluate@mlp left",
             "`git checkout HEAD -- ",
         ),
         (add, "models/wide/history.csv", "is no output of any stage", "`git rm "),

@@ -96,7 +96,7 @@ def check(workspace: Workspace) -> Iterator[Check]:
         try:
             lock = Lock.model_validate(yaml12.parse((workspace.root / name).read_bytes()))
         except (ValueError, OSError) as error:
-            faults.append((name, f"cannot be read ({_reason(error)}); {_restore(name)}"))
+            faults.append((name, f"cannot be read ({_reason(error)}); {_cures(name, [address])}"))
             continue
         cure = f"run `dvc repro {address}`"
         faults += [(name, f"{fault}; {cure}") for fault in _stale(pipeline, lock, settings)]
@@ -128,8 +128,10 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _restore(name: str) -> str:
-    return f"`git checkout HEAD -- {name}` brings it back, `dvc repro` makes it anew"
+def _cures(path: str, stages: Sequence[str]) -> str:
+    """What to do about a file that is at odds with stages."""
+    pipelines = " ".join(sorted({stage.partition(":")[0] for stage in stages}))
+    return f"`git checkout HEAD -- {path}` if it was changed in error, or `dvc repro {pipelines}`"
 
 
 def _unrolled(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,23 +216,15 @@ def _altered(
             nfiles=sum(part.nfiles or 1 for part in parts.values()),
         )
 
-    for path, entry in outputs.items():
-        if not _fits(entry, expected(path)):
-            yield path, f"is not what the lock says of {_maker(path, stages)}; {_restore(path)}"
-    used: dict[str, list[str]] = {}
+    at_odds: dict[tuple[str, str], list[str]] = {}
     for name, stage in stages.items():
-        for entry in stage.deps:
-            if not _fits(entry, expected(entry.path)):
-                used.setdefault(entry.path, []).append(name)
-    for path, names in used.items():
-        pipelines = sorted({name.partition(":")[0] for name in names})
-        yield (
-            path,
-            (
-                f"is not what {', '.join(names)} used, by the lock; run `dvc repro "
-                f"{' '.join(pipelines)}` and commit what it changes"
-            ),
-        )
+        for verb, entries in (("left", stage.outs), ("used", stage.deps)):
+            for entry in entries:
+                if not _fits(entry, expected(entry.path)):
+                    at_odds.setdefault((entry.path, verb), []).append(name)
+    for (path, verb), names in at_odds.items():
+        who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        yield path, f"is not what {who} {verb}, by the lock; {_cures(path, names)}"
     for path in _under("models", tracked) + _under("reports", tracked):
         if not _maker(path, stages):
             yield path, f"is no output of any stage; `git rm {path}` removes it"
