@@ -59,7 +59,7 @@ def test_a_command_works_on_the_checkout_that_one_stands_in(
     clone = tmp_path / "clone"
     assert (done.stdout, done.stderr) == (
         f"{clone}\n",
-        f"workspace: {clone}, with the code in {root}\n",
+        f"working on {clone} with the code of {root}\n",
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"^{tmp_path}: is in no checkout of this project"):

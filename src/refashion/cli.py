@@ -31,7 +31,7 @@ class Command(click.Command):
         if context.obj is None:  # tests hand in a workspace
             context.obj = Workspace.here()
             if context.obj.root != CODE:
-                print(f"workspace: {context.obj.root}, with the code in {CODE}", file=sys.stderr)
+                print(f"working on {context.obj.root} with the code of {CODE}", file=sys.stderr)
         return super().invoke(context)
 
 
