@@ -111,6 +111,8 @@ def test_the_command(repository: Any) -> None:
     alter_code(repository)
     done = repository.refashion("gate", "--quick")
     assert done.exit_code == 1 and "FAILS  consistent: stages/make.py: " in done.stderr
+    (repository.workspace.root / "dvc.yaml").write_text("stages: {")
+    assert repository.refused("gate", "--quick").startswith("error: dvc.yaml: line 1: ")
 
 
 @settings(max_examples=150)

@@ -85,14 +85,17 @@ def check(workspace: Workspace) -> Iterator[Check]:
     Raises
     ------
     UserError
-        If the workspace is not in git, or ``params.yaml`` cannot be read.
+        If the workspace is not in git, or ``params.yaml`` or a ``dvc.yaml`` cannot be read.
     """
     settings = params.read(workspace.params_file)
     faults: list[tuple[str, str]] = []
     stages: dict[str, Stage] = {}
     for file in (workspace.root / "dvc.yaml", *workspace.root.glob("stages/*/dvc.yaml")):
         address, name = workspace.relative(file), workspace.relative(file.with_name("dvc.lock"))
-        pipeline = _unrolled(yaml12.parse(file.read_bytes()), settings)
+        try:
+            pipeline = _unrolled(yaml12.parse(file.read_bytes()), settings)
+        except ValueError as error:
+            raise UserError(f"{address}: {error}; mend that first") from None
         try:
             lock = Lock.model_validate(yaml12.parse((workspace.root / name).read_bytes()))
         except (ValueError, OSError) as error:
