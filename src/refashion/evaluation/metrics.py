@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from refashion.base.errors import UserError
-from refashion.portable import functions
-from refashion.portable.softmax import SoftmaxTerms
+from refashion.portable import functions, softmax
 
 NUM_BINS = 15
 
@@ -108,8 +107,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     if not logits.isfinite().all():
         raise UserError("the model: its outputs are not finite, training diverged; lower lr")
 
-    terms = SoftmaxTerms.of(logits)
-    probabilities, log_probabilities = terms.probabilities(), terms.log_probabilities()
+    probabilities, log_probabilities = softmax.softmax(logits), softmax.log_softmax(logits)
     predicted = logits.argmax(dim=1)
     confidence = probabilities.gather(1, predicted[:, None])[:, 0]
     correct = predicted == labels

@@ -1,6 +1,5 @@
 """Softmax and cross-entropy by LogSumExp (book, sections 3.4, 3.6 and 3.7)."""
 
-from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -14,55 +13,55 @@ NEGLIGIBLE = -40.0  # exp(-40) is below the grid 2**-40 of the exponentials
 STEPS = 1024  # of the table of exponentials, from a whole number to the next
 
 
-@dataclass(frozen=True, slots=True)
-class SoftmaxTerms:
-    """``softmax = exponentials / totals`` before the division, of at most 4,096 classes."""
+def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Terms of the softmax of logits of any size, float64 [n, k], before it divides.
 
-    shifted: Tensor
-    """Logits less their row's maximum: float64 [n, k], at most 0."""
+    Returns
+    -------
+    shifted : Tensor
+        Logits less their row's maximum: float64 [n, k], at most 0.
+    exponentials : Tensor
+        ``exp(shifted)`` rounded to whole multiples of 2**-40: float64 [n, k], up to 2**40.
+    totals : Tensor
+        Their sum over the classes, exact below 2**52: float64 [n, 1].
 
-    exponentials: Tensor
-    """``exp(shifted)`` rounded to whole multiples of 2**-40: float64 [n, k], up to 2**40."""
+    Raises
+    ------
+    ValueError
+        If there are so many classes (more than 4,096) that a sum could be inexact.
+    """
+    most = 2 ** (EXACT_FLOAT64 - EXPONENTIAL_BITS)
+    if logits.shape[1] > most:
+        raise ValueError(f"softmax of {logits.shape[1]} classes: at most {most} are exact")
+    logits = logits.contiguous()
+    shifted = logits - logits.amax(1, keepdim=True)
+    exponentials = _exponentials(shifted.clamp(min=NEGLIGIBLE))
+    return shifted, exponentials, exponentials.sum(1, keepdim=True)
 
-    totals: Tensor
-    """Their sum over the classes, exact below 2**52: float64 [n, 1]."""
 
-    @classmethod
-    def of(cls, logits: Tensor) -> "SoftmaxTerms":
-        """Terms of logits of any size, float64 [n, k].
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of the classes: float64 [n, k]."""
+    _, exponentials, totals = terms(logits)
+    return exponentials / totals
 
-        Raises
-        ------
-        ValueError
-            If there are so many classes that the sum of their exponentials could be inexact.
-        """
-        most = 2 ** (EXACT_FLOAT64 - EXPONENTIAL_BITS)
-        if logits.shape[1] > most:
-            raise ValueError(f"softmax of {logits.shape[1]} classes: at most {most} are exact")
-        logits = logits.contiguous()
-        shifted = logits - logits.amax(1, keepdim=True)
-        exponentials = _exponentials(shifted.clamp(min=NEGLIGIBLE))
-        return cls(shifted, exponentials, exponentials.sum(1, keepdim=True))
 
-    def probabilities(self) -> Tensor:
-        """Softmax: float64 [n, k]."""
-        return self.exponentials / self.totals
+def log_softmax(logits: Tensor) -> Tensor:
+    """Natural logarithms of the softmax, finite where it underflows: float64 [n, k]."""
+    shifted, _, totals = terms(logits)
+    return shifted - _log_total(totals)
 
-    def log_probabilities(self) -> Tensor:
-        """Logarithms of the softmax, finite where the softmax itself underflows: [n, k]."""
-        return self.shifted - _log_total(self.totals)
 
-    def gradient(self, labels: Tensor) -> Tensor:
-        """Gradient ``softmax(o) - y`` of the cross-entropy of every row: float64 [n, k].
+def gradients(exponentials: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
+    """Gradient ``softmax(o) - y`` of each row's cross-entropy, from its `terms`: float64 [n, k].
 
-        `labels` are the rows' classes, int64 [n].
-        """
-        one_hot = _eye(self.shifted.shape[1], labels.device).index_select(0, labels)
-        return self.probabilities().sub_(one_hot)
+    `labels` are the rows' classes, int64 [n].
+    """
+    one_hot = _eye(exponentials.shape[1], labels.device).index_select(0, labels)
+    return (exponentials / totals).sub_(one_hot)
 
 
 def losses(shifted: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy ``-log softmax`` of every row's class, from `SoftmaxTerms`: float64 [n].
+    """Cross-entropy ``-log softmax`` of each row's class, from its `terms`: float64 [n].
 
     `labels` are the rows' classes, int64 [n].
     """
@@ -98,16 +97,6 @@ def _exponentials(x: Tensor) -> Tensor:
 def _log_total(totals: Tensor) -> Tensor:
     """LogSumExp of the shifted logits, from the `totals` of their exponentials."""
     return functions.log(totals * 2.0**-EXPONENTIAL_BITS)
-
-
-def softmax(logits: Tensor) -> Tensor:
-    """Probabilities of the classes: float64 [n, k]."""
-    return SoftmaxTerms.of(logits).probabilities()
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Natural logarithms of the softmax: float64 [n, k]."""
-    return SoftmaxTerms.of(logits).log_probabilities()
 
 
 def cross_entropy(
@@ -150,15 +139,15 @@ def cross_entropy(
     n, k = logits.shape
     if weight is None:
         weight = torch.ones(k, dtype=torch.float64, device=logits.device)
-    terms = SoftmaxTerms.of(logits)
+    shifted, exponentials, totals = terms(logits)
     if target.is_floating_point():
         if target.shape != logits.shape:
             raise ValueError(f"target {tuple(target.shape)}: must have the logits' shape {n, k}")
         share = target * weight
         # 0 * -inf is 0 here: a class without share adds nothing, however unlikely.
-        log_probabilities = torch.where(share == 0, 0.0, terms.log_probabilities())
+        log_probabilities = torch.where(share == 0, 0.0, shifted - _log_total(totals))
         rows = _row_sums(share * log_probabilities).neg_()
-        gradient = terms.probabilities() * _row_sums(share)[:, None] - share
+        gradient = exponentials / totals * _row_sums(share)[:, None] - share
         divisor = torch.tensor(float(n), dtype=torch.float64, device=logits.device)
     else:
         kept = target != ignore_index
@@ -166,9 +155,8 @@ def cross_entropy(
             raise ValueError(f"target: classes must be 0 to {k - 1}, or {ignore_index} to ignore")
         labels = torch.where(kept, target, 0)
         weights = torch.where(kept, weight[labels], 0.0)
-        rows = losses(terms.shifted, terms.totals, labels)
-        rows = torch.where(weights == 0, 0.0, rows * weights)
-        gradient = terms.gradient(labels) * weights[:, None]
+        rows = torch.where(weights == 0, 0.0, losses(shifted, totals, labels) * weights)
+        gradient = gradients(exponentials, totals, labels) * weights[:, None]
         divisor = _sum(weights)
     if reduction == "none":
         return rows, gradient

@@ -15,7 +15,7 @@ from refashion.portable import exact, streams
 from refashion.portable.multiply import InexactError, require_exact_float64
 from refashion.training.engine import AfterStep, Examples, Metrics, batches, mask, order
 from refashion.training.initial import Weights
-from refashion.training.losses import LOSSES, Loss
+from refashion.training.losses import LOSSES
 from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.settings import Settings
 
@@ -50,6 +50,7 @@ class PortableEngine:
         parameters = [p for pair in zip(self.w, self.b, strict=True) for p in pair]
         decay = settings.weight_decay if weight_decay is None else weight_decay
         self.optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
+        self.loss, self.metrics = LOSSES[settings.loss]
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
@@ -58,40 +59,39 @@ class PortableEngine:
         n = len(examples)
         with arithmetic(self.device):
             indices = order(self.settings, n, epoch, self.device)
-            loss = self._loss(examples.targets.index_select(0, indices))
-            inputs = on_grid(examples.inputs)
+            inputs, targets = on_grid(examples.inputs), examples.targets.index_select(0, indices)
+            terms = []
             for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
                 batch = inputs.integers.index_select(0, indices[rows])
-                self.step(exact.Fixed(batch, inputs.scale, inputs.bits), loss, rows, epoch)
+                x = exact.Fixed(batch, inputs.scale, inputs.bits)
+                terms.append(self.step(x, targets[rows], rows, epoch))
                 if after_step:
                     after_step(step)
-            return loss.metrics()
+            return self.metrics(torch.cat(terms), targets)
 
     @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
-    def step(self, inputs: exact.Fixed, loss: Loss, rows: slice, epoch: int) -> None:
-        """One step on one batch, `rows` of the epoch's order."""
-        self.optimizer.step(self._gradients(inputs, loss, rows, epoch))
+    def step(self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int) -> Tensor:
+        """One step on one batch, `rows` of the epoch's order; gives the terms of its loss."""
+        gradients, terms = self._gradients(x, targets, rows, epoch)
+        self.optimizer.step(gradients)
+        return terms
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Outputs without dropout; every row's depend on that row alone."""
-        with arithmetic(self.device):
-            return _forward(inputs, _grids(self.w, _bits(inputs)), self.b)
+        return _outputs(self.w, self.b, inputs)
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout."""
-        loss = self._loss(examples.targets)
         with arithmetic(self.device):
-            weights = _grids(self.w, _bits(examples.inputs))
-            for rows in batches(len(examples), EVAL_ROWS):
-                loss.forward(rows, _forward(examples.inputs[rows], weights, self.b))
-            return loss.metrics()
+            _, terms = self.loss(self.outputs(examples.inputs), examples.targets)
+            return self.metrics(terms, examples.targets)
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss, without dropout."""
         rows = slice(0, len(examples))
-        loss = self._loss(examples.targets)
         with arithmetic(self.device):
-            gradients = self._gradients(on_grid(examples.inputs), loss, rows, None)
+            x = on_grid(examples.inputs)
+            gradients, _ = self._gradients(x, examples.targets, rows, None)
         return {name: g.cpu() for name, g in zip(self.weights(), gradients, strict=True)}
 
     def weights(self) -> Weights:
@@ -102,19 +102,16 @@ class PortableEngine:
             result[f"layers.{i}.bias"] = b.clone().cpu()
         return result
 
-    def _loss(self, targets: Tensor) -> Loss:
-        return LOSSES[self.settings.loss](targets, self.settings.num_outputs)
-
     def _gradients(
-        self, x: exact.Fixed, loss: Loss, rows: slice, epoch: int | None
-    ) -> list[Tensor]:
-        """Gradients of a batch's mean loss: a weight's and a bias's in turn, layer by layer.
+        self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Gradients of a batch's mean loss, and the terms of its rows' losses.
 
-        Without an epoch nothing is dropped.
+        A weight's and a bias's in turn, layer by layer. Without an epoch nothing is dropped.
         """
         bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
         inputs = [x]  # of every layer
-        weights = _grids(self.w, bits)
+        weights = [exact.quantise(w, bits) for w in self.w]
         activations = []  # of every hidden layer: where they are 0, no gradient passes
         scale = self._input_scales(x, epoch)
         for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
@@ -125,7 +122,7 @@ class PortableEngine:
             activations.append(hidden)
             inputs.append(exact.quantise(hidden, bits))
         outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
-        error = loss.gradient(rows, loss.forward(rows, outputs))
+        error, terms = self.loss(outputs, targets)
         gradients: list[Tensor] = []
         for layer in reversed(range(len(weights))):
             grid = exact.quantise(error, bits)
@@ -135,7 +132,7 @@ class PortableEngine:
             if layer:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
-        return gradients
+        return gradients, terms
 
     def _input_scales(self, x: exact.Fixed, epoch: int | None) -> list[float]:
         """Factor for the inputs of every layer, applied within its product, where it is free.
@@ -192,11 +189,6 @@ def on_grid(x: Tensor) -> exact.Fixed:
     return exact.Fixed(grid.integers.to(torch.float64), grid.scale, grid.bits)
 
 
-def _grids(weights: list[Tensor], bits: int) -> list[exact.Fixed]:
-    """Every layer's weights, rounded to their grids."""
-    return [exact.quantise(w, bits) for w in weights]
-
-
 def _forward(x: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:
     """Outputs without dropout: float64 [..., n, outputs]."""
     bits = _bits(x)
@@ -220,6 +212,12 @@ def outputs(weights: Weights, inputs: Tensor) -> Tensor:
     layers = range(len(weights) // 2)
     w = [weights[f"layers.{i}.weight"].to(inputs.device) for i in layers]
     b = [weights[f"layers.{i}.bias"].to(inputs.device) for i in layers]
+    return _outputs(w, b, inputs)
+
+
+def _outputs(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
+    """Outputs without dropout, some rows at a time: float64 [..., n, outputs]."""
     with arithmetic(inputs.device):
-        grids = _grids(w, _bits(inputs))
-        return torch.cat([_forward(rows, grids, b) for rows in inputs.split(EVAL_ROWS)])
+        grids = [exact.quantise(w, _bits(inputs)) for w in weights]
+        pieces = inputs.split(EVAL_ROWS, dim=-2)
+        return torch.cat([_forward(rows, grids, biases) for rows in pieces], dim=-2)

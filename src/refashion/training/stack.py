@@ -7,12 +7,12 @@ that it has alone; small models are trained many times as fast.
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from refashion.portable import exact
 from refashion.training import initial
 from refashion.training.engine import Examples, Metrics, batches, order
 from refashion.training.initial import Weights
-from refashion.training.losses import SquaredError
 from refashion.training.portable import PortableEngine, arithmetic, on_grid
 from refashion.training.settings import Settings
 
@@ -43,19 +43,21 @@ class Stack:
             grid = on_grid(inputs)
             flat = grid.integers.view(-1, width)
             orders = torch.stack([order(s, n, epoch, self.device) for s in self.settings])
-            loss = SquaredError(targets[self.models, orders], targets.shape[-1])
+            targets, residuals = targets[self.models, orders], []
             for rows in batches(n, self.settings[0].batch_size):
                 indices = (orders[:, rows] + self.models * n).flatten()
                 batch = flat.index_select(0, indices).view(models, -1, width)
-                self.engine.step(exact.Fixed(batch, grid.scale, grid.bits), loss, rows, epoch)
-            return loss.metrics_of_each()
+                x = exact.Fixed(batch, grid.scale, grid.bits)
+                residuals.append(self.engine.step(x, targets[:, rows], rows, epoch))
+            return self._metrics(torch.cat(residuals, 1), targets)
 
     def evaluate(self, examples: Examples) -> list[Metrics]:
         """Loss of every model, without dropout."""
-        targets = examples.targets
-        loss = SquaredError(targets, targets.shape[-1])
-        loss.forward(slice(0, targets.shape[1]), self.engine.outputs(examples.inputs))
-        return loss.metrics_of_each()
+        _, residuals = self.engine.loss(self.engine.outputs(examples.inputs), examples.targets)
+        return self._metrics(residuals, examples.targets)
+
+    def _metrics(self, residuals: Tensor, targets: Tensor) -> list[Metrics]:
+        return [self.engine.metrics(r, t) for r, t in zip(residuals, targets, strict=True)]
 
     def weights(self) -> list[Weights]:
         """The present weights of every model."""
