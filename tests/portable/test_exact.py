@@ -89,7 +89,7 @@ def test_rows_have_grids_of_their_own(dtype: torch.dtype) -> None:
         alone = exact.quantise(x[i : i + 1], 20)
         assert torch.equal(fixed.integers[i : i + 1], alone.integers)
         assert fixed.scale[i, 0] == alone.scale
-    assert torch.equal(fixed.mT.value, fixed.value.mT)
+    assert torch.equal(fixed.mT.integers * fixed.mT.scale, (fixed.integers * fixed.scale).mT)
 
 
 # --- products ---------------------------------------------------------------------------------

@@ -54,11 +54,6 @@ class Fixed:
         """Whether the whole numbers are raw pixels."""
         return self.integers.dtype == torch.uint8
 
-    @property
-    def value(self) -> Tensor:
-        """The numbers themselves, exact: float64 [..., m, n]."""
-        return self.float64() * self.scale
-
     def float64(self) -> Tensor:
         """The whole numbers in float64: [..., m, n]."""
         if self.known_float64 is None:

@@ -14,13 +14,13 @@ shape and right for the next, by saturating, by an illegal leading dimension and
 (pytorch #107671, #169956, #195066).
 """
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ WORTH_LIMBS = 2**23  # multiplications below which splitting costs more than it 
 WORTH_TERMS = 64  # terms of a sum below which it does, too
 CUDA_ROWS = 16  # `torch._int_mm` on CUDA takes more rows than these,
 CUDA_MULTIPLE = 8  # and lengths and leading dimensions that are multiples of this
-MOST_ROUNDS = 16  # in which the two ways are timed
+ROUNDS = 6  # in which the two ways are timed
 PERIOD = 4093  # after which the numbers of a trial repeat; a prime
 
 Multiplier = Callable[[Fixed, Fixed], Tensor]
@@ -46,8 +46,10 @@ Multiplier = Callable[[Fixed, Fixed], Tensor]
 _ways: dict[tuple[object, ...], Multiplier] = {}
 """Way of every signature that this process has tried."""
 
-_products: ContextVar[str] = ContextVar("products", default="auto")
-_taken: ContextVar[Counter[str] | None] = ContextVar("taken", default=None)
+_products: ContextVar[tuple[str, Counter[str]]] = ContextVar("products")
+"""The way that products take, and how many have taken each."""
+
+_AUTO: tuple[str, Counter[str]] = ("auto", Counter())
 
 
 class InexactError(ArithmeticError):
@@ -71,12 +73,11 @@ def products(way: str) -> Iterator[Counter[str]]:
     if way not in WAYS:
         raise ValueError(f"way {way!r}: must be one of {', '.join(WAYS)}")
     taken: Counter[str] = Counter()
-    tokens = _products.set(way), _taken.set(taken)
+    token = _products.set((way, taken))
     try:
         yield taken
     finally:
-        _products.reset(tokens[0])
-        _taken.reset(tokens[1])
+        _products.reset(token)
 
 
 def multiply(a: Fixed, b: Fixed) -> Tensor:
@@ -92,12 +93,12 @@ def multiply(a: Fixed, b: Fixed) -> Tensor:
     InexactError
         If this device's float64 products are not exact.
     """
-    signature = _products.get(), _signature(a), _signature(b), torch.get_num_threads()
+    wanted, taken = _products.get(_AUTO)
+    signature = wanted, _signature(a), _signature(b), torch.get_num_threads()
     way = _ways.get(signature)
     if way is None:
-        way = _ways[signature] = _choose(a, b, signature[0])
-    if (taken := _taken.get()) is not None:
-        taken["int8" if way is _int8 else "float64"] += 1
+        way = _ways[signature] = _choose(a, b, wanted)
+    taken["int8" if way is _int8 else "float64"] += 1
     return way(a, b)
 
 
@@ -114,34 +115,27 @@ def _signature(x: Fixed) -> tuple[object, ...]:
 
 
 def _choose(a: Fixed, b: Fixed, way: str) -> Multiplier:
-    """Way of all operands that have the signature of these."""
+    """Way of all operands that have the signature of these.
+
+    The int8 way takes two rows, terms and columns at least: a dimension of size 1 may come with any
+    stride, which oneDNN refuses and torch 2.13 and 2.14 did not notice.
+    """
     device = a.integers.device
     require_exact_float64(device)
-    if way == "float64" or not _fit_int8(a, b):
-        return _float64
-    if way == "auto":
-        (m, k), n = a.integers.shape, b.integers.shape[1]
-        # Pixels need no splitting, and large products hide it.
-        pays = a.is_pixels or b.is_pixels or (m * k * n >= WORTH_LIMBS and k >= WORTH_TERMS)
-        if not (pays and int8_is_faster(device)):
-            return _float64
-    return _int8 if _int8_is_exact(a, b) else _float64
-
-
-def _fit_int8(a: Fixed, b: Fixed) -> bool:
-    """Whether the int8 way takes these matrices: of two rows, terms and columns at least.
-
-    An operand with a dimension of size 1 may come with any stride there, which oneDNN refuses and
-    torch 2.13 and 2.14 did not notice.
-    """
     (m, k), n = a.integers.shape[-2:], b.integers.shape[-1]
-    return (
+    fit = (
         a.integers.dim() == b.integers.dim() == 2
         and min(m, k, n) >= 2
         and k <= EXACT_INT8_TERMS
         and max(a.bits, b.bits) <= LIMB_LIMIT
         and not (a.is_pixels and b.is_pixels)
     )
+    # Pixels need no splitting, and large products hide it.
+    large = m * k * n >= WORTH_LIMBS and k >= WORTH_TERMS
+    pays = way == "int8" or (way == "auto" and (a.is_pixels or b.is_pixels or large))
+    if not fit or not pays or (way == "auto" and not int8_is_faster(device)):
+        return _float64
+    return _int8 if _int8_is_exact(a, b) else _float64
 
 
 # --- the ways ---------------------------------------------------------------------------------
@@ -168,7 +162,7 @@ def _int8(a: Fixed, b: Fixed) -> Tensor:
             for p, rows in enumerate(products.unbind(0), start=i):
                 for q, block in enumerate(rows.unbind(1), start=j):
                     blocks[p, q] = block
-    total = _combine(blocks, _horner(a.is_pixels, a.bits, b.is_pixels, b.bits, k))
+    total = _combine(blocks, _limb_bounds(a), _limb_bounds(b), k)
     # Limbs of pixels are 128 less than the pixels: add as many times the other matrix's sums.
     if a.is_pixels:
         sums = whole_sums(b, -2)
@@ -204,58 +198,38 @@ def _int8_product(left: Tensor, right: Tensor) -> Tensor:
     return torch._int_mm(left, right)
 
 
-Group = tuple[int, list[tuple[tuple[int, int], int]]]
-"""Products of limbs that are added in int32: the power of 256 of their sum, then each pair of limbs
-with the factor of the sum so far before its product is added."""
+def _combine(
+    blocks: dict[tuple[int, int], Tensor], left: list[int], right: list[int], k: int
+) -> Tensor:
+    """``sum 256**(i+j) blocks[i, j]`` by Horner's rule; exact, so multiply and add may be fused.
 
-
-def _combine(blocks: dict[tuple[int, int], Tensor], groups: list[Group]) -> Tensor:
-    """``sum 256**(i+j) blocks[i, j]``: exact, so multiply and add may be fused."""
-    sums = []
-    for _, pairs in groups:
-        total = blocks[pairs[0][0]]
-        for pair, factor in pairs[1:]:
-            total = blocks[pair].add_(total, alpha=factor)
-        sums.append(total)
-    total = sums[0]
-    for i, (power, _) in enumerate(groups[1:], start=1):
-        gap = 256.0 ** (groups[i - 1][0] - power)
-        total = sums[i].to(torch.float64).add_(total.to(torch.float64), alpha=gap)
+    In int32 while the bound of the magnitude allows, which halves the memory that is moved, then
+    in float64, below 2**52.
+    """
+    sums: list[tuple[int, Tensor]] = []  # power of 256, and terms that were added in int32
+    bound = 2**31
+    for power, i, j in sorted(((i + j, i, j) for i, j in blocks), reverse=True):
+        factor = 256 ** (sums[-1][0] - power) if sums else 1
+        bound, own = bound * factor, k * left[i] * right[j]
+        if bound + own < 2**31:
+            sums[-1] = power, blocks[i, j].add_(sums[-1][1], alpha=factor)
+            bound += own
+        else:
+            sums.append((power, blocks[i, j]))
+            bound = own
+    (higher, total), *rest = sums
+    for power, terms in rest:
+        gap = 256.0 ** (higher - power)
+        total, higher = terms.to(torch.float64).add_(total.to(torch.float64), alpha=gap), power
     return total
 
 
-@cache
-def _horner(a_pixels: bool, a_bits: int, b_pixels: bool, b_bits: int, k: int) -> list[Group]:
-    """Plan by which products of limbs are added: Horner's rule, highest power of 256 first.
-
-    In int32 while the bounds of their magnitudes allow, which halves the memory that is moved;
-    these sums are then added in float64, below 2**52.
-    """
-    pairs = [
-        (i + j, (i, j), k * rows * columns)
-        for i, rows in enumerate(_limb_bounds(a_pixels, a_bits))
-        for j, columns in enumerate(_limb_bounds(b_pixels, b_bits))
-    ]
-    groups: list[Group] = []
-    previous, total = 0, 2**31
-    for power, pair, bound in sorted(pairs, reverse=True):
-        factor = 256 ** (previous - power) if groups else 1
-        if total * factor + bound < 2**31:
-            groups[-1] = (power, [*groups[-1][1], (pair, factor)])
-            total = total * factor + bound
-        else:
-            groups.append((power, [(pair, 1)]))
-            total = bound
-        previous = power
-    return groups
-
-
-def _limb_bounds(pixels: bool, bits: int) -> list[int]:
+def _limb_bounds(x: Fixed) -> list[int]:
     """Largest magnitude of each limb of a matrix, lowest limb first."""
-    if pixels:
+    if x.is_pixels:
         return [PIXEL_MIDDLE]
-    count = num_limbs(bits)
-    return [128] * (count - 1) + [2 ** max(0, bits - 8 * (count - 1))]
+    count = num_limbs(x.bits)
+    return [128] * (count - 1) + [2 ** max(0, x.bits - 8 * (count - 1))]
 
 
 # --- trials -----------------------------------------------------------------------------------
@@ -281,46 +255,46 @@ def require_exact_float64(device: torch.device) -> None:
         for count in counts:
             left = rows.repeat(count, 1).to(device, torch.float64)
             right = columns.repeat(1, count).to(device, torch.float64)
-            for x in (left, left.mT.contiguous().mT):
-                for y in (right, right.mT.contiguous().mT):
-                    if not torch.equal((x @ y).cpu(), want.repeat(count, count)):
-                        raise InexactError(
-                            f"float64 matrix products on {device} are not exact, so nothing that "
-                            "is computed there is portable: use another device, or switch off "
-                            "whatever emulates float64 (as CUBLAS_EMULATE_DOUBLE_PRECISION does)"
-                        )
+            layouts = ((x, x.mT.contiguous().mT) for x in (left, right))
+            for x, y in product(*layouts):
+                if not torch.equal((x @ y).cpu(), want.repeat(count, count)):
+                    raise InexactError(
+                        f"float64 matrix products on {device} are not exact, so nothing that is "
+                        "computed there is portable: use another device, or switch off whatever "
+                        "emulates float64 (as CUBLAS_EMULATE_DOUBLE_PRECISION does)"
+                    )
 
 
 @cache
 def int8_is_faster(device: torch.device) -> bool:
     """Whether the int8 way beats float64 on this device; found out once per process.
 
-    They take turns until one is clearly ahead, so that whatever slows the machine slows both.
+    They take turns, so that whatever slows the machine slows both.
     """
     pixels = _trial(Fixed(torch.empty(256, 784, dtype=torch.uint8, device=device), 1.0, 8))
     weights = _trial(Fixed(torch.empty(784, 64, dtype=torch.float32, device=device), 1.0, 14))
     if not _int8_is_exact(pixels, weights):
         return False
-    best = {_int8: math.inf, _float64: math.inf}
-    for rounds in range(MOST_ROUNDS):
-        for way in best:
-            a, b = (Fixed(x.integers, 1.0, x.bits) for x in (pixels, weights))  # not split yet
-            started = time.perf_counter()
-            way(a, b)[0, 0].item()
-            best[way] = min(best[way], time.perf_counter() - started)
-        if rounds >= 2 and max(best.values()) > 1.5 * min(best.values()):
-            break
-    return best[_int8] < best[_float64]
+
+    def seconds(way: Multiplier) -> float:
+        a, b = (Fixed(x.integers, 1.0, x.bits) for x in (pixels, weights))  # not split yet
+        started = time.perf_counter()
+        way(a, b)[0, 0].item()
+        return time.perf_counter() - started
+
+    rounds = [(seconds(_int8), seconds(_float64)) for _ in range(ROUNDS)]
+    int8, float64 = map(min, zip(*rounds, strict=True))
+    return int8 < float64
 
 
 def _int8_is_exact(a: Fixed, b: Fixed) -> bool:
     """Whether the int8 way is right for the least favourable numbers of this signature."""
     try:
         left, right = _trial(a), _trial(b.mT).mT
-        product = _int8(left, right)
+        result = _int8(left, right)
     except (AttributeError, RuntimeError):  # no such kernel, or none for these operands
         return False
-    return torch.equal(product.to(torch.float64), _float64(left, right))
+    return torch.equal(result.to(torch.float64), _float64(left, right))
 
 
 def _trial(like: Fixed) -> Fixed:
