@@ -42,16 +42,8 @@ def _images(*md5: str) -> dict[str, str]:
 DATASETS = {
     "fashion_mnist": Dataset(
         classes=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
         title="fashion_mnist",
         torchvision="FashionMNIST",

@@ -45,13 +45,11 @@ def read_train(path: Path) -> Table:
         If the file is missing or no such table.
     """
     texts = _read(path, {ID, PRICE})
-    ids, prices = np.array(texts.pop(ID)), _numbers(texts.pop(PRICE))
-    if prices is None or not (prices > 0).all():
+    ids = np.array(texts.pop(ID))
+    columns = {name: _column(cells) for name, cells in texts.items()}
+    prices = columns.pop(PRICE)
+    if prices.dtype != np.float64 or not (prices > 0).all():
         raise UserError(f"{path}: a price is no number > 0; {FETCH_AGAIN}")
-    columns = {}
-    for name, values in texts.items():
-        numbers = _numbers(values)
-        columns[name] = np.array(values) if numbers is None else numbers
     return Table(ids=ids, columns=columns, prices=prices)
 
 
@@ -64,19 +62,17 @@ def read_test(path: Path, train: Table) -> Table:
         If the file is missing or no such table, or if a column does not hold what `train`'s does.
     """
     texts = _read(path, {ID, *train.columns})
-    ids = np.array(texts[ID])
-    unknown = np.full(len(ids), math.nan)
+    unknown = np.full(len(texts[ID]), math.nan)
     columns = {}
     for name, known in train.columns.items():
-        if known.dtype != np.float64:
-            columns[name] = np.array(texts[name])
-            continue
-        numbers = _numbers(texts[name]) if any(texts[name]) else unknown
-        if numbers is None:
+        cells = texts[name]
+        columns[name] = column = np.array(cells)
+        if known.dtype == np.float64:
+            columns[name] = column = _column(cells) if any(cells) else unknown
+        if column.dtype.kind != known.dtype.kind:
             problem = "holds text where the training table holds numbers"
             raise UserError(f"{path}: column {name} {problem}; {FETCH_AGAIN}")
-        columns[name] = numbers
-    return Table(ids=ids, columns=columns, prices=unknown)
+    return Table(ids=np.array(texts[ID]), columns=columns, prices=unknown)
 
 
 def _read(path: Path, wanted: set[str]) -> dict[str, list[str]]:
@@ -95,13 +91,13 @@ def _read(path: Path, wanted: set[str]) -> dict[str, list[str]]:
     }
 
 
-def _numbers(values: list[str]) -> np.ndarray | None:
-    """Numbers, NaN where one is missing; None if all are missing, or any is no finite number."""
+def _column(cells: list[str]) -> np.ndarray:
+    """Numbers, NaN where one is missing; text if all are missing, or any is no finite number."""
     try:
-        numbers = np.array([float(x) if x else math.nan for x in values])
+        numbers = np.array([float(x) if x else math.nan for x in cells])
     except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).sum() == sum(map(bool, values)) > 0 else None
+        return np.array(cells)
+    return numbers if np.isfinite(numbers).sum() == sum(map(bool, cells)) > 0 else np.array(cells)
 
 
 def digest(table: Table) -> str:

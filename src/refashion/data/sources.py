@@ -4,8 +4,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -43,20 +43,11 @@ class SourceError(Exception):
 
 
 def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
-    """Put the files of a data set into `folder`: all of them, checked, or none.
+    """Put the files of a data set into `folder`, which is theirs alone: all, checked, or none.
 
     Tried in order, each failure told in one line: the folder that REFASHION_DATA names,
     ``../shared/data/<dataset>`` beside the checkout, torchvision's mirrors and the authors' own
     folder. Data sets that `refashion.data.synthetic` makes need no source.
-
-    Parameters
-    ----------
-    dataset : str
-        A name out of `catalogue.DATASETS` or `catalogue.HOUSES`.
-    folder : Path
-        Folder of the files, for them alone.
-    workspace : Workspace
-        Checkout beside which to look for files.
 
     Raises
     ------
@@ -144,21 +135,16 @@ def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) ->
 
 def _take(source: Path | str, name: str, checksum: str, part: Path) -> None:
     """Copy or download one file of a source to `part` and hold it against its checksum."""
-    chunks = _copy(source / name) if isinstance(source, Path) else _download(source + name, name)
+    try:
+        content = _copy(source / name) if isinstance(source, Path) else _download(source, name)
+    except (SourceError, OSError, urllib3.exceptions.HTTPError) as error:
+        raise SourceError(f"{name}: {_reason(error)}") from error
+    part.write_bytes(content)
     algorithm = ALGORITHMS[len(checksum)]
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    size = 0
-    with closing(chunks), part.open("wb") as file:
-        for chunk in chunks:
-            size += len(chunk)
-            if size > LARGEST:
-                raise SourceError(f"{name}: more than {LARGEST} bytes, as no official file has")
-            digest.update(chunk)
-            file.write(chunk)
-    if digest.hexdigest() != checksum:
+    actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if actual != checksum:
         flaw = _flaw(part) if name.endswith(".gz") else ""
-        problem = f"has {algorithm.upper()} {digest.hexdigest()}, not {checksum}{flaw}"
-        raise SourceError(f"{name} {problem}")
+        raise SourceError(f"{name} has {algorithm.upper()} {actual}, not {checksum}{flaw}")
 
 
 def _flaw(part: Path) -> str:
@@ -170,18 +156,14 @@ def _flaw(part: Path) -> str:
     return ""
 
 
-def _copy(path: Path) -> Generator[bytes, None, None]:
+def _copy(path: Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise SourceError(f"{path.name}: is no regular file")
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except OSError as error:
-        raise SourceError(f"{path.name}: {error.strerror}") from error
+        raise SourceError("is no regular file")
+    _require_plausible(path.stat().st_size)
+    return path.read_bytes()
 
 
-def _download(url: str, name: str) -> Generator[bytes, None, None]:
+def _download(folder: str, name: str) -> bytes:
     # No encoding: a gzipped file must come as it is. No wait as long as a mirror asks for.
     retries = urllib3.Retry(
         connect=1,
@@ -192,30 +174,29 @@ def _download(url: str, name: str) -> Generator[bytes, None, None]:
         backoff_factor=0.5,
         respect_retry_after_header=False,
     )
-    try:
-        with requests.Session() as session:
-            session.headers.update({"User-Agent": "refashion", "Accept-Encoding": "identity"})
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=retries))
-            with session.get(url, stream=True, timeout=(CONNECT, READ)) as response:
-                yield from _receive(response, name)
-    except (OSError, urllib3.exceptions.HTTPError) as error:
-        raise SourceError(f"{name}: {_reason(error)}") from error
+    with requests.Session() as session:
+        session.headers.update({"User-Agent": "refashion", "Accept-Encoding": "identity"})
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retries))
+        with session.get(folder + name, stream=True, timeout=(CONNECT, READ)) as response:
+            if not response.ok:
+                raise SourceError(f"HTTP {response.status_code} {response.reason}")
+            size = response.headers.get("Content-Length", "")
+            content, started = bytearray(), time.monotonic()
+            with progress(name, int(size) if size.isdecimal() else None, "bytes") as advance:
+                while chunk := response.raw.read1(CHUNK):
+                    content += chunk
+                    advance(len(chunk))
+                    _require_plausible(len(content))
+                    seconds = time.monotonic() - started
+                    if seconds > READ and len(content) < SLOWEST * seconds:
+                        raise SourceError(f"less than {SLOWEST} bytes a second")
+            return bytes(content)
 
 
-def _receive(response: requests.Response, name: str) -> Iterator[bytes]:
-    if not response.ok:
-        raise SourceError(f"{name}: HTTP {response.status_code} {response.reason}")
-    size = response.headers.get("Content-Length", "")
-    started, done = time.monotonic(), 0
-    with progress(name, int(size) if size.isdecimal() else None, "bytes") as advance:
-        while chunk := response.raw.read1(CHUNK):
-            done += len(chunk)
-            seconds = time.monotonic() - started
-            if seconds > READ and done < SLOWEST * seconds:
-                raise SourceError(f"{name}: less than {SLOWEST} bytes a second")
-            advance(len(chunk))
-            yield chunk
+def _require_plausible(size: int) -> None:
+    if size > LARGEST:
+        raise SourceError(f"more than {LARGEST} bytes, as no official file has")
 
 
 def _reason(error: BaseException) -> str:
