@@ -16,9 +16,9 @@ from refashion import selftest
 from refashion.portable import exact, multiply, streams
 from refashion.portable.exact import Fixed
 from refashion.training import digest, initial, portable
-from refashion.training.engine import Engine, Examples, batches, mask, order
+from refashion.training.engine import Examples, batches, mask, order
 from refashion.training.initial import Weights
-from refashion.training.loop import Model
+from refashion.training.loop import Engine, Model
 from refashion.training.native import NativeEngine
 from refashion.training.portable import PortableEngine
 from refashion.training.settings import Settings

@@ -1,8 +1,7 @@
-"""The interface of an engine, its examples, and the batches, orders and masks of an epoch."""
+"""What both engines share: examples, metrics, and the batches, orders and masks of an epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from refashion.portable import streams
 from refashion.portable.streams import Purpose
-from refashion.training.initial import Weights
 from refashion.training.settings import Settings
 
 
@@ -55,27 +53,6 @@ class Metrics:
 
 AfterStep = Callable[[int], None]
 """Called with the number of every finished step of an epoch, from 1."""
-
-
-class Engine(Protocol):
-    """One model in training. Every engine sees the same batches and masks."""
-
-    def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
-        """Begin from the weights `start`."""
-
-    def train_epoch(
-        self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Metrics:
-        """One pass in a new order; metrics of every batch before its step, averaged (book, 3.6)."""
-
-    def evaluate(self, examples: Examples) -> Metrics:
-        """Loss and accuracy without dropout, nothing learnt."""
-
-    def gradients(self, examples: Examples) -> Weights:
-        """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
-
-    def weights(self) -> Weights:
-        """The present weights: float32, on the CPU."""
 
 
 def batches(n: int, size: int) -> list[slice]:

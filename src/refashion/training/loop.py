@@ -10,14 +10,14 @@ import torch
 from refashion.base.errors import UserError
 from refashion.training import device as devices
 from refashion.training import digest, initial, norms
-from refashion.training.engine import Engine, Examples, Metrics
+from refashion.training.engine import Examples, Metrics
 from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
 from refashion.training.stack import Stack, stack_examples
 
-ENGINES: dict[str, type[Engine]] = {"native": NativeEngine, "portable": PortableEngine}
+Engine = NativeEngine | PortableEngine
 NO_METRICS = Metrics(loss=math.nan, accuracy=math.nan)
 """Those of an empty validation set."""
 
@@ -127,7 +127,8 @@ def contract(settings: Settings, device: torch.device) -> str:
 
 def start(settings: Settings, device: torch.device) -> Engine:
     """The engine that `settings` name, with its initial weights on `device`."""
-    return ENGINES[settings.numerics](settings, initial.of(settings), device)
+    engine = PortableEngine if settings.numerics == "portable" else NativeEngine
+    return engine(settings, initial.of(settings), device)
 
 
 def _stackable(models: Sequence[Model]) -> bool:

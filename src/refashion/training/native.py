@@ -3,7 +3,6 @@
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +34,7 @@ class MaskedDropout(nn.Module):
 
 
 class NativeEngine:
-    """See `refashion.training.engine.Engine`."""
+    """One model in training, with the methods of `refashion.training.portable.PortableEngine`."""
 
     def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
@@ -55,7 +54,8 @@ class NativeEngine:
             if layer in self.dropouts:
                 blocks.append(self.dropouts[layer])
         self.net = nn.Sequential(*blocks[:-1])  # no ReLU after the outputs
-        self.loss = LOSSES[settings.loss]
+        squared = settings.loss == "squared"
+        self.loss = half_squared_error if squared else functional.cross_entropy
         groups: list[dict[str, Any]] = [
             {"params": [x.weight for x in self.linears], "weight_decay": settings.weight_decay},
             {"params": [x.bias for x in self.linears]},
@@ -118,12 +118,6 @@ class NativeEngine:
 def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Half the mean squared error (book, section 3.1); targets may be of higher precision."""
     return functional.mse_loss(outputs, targets.to(outputs.dtype)) * 0.5
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": functional.cross_entropy,
-    "squared": half_squared_error,
-}
 
 
 def _named(layers: list[tuple[Any, Any]]) -> Weights:

@@ -28,7 +28,7 @@ GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 
 
 class PortableEngine:
-    """See `refashion.training.engine.Engine`."""
+    """One model in training, or a stack of them (`refashion.training.stack`)."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class PortableEngine:
         device: torch.device,
         weight_decay: Tensor | None = None,
     ) -> None:
-        """Begin from the weights `start`, of one model or of a stack (`training.stack`).
+        """Begin from the weights `start`.
 
         The tensors of a stack have the models as first dimension: weights [models, inputs, units],
         biases [models, 1, units], and `weight_decay` [models, 1, 1].
@@ -45,9 +45,10 @@ class PortableEngine:
         self.settings = settings
         self.device = device
         layers = range(len(settings.widths) - 1)
-        self.w = [start[f"layers.{i}.weight"].to(device, copy=True) for i in layers]
-        self.b = [start[f"layers.{i}.bias"].to(device, copy=True) for i in layers]
-        parameters = [p for pair in zip(self.w, self.b, strict=True) for p in pair]
+        names = [f"layers.{i}.{kind}" for i in layers for kind in ("weight", "bias")]
+        self.parameters = {name: start[name].to(device, copy=True) for name in names}
+        parameters = list(self.parameters.values())
+        self.w, self.b = parameters[::2], parameters[1::2]
         decay = settings.weight_decay if weight_decay is None else weight_decay
         self.optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
         self.loss, self.metrics = LOSSES[settings.loss]
@@ -55,7 +56,7 @@ class PortableEngine:
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
     ) -> Metrics:
-        """One pass of minibatch steps."""
+        """One pass in a new order; metrics of each batch before its step, averaged (book, 3.6)."""
         n = len(examples)
         with arithmetic(self.device):
             indices = order(self.settings, n, epoch, self.device)
@@ -81,26 +82,22 @@ class PortableEngine:
         return _outputs(self.w, self.b, inputs)
 
     def evaluate(self, examples: Examples) -> Metrics:
-        """Loss and accuracy without dropout."""
+        """Loss and accuracy without dropout, nothing learnt."""
         with arithmetic(self.device):
             _, terms = self.loss(self.outputs(examples.inputs), examples.targets)
             return self.metrics(terms, examples.targets)
 
     def gradients(self, examples: Examples) -> Weights:
-        """Gradients of the mean loss, without dropout."""
+        """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
         rows = slice(0, len(examples))
         with arithmetic(self.device):
             x = on_grid(examples.inputs)
             gradients, _ = self._gradients(x, examples.targets, rows, None)
-        return {name: g.cpu() for name, g in zip(self.weights(), gradients, strict=True)}
+        return {name: g.cpu() for name, g in zip(self.parameters, gradients, strict=True)}
 
     def weights(self) -> Weights:
-        """The present weights."""
-        result = {}
-        for i, (w, b) in enumerate(zip(self.w, self.b, strict=True)):
-            result[f"layers.{i}.weight"] = w.clone().cpu()
-            result[f"layers.{i}.bias"] = b.clone().cpu()
-        return result
+        """The present weights: float32, on the CPU."""
+        return {name: tensor.clone().cpu() for name, tensor in self.parameters.items()}
 
     def _gradients(
         self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int | None
