@@ -76,11 +76,6 @@ def test_committed_settings_are_the_books(root: Path) -> None:
         "mlp": ((256,), None, 0.1),
         "dropout": ((256, 256), (0.2, 0.5), 0.5),
     }
-    decay = p.studies.weight_decay
-    assert (decay.weight_decays, decay.train, decay.inputs) == ((0.0, 3.0), 20, 200)
-    linear = p.studies.house_prices.models["linear"]
-    assert (linear.hidden, linear.optimizer, linear.lr, linear.epochs) == ((), "adam", 5.0, 100)
-    assert (linear.weight_decay, linear.log_price) == (0.0, False)
 
 
 def test_choices_are_those_there_are(root: Path) -> None:

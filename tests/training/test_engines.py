@@ -8,13 +8,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import oracles
 from oracles import distance, numbers, train
 from refashion import selftest
-from refashion.portable import exact, multiply, streams
-from refashion.portable.exact import Fixed
+from refashion.portable import multiply, streams
 from refashion.training import digest, initial, portable
 from refashion.training.engine import Examples, batches, mask, order
 from refashion.training.initial import Weights
@@ -280,23 +278,6 @@ def test_an_engine_leaves_its_start_alone_and_its_weights_to_the_caller(
     assert all(t.dtype == torch.float32 and t.is_contiguous() for t in model.weights().values())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_sums_split_over_workers_train_the_same_bits(name: str) -> None:
-    """Every product in three shards of its inner dimension (the batch, for the gradients)."""
-
-    def sharded(a: Fixed, b: Fixed) -> Tensor:
-        k = b.integers.shape[0]
-        shards = (slice(k // 2, k), slice(0, k // 3), slice(k // 3, k // 2))
-        parts = [a.integers[:, r].double() @ b.integers[r].double() for r in shards]
-        return parts[0] + parts[1] + parts[2]
-
-    settings = replace(VARIANTS[name], epochs=1)
-    want = trained(PortableEngine, settings, images(300), grown(settings))
-    with mock.patch.object(exact, "multiply", sharded):
-        got = trained(PortableEngine, settings, images(300), grown(settings))
-    assert digest.weights(got) == digest.weights(want)
-
-
 def test_metrics_do_not_depend_on_the_order_of_the_examples() -> None:
     settings = VARIANTS["dropout"]
     model, shuffle = PortableEngine(settings, grown(settings), CPU), streams.permutation(640, 5)
@@ -322,13 +303,3 @@ def test_the_logits_of_an_image_do_not_depend_on_its_neighbours(name: str) -> No
     assert torch.equal(portable.outputs(weights, brighter)[:30], whole[:30])
     with mock.patch.object(portable, "EVAL_ROWS", 11):
         assert torch.equal(portable.outputs(weights, inputs), whole)
-
-
-@both_engines
-def test_rare_dropout_is_nearly_none(engine: type[Engine]) -> None:
-    """A probability that rounds to never must not round to always."""
-    none = replace(VARIANTS["mlp"], epochs=1)
-    weights = [
-        trained(engine, replace(none, dropout=(p,)), images(), grown(none)) for p in (0.0, 1e-6)
-    ]
-    assert distance(*weights) < 1e-3
