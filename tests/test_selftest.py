@@ -15,6 +15,8 @@ from refashion.training import initial, portable
 from refashion.training.initial import Weights
 from refashion.training.settings import Settings
 
+Run = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
 CPU = torch.device("cpu")
 GOLDEN = json.loads(selftest.GOLDEN.read_text())
 PLACES = [
@@ -26,7 +28,7 @@ PLACES = [
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command with some arguments and give its exit code."""
 
     def run(*arguments: str) -> int:
@@ -58,9 +60,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "INSTANCES", {k: selftest.INSTANCES[k] for k in kept})
 
 
-def test_this_machine_keeps_the_promise(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_this_machine_keeps_the_promise(run: Run, capsys: Capture) -> None:
     assert run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:-1]] == [[v, "identical"] for v in selftest.INSTANCES]
@@ -68,10 +68,7 @@ def test_this_machine_keeps_the_promise(
 
 
 def test_both_ways_can_be_forced(
-    run: Callable[..., int],
-    few: None,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run, few: None, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("--products", "float64") == 0
     assert "products: 0 int8, " in capsys.readouterr().out
@@ -98,10 +95,7 @@ def test_one_weight_moved_by_one_ulp_fails_the_gate(
 
 
 def test_a_mismatch_is_told_with_its_first_place(
-    run: Callable[..., int],
-    few: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, few: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     nudge(monkeypatch, "layers.0.weight")
     assert run() == 1
@@ -111,9 +105,7 @@ def test_a_mismatch_is_told_with_its_first_place(
     assert lines[0].endswith(f", not {want}")
 
 
-def test_no_such_device(
-    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_such_device(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run("--device", "cuda") == 2
     captured = capsys.readouterr()
@@ -121,9 +113,7 @@ def test_no_such_device(
     assert not captured.out
 
 
-def test_golden_is_what_print_golden_prints(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_golden_is_what_print_golden_prints(run: Run, capsys: Capture) -> None:
     assert run("--print-golden") == 0
     assert capsys.readouterr().out == selftest.GOLDEN.read_text()
 

@@ -37,6 +37,19 @@ def saturating(a: Tensor, b: Tensor, offset: int = 0) -> Tensor:
     return (pairs.sum(1) - offset * b.to(torch.int32).sum(0)).to(torch.int32)
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Shapes and strides of all operands that reach a kernel which is right."""
+    calls: list[Any] = []
+
+    def watched(a: Tensor, b: Tensor) -> Tensor:
+        calls.append((a.shape, a.stride(), b.shape, b.stride()))
+        return right(a, b)
+
+    monkeypatch.setattr(torch, "_int_mm", watched)
+    return calls
+
+
 def absent(a: Tensor, b: Tensor) -> Tensor:
     raise NotImplementedError("not on this build")
 
@@ -96,21 +109,16 @@ def test_a_verdict_belongs_to_its_signature(monkeypatch: pytest.MonkeyPatch) -> 
     ids=["rows", "columns", "strides", "bits", "no pixels", "type", "gaps"],
 )
 def test_what_makes_another_signature(
-    change: Callable[[Fixed, Fixed], tuple[Fixed, Fixed]], monkeypatch: pytest.MonkeyPatch
+    change: Callable[[Fixed, Fixed], tuple[Fixed, Fixed]], calls: list[Any]
 ) -> None:
     """The kernel is called twice as often where operands are tried first."""
-    calls: list[int] = []
-
-    def counting(a: Tensor, b: Tensor) -> Tensor:
-        calls[-1] += 1
-        return right(a, b)
-
-    monkeypatch.setattr(torch, "_int_mm", counting)
+    counts = []
     for changed in (False, False, True, True):
         a, b = pixels(9, 32), floats(32, 8)
-        calls.append(0)
+        calls.clear()
         assert_right(*change(a, b) if changed else (a, b), taken="int8")
-    assert calls[0] == 2 * calls[1] > 0 and calls[2] == 2 * calls[3] > 0
+        counts.append(len(calls))
+    assert counts[0] == 2 * counts[1] > 0 and counts[2] == 2 * counts[3] > 0
 
 
 def split(m: int, n: int) -> Fixed:
@@ -130,16 +138,9 @@ LEFT: dict[str, Callable[[int, int], Fixed]] = {
 @pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize(("m", "k", "n"), [(9, 32, 8), (2, 2, 2), (70, 5, 3), (3, 5, 70)])
 def test_a_trial_passes_the_kernel_what_the_product_does(
-    m: int, k: int, n: int, left: str, monkeypatch: pytest.MonkeyPatch
+    m: int, k: int, n: int, left: str, calls: list[Any]
 ) -> None:
     """Shapes and strides of the very operands, limbs split before or after transposing."""
-    calls: list[Any] = []
-
-    def watching(a: Tensor, b: Tensor) -> Tensor:
-        calls.append((a.shape, a.stride(), b.shape, b.stride()))
-        return right(a, b)
-
-    monkeypatch.setattr(torch, "_int_mm", watching)
     assert_right(LEFT[left](m, k), floats(n, k).mT, taken="int8")
     half = len(calls) // 2
     assert calls and calls[:half] == calls[half:]
@@ -147,10 +148,8 @@ def test_a_trial_passes_the_kernel_what_the_product_does(
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (64, 1, 64), (64, 64, 1), (0, 8, 8), (8, 0, 8)])
 def test_operands_of_one_row_never_reach_the_kernel(
-    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], calls: list[Any]
 ) -> None:
-    calls = []
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: calls.append(a) or right(a, b))
     m, k, n = shape
     a = exact.pixels(torch.full((m, k), 200, dtype=torch.uint8))
     b = Fixed(torch.full((k, n), 3.0), 1.0, 14)
@@ -159,13 +158,11 @@ def test_operands_of_one_row_never_reach_the_kernel(
     assert taken == {"float64": 1} and not calls
 
 
-def test_the_last_piece_of_a_long_sum_is_tried_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_piece_of_a_long_sum_is_tried_for_itself(calls: list[Any]) -> None:
     """4,096 terms of 40 bits, then one, then two."""
-    lengths = set()
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: lengths.add(a.shape[1]) or right(a, b))
     for k, way in itertools.product((4097, 4098), ("float64", "int8")):
         assert_right(floats(3, k, 20), floats(k, 3, 20), way)
-    assert lengths == {4096, 2}
+    assert {shape[1] for shape, *_ in calls} == {4096, 2}
 
 
 # --- float64 ----------------------------------------------------------------------------------
