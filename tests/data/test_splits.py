@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -131,19 +131,22 @@ def test_limit_takes_the_first_images(raw: Path, arrays: dict[str, np.ndarray]) 
     assert len(splits.split(raw, limit=40, validation=0, seed=0)["train"].labels) == 40
 
 
-def test_limit_above_what_there_is(raw: Path) -> None:
-    with pytest.raises(UserError, match=r"^data\.limit: 41 is more than the 40 training images"):
-        splits.split(raw, limit=41, validation=0, seed=0)
+TRAIN_LABELS, (TEST_IMAGES, TEST_LABELS) = FILES["train"][1], FILES["test"]
 
 
-def test_images_without_labels(raw: Path) -> None:
-    train_labels, test_labels = FILES["train"][1], FILES["test"][1]
-    (raw / train_labels).write_bytes((raw / test_labels).read_bytes())
-    with pytest.raises(UserError, match=r"train-images.*its 40 images have 20 labels"):
-        splits.split(raw, limit=None, validation=0, seed=0)
-
-
-def test_missing_file(raw: Path) -> None:
-    (raw / FILES["test"][0]).unlink()
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz: is missing"):
-        splits.split(raw, limit=None, validation=0, seed=0)
+@pytest.mark.parametrize(
+    ("spoil", "limit", "problem"),
+    [
+        (lambda raw: None, 41, r"^data\.limit: 41 is more than the 40 training images"),
+        (lambda raw: (raw / TEST_IMAGES).unlink(), None, r"t10k-images-idx3-ubyte\.gz: is missing"),
+        (
+            lambda raw: (raw / TRAIN_LABELS).write_bytes((raw / TEST_LABELS).read_bytes()),
+            None,
+            r"train-images.*its 40 images have 20 labels",
+        ),
+    ],
+)
+def test_refused(spoil: Callable[[Path], None], limit: int, problem: str, raw: Path) -> None:
+    spoil(raw)
+    with pytest.raises(UserError, match=problem):
+        splits.split(raw, limit=limit, validation=0, seed=0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -144,6 +145,24 @@ def test_a_trial_passes_the_kernel_what_the_product_does(
     assert_right(LEFT[left](m, k), floats(n, k).mT, taken="int8")
     half = len(calls) // 2
     assert calls and calls[:half] == calls[half:]
+
+
+@pytest.mark.parametrize("way", ["float64", "int8"])
+@pytest.mark.parametrize("bits", [(7, 23), (15, 15), (15, 22), (15, 23), (23, 15), (22, 22)])
+def test_limbs_whose_partial_sums_are_as_large_as_they_get(
+    bits: tuple[int, int], way: str, calls: list[Any]
+) -> None:
+    """All operands at their bound, one inner length below the next piece, last bit odd."""
+    k = min(2 ** (multiply.EXACT_FLOAT64 - sum(bits)), multiply.EXACT_INT8_TERMS)
+    for sign in (1.0, -1.0):
+        a = torch.full((2, k), sign * (2.0 ** bits[0] - 1), dtype=torch.float64)
+        b = torch.full((k, 2), 2.0 ** bits[1] - 1, dtype=torch.float64)
+        a[1, 0] -= sign
+        b[-1, 1] -= 1.0
+        want = a.numpy().astype(np.int64) @ b.numpy().astype(np.int64)
+        with multiply.products(way) as taken:
+            got = exact.product(Fixed(a, 1.0, bits[0]), Fixed(b, 1.0, bits[1]))
+        assert taken == {way: 1} and np.array_equal(got.numpy().astype(np.int64), want)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (64, 1, 64), (64, 64, 1), (0, 8, 8), (8, 0, 8)])

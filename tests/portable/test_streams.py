@@ -60,26 +60,6 @@ def test_keys_are_a_chain_of_splitmix64() -> None:
     assert streams.key(5, Purpose.DROPOUT, 3, 1) == word
 
 
-def test_keys_of_the_contract() -> None:
-    """To move one is to change every result: raise the contract's version."""
-    assert streams.key(0, Purpose.INITIAL, 0) == 0x94926C2E801CB6F9
-    assert streams.key(0, Purpose.SHUFFLE, 1) == 0xC8315586CA169443
-    assert streams.key(0, Purpose.DROPOUT, 1, 0) == 0xE9F48E3A0D0F02EF
-    assert [p.value for p in Purpose] == [1, 2, 3, 4, 5, 6, 7]
-
-
-def test_numbers_of_the_contract() -> None:
-    key = streams.key(0, Purpose.INITIAL, 0)
-    assert streams.permutation(8, key).tolist() == [4, 7, 0, 1, 2, 5, 6, 3]
-    assert [x.hex() for x in streams.normal((3,), key).tolist()] == [
-        "0x1.cdb68d636e740p-1",
-        "0x1.7f1c74a0cfd9cp+0",
-        "0x1.0496d93d8f7b7p+1",
-    ]
-    mask = streams.bernoulli_rows((0, 2), 6, 0.5, key).int().tolist()
-    assert mask == [[1, 1, 1, 1, 1, 0], [0, 0, 0, 1, 0, 0]]
-
-
 # --- position ---------------------------------------------------------------------------------
 
 

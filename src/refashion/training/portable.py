@@ -92,7 +92,7 @@ class PortableEngine:
         rows = slice(0, len(examples))
         with arithmetic(self.device):
             x = on_grid(examples.inputs)
-            gradients, _ = self._gradients(x, examples.targets, rows, None)
+            gradients, _ = self._gradients(x, examples.targets, rows)
         return {name: g.cpu() for name, g in zip(self.parameters, gradients, strict=True)}
 
     def weights(self) -> Weights:
@@ -100,21 +100,24 @@ class PortableEngine:
         return {name: tensor.clone().cpu() for name, tensor in self.parameters.items()}
 
     def _gradients(
-        self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int | None
+        self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int = 0
     ) -> tuple[list[Tensor], Tensor]:
         """Gradients of a batch's mean loss, and the terms of its rows' losses.
 
-        A weight's and a bias's in turn, layer by layer. Without an epoch nothing is dropped.
+        A weight's and a bias's in turn, layer by layer. In epoch 0 nothing is dropped.
         """
         bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
+        dropout = self.settings.dropout if epoch else [0.0] * len(self.settings.hidden)
+        # In a product a factor is free: pixels to [0, 1], and up what dropout has spared.
+        scale = [PIXEL_SCALE if x.is_pixels else 1.0]
+        scale += [1 / streams.keep_probability(p) if p else 1.0 for p in dropout]
         inputs = [x]  # of every layer
         weights = [exact.quantise(w, bits) for w in self.w]
         activations = []  # of every hidden layer: where they are 0, no gradient passes
-        scale = self._input_scales(x, epoch)
         for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
             hidden = exact.product(inputs[layer], w, scale[layer], torch.float32)
             hidden.add_(b).clamp_(min=0.0)
-            if epoch is not None and self.settings.dropout[layer]:
+            if dropout[layer]:
                 hidden.mul_(mask(self.settings, rows, epoch, layer, self.device))
             activations.append(hidden)
             inputs.append(exact.quantise(hidden, bits))
@@ -130,15 +133,6 @@ class PortableEngine:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
         return gradients, terms
-
-    def _input_scales(self, x: exact.Fixed, epoch: int | None) -> list[float]:
-        """Factor for the inputs of every layer, applied within its product, where it is free.
-
-        It takes pixels to [0, 1], and scales up the units that dropout has spared.
-        """
-        dropout = self.settings.dropout if epoch is not None else [0.0] * (len(self.w) - 1)
-        first = PIXEL_SCALE if x.integers.dtype == torch.uint8 else 1.0
-        return [first, *(1 / streams.keep_probability(p) if p else 1.0 for p in dropout)]
 
 
 @contextmanager
