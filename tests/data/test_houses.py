@@ -146,18 +146,18 @@ def test_missing_files_name_their_stage(tmp_path: Path) -> None:
         houses.read_train(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize("text", ["large", "1500 sq", "inf", "nan"])
-def test_text_in_a_column_of_numbers(train: Table, write: Any, text: str) -> None:
-    path = write(TEST_CSV.replace("1000", text), "test.csv")
-    with pytest.raises(UserError) as caught:
-        houses.read_test(path, train)
-    assert str(caught.value).startswith(f"{path}: column Area holds text where the training table")
-
-
-def test_test_table_without_a_column(train: Table, write: Any) -> None:
-    path = write("Id,Area,Age,Quarter,Alley\n5,1,2,Hill,NA\n", "test.csv")
-    with pytest.raises(UserError, match=r"test\.csv: no rows of .*Floors"):
-        houses.read_test(path, train)
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        *(("1000", new, "column Area holds text") for new in ("large", "1500 sq", "inf", "nan")),
+        ("Floors", "Stairs", "no rows of .*Floors"),
+    ],
+)
+def test_a_test_table_of_other_columns(
+    train: Table, write: Any, old: str, new: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=rf"test\.csv: {problem}"):
+        houses.read_test(write(TEST_CSV.replace(old, new), "test.csv"), train)
 
 
 # --- features ---------------------------------------------------------------------------------

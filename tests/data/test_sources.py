@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from refashion.data.catalogue import FILES, HOUSE_FILES, Dataset
 
 Files = dict[str, bytes]
 Handler = BaseHTTPRequestHandler
-Behaviour = Callable[[Handler, bytes], None]
+Behaviour = Callable[[Handler, bytes], object]
 TRAIN_IMAGES, TRAIN_LABELS = FILES["train"]
 TEST_IMAGES, TEST_LABELS = FILES["test"]
 
@@ -37,23 +38,6 @@ def send(handler: Handler, content: bytes, status: int = 200, **headers: object)
     handler.wfile.write(content)
 
 
-def send_without_length(handler: Handler, content: bytes) -> None:
-    send(handler, content, Content_Length=None)
-
-
-def send_as_encoded(handler: Handler, content: bytes) -> None:
-    """As servers do that take .gz for the encoding of another file."""
-    send(handler, content, Content_Encoding="gzip")
-
-
-def send_half(handler: Handler, content: bytes) -> None:
-    send(handler, content[: len(content) // 2], Content_Length=len(content))
-
-
-def stay_silent(handler: Handler, content: bytes) -> None:
-    time.sleep(6)
-
-
 def drip(handler: Handler, content: bytes) -> None:
     send(handler, b"", Content_Length=len(content))
     for byte in content:
@@ -61,12 +45,21 @@ def drip(handler: Handler, content: bytes) -> None:
         time.sleep(0.1)
 
 
-def never_end(handler: Handler, content: bytes) -> None:
-    send(handler, bytes(2**20), Content_Length=None)
-
-
-def speak_something_else(handler: Handler, content: bytes) -> None:
-    handler.wfile.write(b"220 mail.example.org ready\r\n")
+SOUND: dict[str, Behaviour] = {
+    "plain": send,
+    "no length": partial(send, Content_Length=None),
+    "gzip as an encoding": partial(send, Content_Encoding="gzip"),
+}
+BROKEN: dict[str, Behaviour] = {
+    "IncompleteRead(": lambda handler, content: send(handler, content[:9], Content_Length=99),
+    "timed out": lambda handler, content: time.sleep(6),
+    "less than 6500 bytes a second": drip,
+    "220 mail.example.org": lambda handler, _: handler.wfile.write(b"220 mail.example.org\r\n"),
+    "more than 100000 bytes, as no official file has": lambda handler, _: send(
+        handler, bytes(2**20), Content_Length=None
+    ),
+}
+"""What is told of a mirror, and what it does."""
 
 
 class Mirror:
@@ -230,33 +223,23 @@ def test_what_is_no_file_is_refused(
 # --- mirrors ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("behaviour", [send, send_without_length, send_as_encoded])
+@pytest.mark.parametrize("behaviour", SOUND)
 @pytest.mark.parametrize("terminal", [False, True])
-def test_mirror(behaviour: Behaviour, terminal: bool, place: Place, monkeypatch, capsys) -> None:
-    place.start().behaviour[TEST_IMAGES] = behaviour
+def test_mirror(behaviour: str, terminal: bool, place: Place, monkeypatch, capsys) -> None:
+    place.start().behaviour[TEST_IMAGES] = SOUND[behaviour]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     place.fetch()
-    told = capsys.readouterr().err
-    assert (TRAIN_IMAGES in told) == terminal
+    assert (TRAIN_IMAGES in capsys.readouterr().err) == terminal
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "problem"),
-    [
-        (send_half, "IncompleteRead("),
-        (stay_silent, "timed out"),
-        (drip, "less than 6500 bytes a second"),
-        (speak_something_else, "220 mail.example.org ready"),
-        (never_end, "more than 100000 bytes, as no official file has"),
-    ],
-)
+@pytest.mark.parametrize("problem", BROKEN)
 def test_a_mirror_that_fails_gives_way_to_the_next(
-    behaviour: Behaviour, problem: str, place: Place, monkeypatch, capsys
+    problem: str, place: Place, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(sources, "READ", 0.8)
     monkeypatch.setattr(sources, "LARGEST", 100_000)
     bad, good = place.start(), place.start()
-    bad.behaviour[TRAIN_LABELS] = behaviour
+    bad.behaviour[TRAIN_LABELS] = BROKEN[problem]
     started = time.monotonic()
     place.fetch()
     assert time.monotonic() - started < 5
