@@ -16,13 +16,6 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
 LABELS = np.array([0, 9, 3, 3, 1], dtype=np.uint8)
 
 
-def test_read(tmp_path: Path) -> None:
-    (tmp_path / "images.gz").write_bytes(pack(IMAGES))
-    (tmp_path / "labels.gz").write_bytes(pack(LABELS))
-    assert np.array_equal(idx.read_images(tmp_path / "images.gz"), IMAGES.reshape(5, 784))
-    assert np.array_equal(idx.read_labels(tmp_path / "labels.gz"), LABELS)
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=npst.arrays(np.uint8, st.integers(0, 200_000), elements=st.integers(0, 9)))
 def test_labels_come_back_as_packed(labels: np.ndarray, tmp_path: Path) -> None:
