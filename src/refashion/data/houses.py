@@ -65,11 +65,10 @@ def read_test(path: Path, train: Table) -> Table:
     unknown = np.full(len(texts[ID]), math.nan)
     columns = {}
     for name, known in train.columns.items():
-        cells = texts[name]
-        columns[name] = column = np.array(cells)
-        if known.dtype == np.float64:
-            columns[name] = column = _column(cells) if any(cells) else unknown
-        if column.dtype.kind != known.dtype.kind:
+        cells, is_number = texts[name], known.dtype == np.float64
+        numbers = _column(cells) if any(cells) else unknown
+        columns[name] = numbers if is_number else np.array(cells)
+        if is_number and numbers.dtype != np.float64:
             problem = "holds text where the training table holds numbers"
             raise UserError(f"{path}: column {name} {problem}; {FETCH_AGAIN}")
     return Table(ids=np.array(texts[ID]), columns=columns, prices=unknown)

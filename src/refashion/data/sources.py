@@ -4,10 +4,11 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import requests
 import urllib3
@@ -58,13 +59,20 @@ def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
     workspace.no_source.unlink(missing_ok=True)
     if dataset in MAKERS:
         contents = MAKERS[dataset]()
-        with _all_or_none(folder, contents) as parts:
-            for name, content in contents.items():
-                parts[name].write_bytes(content)
     else:
-        official = {**DATASETS, **HOUSES}[dataset]
-        with _all_or_none(folder, official.checksums) as parts:
-            _collect(official, parts, workspace)
+        contents = _collect({**DATASETS, **HOUSES}[dataset], workspace)
+    try:
+        with ExitStack() as stack:
+            for name, content in contents.items():
+                stack.enter_context(replacing(folder / name)).write_bytes(content)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be written ({error.strerror}); "
+            "free some space or mend the permissions"
+        ) from error
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def folders(official: Dataset, workspace: Workspace) -> list[Path]:
@@ -88,44 +96,28 @@ def mirrors(official: Dataset) -> Iterator[str]:
     yield from official.mirrors
 
 
-@contextmanager
-def _all_or_none(folder: Path, names: Iterable[str]) -> Iterator[dict[str, Path]]:
-    """Lend a temporary name for each of the files; at the end they appear in `folder`."""
-    try:
-        with ExitStack() as stack:
-            yield {name: stack.enter_context(replacing(folder / name)) for name in names}
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be written ({error.strerror}); "
-            "free some space or mend the permissions"
-        ) from error
-    finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) -> None:
-    """Fill all files, from several sources where no single one has them all."""
-    missing = dict(official.checksums)
+def _collect(official: Dataset, workspace: Workspace) -> dict[str, bytes]:
+    """Contents of all files, from several sources where no single one has them all."""
+    contents: dict[str, bytes] = {}
     tried = [] if os.environ.get(VARIABLE) else [f"{VARIABLE}: is not set"]
     sources: Iterator[Path | str] = chain(folders(official, workspace), mirrors(official))
     for source in sources:
         try:
             if isinstance(source, Path) and not source.is_dir():
                 raise SourceError("there is no such folder")
-            for name in list(missing):
-                _take(source, name, missing[name], parts[name])
-                del missing[name]
+            for name, checksum in official.checksums.items():
+                if name not in contents:
+                    contents[name] = _take(source, name, checksum)
         except SourceError as problem:
             tried.append(f"{source}: {problem}")
             print(tried[-1], file=sys.stderr)
         else:
             print(f"{official.title}: official files from {source}, checksums right")
-            return
+            return contents
     lines = [
         f"{official.title}: no source has its files. Tried:",
         *(f"  {line}" for line in tried),
-        f"Put {', '.join(parts)} in a folder and name it: {VARIABLE}=FOLDER dvc repro",
+        f"Put {', '.join(official.checksums)} in a folder and name it: {VARIABLE}=FOLDER dvc repro",
         "Or see the whole pipeline at work without a network, on small digits: make demo",
     ]
     message = "\n".join(lines)
@@ -133,26 +125,29 @@ def _collect(official: Dataset, parts: dict[str, Path], workspace: Workspace) ->
     raise UserError(message)
 
 
-def _take(source: Path | str, name: str, checksum: str, part: Path) -> None:
-    """Copy or download one file of a source to `part` and hold it against its checksum."""
+def _take(source: Path | str, name: str, checksum: str) -> bytes:
+    """Read or download one file of a source and hold it against its checksum."""
     try:
         content = _copy(source / name) if isinstance(source, Path) else _download(source, name)
     except (SourceError, OSError, urllib3.exceptions.HTTPError) as error:
         raise SourceError(f"{name}: {_reason(error)}") from error
-    part.write_bytes(content)
     algorithm = ALGORITHMS[len(checksum)]
     actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if actual != checksum:
-        flaw = _flaw(part) if name.endswith(".gz") else ""
+        flaw = _flaw(name, content) if name.endswith(".gz") else ""
         raise SourceError(f"{name} has {algorithm.upper()} {actual}, not {checksum}{flaw}")
+    return content
 
 
-def _flaw(part: Path) -> str:
+def _flaw(name: str, content: bytes) -> str:
     """Tell, in brackets, how a file of the wrong checksum fails to be an IDX file, if it does."""
-    try:
-        (idx.read_images if "images" in part.name else idx.read_labels)(part)
-    except UserError as error:
-        return f" ({str(error).removeprefix(f'{part}: ').partition(';')[0]})"
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        try:
+            (idx.read_images if "images" in name else idx.read_labels)(file)
+        except UserError as error:
+            return f" ({str(error).removeprefix(f'{file}: ').partition(';')[0]})"
     return ""
 
 
