@@ -1,4 +1,4 @@
-"""Steps of the from-scratch optimizers, against ``torch.optim``."""
+"""Steps of the from-scratch optimizers at their edges; `test_engines.py` compares torch's."""
 
 from dataclasses import replace
 
@@ -10,65 +10,26 @@ from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.settings import Settings
 
 SETTINGS = Settings(lr=0.05)
-SHAPES = ((6, 4), (4,), (4, 3), (3,))  # a weight and a bias in turn
-STEPS = 50
+SHAPES = ((400, 300), (300,))  # a weight and a bias; enough that torch divides the work
 
 
-def normal(shapes: tuple[tuple[int, ...], ...] = SHAPES, seed: int = 0) -> list[Tensor]:
+def normal(seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    return [torch.randn(shape, generator=generator) for shape in SHAPES]
 
 
-def walked(
-    settings: Settings,
-    steps: int = STEPS,
-    shapes: tuple[tuple[int, ...], ...] = SHAPES,
-) -> list[Tensor]:
+def walked(settings: Settings, size: float = 1.0) -> list[Tensor]:
     """Parameters after steps along random gradients."""
-    parameters = normal(shapes)
+    parameters = normal()
     optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, settings.weight_decay)
-    for step in range(1, steps + 1):
-        optimizer.step(normal(shapes, step))
+    for step in (1, 2, 3):
+        optimizer.step([gradient * size for gradient in normal(step)])
     return parameters
-
-
-def walked_by_torch(settings: Settings) -> list[Tensor]:
-    parameters = [p.double().requires_grad_() for p in normal()]
-    groups = [
-        {"params": parameters[::2], "weight_decay": settings.weight_decay},
-        {"params": parameters[1::2]},
-    ]
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "adam":
-        optimizer = torch.optim.Adam(groups, lr=settings.lr)
-    else:
-        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    for step in range(1, STEPS + 1):
-        for parameter, gradient in zip(parameters, normal(seed=step), strict=True):
-            parameter.grad = gradient.double()
-        optimizer.step()
-    return [p.detach().float() for p in parameters]
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-@pytest.mark.parametrize(
-    ("name", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adam", 0.0)], ids=lambda x: str(x)
-)
-def test_steps_are_torchs(name: str, momentum: float, weight_decay: float) -> None:
-    settings = replace(SETTINGS, optimizer=name, momentum=momentum, weight_decay=weight_decay)
-    got, want = walked(settings), walked_by_torch(settings)
-    for own, reference, begin in zip(got, want, normal(), strict=True):
-        assert own.dtype == torch.float32
-        torch.testing.assert_close(own, reference, rtol=2e-5, atol=1e-5)
-        assert (own - begin).abs().max() > 0.1  # it went somewhere
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_adam_bears_gradients_of_every_size(size: float) -> None:
-    parameters = normal()
-    optimizer = OPTIMIZERS["adam"](replace(SETTINGS, optimizer="adam"), parameters, 0.0)
-    for step in range(3):
-        optimizer.step([g * size for g in normal(seed=step)])
+    parameters = walked(replace(SETTINGS, optimizer="adam"), size)
     assert all(torch.isfinite(p).all() for p in parameters)
 
 
@@ -85,12 +46,11 @@ def test_a_neighbour_without_weight_decay_is_left_alone() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_do_not_depend_on_the_threads(name: str) -> None:
     settings = replace(SETTINGS, optimizer=name, momentum=0.9, weight_decay=0.3)
-    shapes = ((400, 300), (300,))  # enough that torch divides the work
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append(walked(settings, 3, shapes))
+            results.append(walked(settings))
     finally:
         torch.set_num_threads(threads)
     for one, two in zip(*results, strict=True):
