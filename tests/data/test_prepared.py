@@ -31,20 +31,14 @@ def folder_with(split: Split, folder: Path) -> Path:
 
 @pytest.mark.parametrize("n", [0, 1, 30])
 def test_load_gives_back_what_was_saved(n: int, tmp_path: Path) -> None:
-    split = some(n)
-    loaded = prepared.load(folder_with(split, tmp_path / "deep" / "split"))
+    split, folder = some(n), folder_with(some(n), tmp_path / "deep" / "split")
+    loaded = prepared.load(folder)
     assert loaded.images.dtype == loaded.labels.dtype == np.uint8
     assert np.array_equal(loaded.images, split.images)
     assert np.array_equal(loaded.labels, split.labels)
-    assert prepared.digest(loaded) == prepared.digest(split)
-
-
-def test_images_stay_on_disk(tmp_path: Path) -> None:
-    folder = folder_with(some(3), tmp_path / "split")
-    loaded = prepared.load(folder)
-    assert isinstance(loaded.images, np.memmap)
+    assert isinstance(loaded.images, np.memmap)  # they stay on disk
     loaded.images[:] = 0  # a private copy: what is on disk stays
-    assert prepared.digest(prepared.load(folder)) == prepared.digest(some(3))
+    assert prepared.digest(prepared.load(folder)) == prepared.digest(split)
 
 
 def test_save_interrupted_leaves_the_old_split(

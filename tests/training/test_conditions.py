@@ -167,7 +167,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiply, "_ways", {})
 
 
-def test_the_mode_can_see(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_can_see() -> None:
     with NeverAsking(), pytest.raises(AssertionError, match="waits"):
         exact.magnitude(torch.ones(2, 2))
     with NeverAsking(), pytest.raises(AssertionError, match="waits"):

@@ -59,10 +59,7 @@ def write_json(path: Path, obj: Any, *, sort_keys: bool = True) -> None:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a header and rows; floats in the shortest form that reads back as the same number.
 
-    Raises
-    ------
-    ValueError
-        If a text holds a carriage return, which some versions of Python quote and others do not.
+    `ValueError` for a carriage return in a text: some versions of Python quote it, others do not.
     """
     with (
         replacing(path) as temporary,

@@ -39,10 +39,7 @@ class Table:
 def read_train(path: Path) -> Table:
     """Read houses with their prices; columns whose every known value is a number hold numbers.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or no such table.
+    `UserError` if the file is missing or no such table.
     """
     texts = _read(path, {ID, PRICE})
     ids = np.array(texts.pop(ID))
@@ -56,10 +53,8 @@ def read_train(path: Path) -> Table:
 def read_test(path: Path, train: Table) -> Table:
     """Read houses without prices, with the columns of `train`.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or no such table, or if a column does not hold what `train`'s does.
+    `UserError` if the file is missing or no such table, or a column does not hold what `train`'s
+    does.
     """
     texts = _read(path, {ID, *train.columns})
     unknown = np.full(len(texts[ID]), math.nan)
@@ -124,12 +119,7 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
     Returns
     -------
     list of numpy.ndarray
-        float32 [n, features], first that of `train`.
-
-    Raises
-    ------
-    ValueError
-        As `mean_std`.
+        float32 [n, features], first that of `train`; `ValueError` as `mean_std`.
     """
     tables = (train, *others)
     parts = []
@@ -147,10 +137,7 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
 def mean_std(numbers: list[float]) -> tuple[float, float]:
     """Mean, and standard deviation with n - 1 in the denominator; 1 where all numbers are equal.
 
-    Raises
-    ------
-    ValueError
-        If the variance is beyond float64.
+    `ValueError` if the variance is beyond float64.
     """
     # A difference times itself: ``** 2`` is ``pow`` of the C library, whose last bit depends on
     # whether the processor has fused multiply-add.

@@ -30,11 +30,8 @@ STORED_BLOCK = 2**16 - 1
 def read_images(path: Path) -> np.ndarray:
     """Images of a gzipped IDX file: uint8 [n, 784], read-only.
 
-    Raises
-    ------
-    UserError
-        The file is missing, not gzip or truncated, or has another magic number, count or size of
-        images.
+    `UserError` if the file is missing, not gzip or truncated, or has another magic number, count or
+    size of images.
     """
     values, (_, *size) = _read(path, IMAGES_MAGIC)
     if size != [SIDE, SIDE]:
@@ -43,13 +40,7 @@ def read_images(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Labels of a gzipped IDX file: uint8 [n], read-only, each in 0 to 9.
-
-    Raises
-    ------
-    UserError
-        As `read_images`, and for a label above 9.
-    """
+    """Labels of a gzipped IDX file: uint8 [n], read-only, in 0 to 9; errors as `read_images`."""
     labels, _ = _read(path, LABELS_MAGIC)
     if problem := label_out_of_range(labels):
         raise _refusal(path, problem)
@@ -67,12 +58,7 @@ def pack(values: np.ndarray) -> bytes:
     """Labels (uint8 [n]) or images (uint8 [n, 28, 28]) as gzipped IDX, always the same bytes.
 
     The gzip stream stores its content and carries no time: what a compressor makes of the same
-    content varies with the version of zlib.
-
-    Raises
-    ------
-    ValueError
-        For values of another type or shape.
+    content varies with the version of zlib. `ValueError` for values of another type or shape.
     """
     if values.dtype != np.uint8 or values.ndim not in (1, 3):
         raise ValueError(f"{values.dtype} {values.shape}: must be uint8 labels or images")

@@ -55,10 +55,7 @@ def save(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
 def load(folder: Path) -> Split:
     """Read a split from `folder`; its images stay on disk until they are touched.
 
-    Raises
-    ------
-    UserError
-        A file is missing, truncated or not an array of a split, or a label is above 9.
+    `UserError` if a file is missing, truncated or not an array of a split, or a label is above 9.
     """
     images = _load(folder / "images.npy", NUM_PIXELS)
     labels = _load(folder / "labels.npy")

@@ -73,13 +73,7 @@ class Fixed:
 
 
 def pixels(images: Tensor) -> Fixed:
-    """Raw pixels, uint8 from 0 to 255, on the grid of whole numbers.
-
-    Raises
-    ------
-    ValueError
-        If they are not uint8.
-    """
+    """Raw pixels, uint8 from 0 to 255 (else `ValueError`), on the grid of whole numbers."""
     if images.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8, not {images.dtype}")
     return Fixed(images, 1.0, 8)

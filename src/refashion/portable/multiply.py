@@ -60,15 +60,8 @@ class InexactError(ArithmeticError):
 def products(way: str) -> Iterator[Counter[str]]:
     """Context in which products take one way; yields how many have taken each.
 
-    Parameters
-    ----------
-    way
-        ``float64``; ``int8`` wherever it is exact, however slow; or ``auto``, the faster one.
-
-    Raises
-    ------
-    ValueError
-        If there is no such way.
+    The way is ``float64``; ``int8`` wherever it is exact, however slow; or ``auto``, the faster
+    one (else `ValueError`).
     """
     if way not in WAYS:
         raise ValueError(f"way {way!r}: must be one of {', '.join(WAYS)}")
@@ -81,17 +74,9 @@ def products(way: str) -> Iterator[Counter[str]]:
 
 
 def multiply(a: Fixed, b: Fixed) -> Tensor:
-    """Exact product of the whole numbers, the same either way: int32 or float64 [..., m, n].
+    """Exact product of the whole numbers [..., m, k] and [..., k, n]: int32 or float64 [..., m, n].
 
-    Parameters
-    ----------
-    a, b
-        [..., m, k] and [..., k, n], with ``k * 2**(a.bits + b.bits) <= 2**52``.
-
-    Raises
-    ------
-    InexactError
-        If this device's float64 products are not exact.
+    For ``k * 2**(a.bits + b.bits) <= 2**52``; `InexactError` as `require_exact_float64`.
     """
     wanted, taken = _products.get(_AUTO)
     signature = wanted, _signature(a), _signature(b), torch.get_num_threads()
@@ -237,15 +222,10 @@ def _limb_bounds(x: Fixed) -> list[int]:
 
 @cache
 def require_exact_float64(device: torch.device) -> None:
-    """Compare float64 products with sums near 2**52 with int64's on the CPU, once per device.
+    """Raise `InexactError` if float64 products near 2**52 are not int64's of the CPU; tried once.
 
     Small and large products, since a library may compute large ones otherwise (cuBLAS can emulate
     float64). Copies of a small product's operands have copies of its result.
-
-    Raises
-    ------
-    InexactError
-        If one of them is not exact.
     """
     many = [1, 16] if fixed.on_host(device) else [1, 16, 256]
     for k, bits, counts in ((4096, (20, 20), [1]), (512, (22, 21), many)):

@@ -139,10 +139,7 @@ class PortableEngine:
 def arithmetic(device: torch.device) -> Iterator[None]:
     """Context of everything that is computed portably: nothing flushes small numbers to zero.
 
-    Raises
-    ------
-    UserError
-        If a thread flushes, at the start or at the end, or the device's products are not exact.
+    `UserError` if a thread does, at the start or at the end, or float64 products are not exact.
     """
     try:
         require_exact_float64(device)

@@ -115,11 +115,8 @@ class Params(Strict):
 def load(path: Path) -> Params:
     """Read settings that are legal, each by itself and together.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, is no YAML or holds anything that is not legal: a line for each
-        mistake, naming the key, its value and what is legal.
+    `UserError` if the file is missing, is no YAML or holds anything that is not legal: a line for
+    each mistake, naming the key, its value and what is legal.
     """
     raw = read(path)
     try:
@@ -130,13 +127,7 @@ def load(path: Path) -> Params:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the settings of any commit, whatever they are.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or no mapping in YAML.
-    """
+    """Read the settings of any commit; `UserError` if the file is missing or no mapping in YAML."""
     content = files.read_bytes(path, f"bring it back with `git checkout {path.name}`")
     try:
         raw = yaml12.parse(content)

@@ -63,11 +63,8 @@ def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 def parse(content: bytes) -> Any:
     """Read one YAML document.
 
-    Raises
-    ------
-    ValueError
-        It is not legal YAML, or it holds a tag, a directive, a key twice or a key that is not
-        text. The message is one line, with the number of the document's line where it is known.
+    `ValueError` if it is not legal YAML, or holds a tag, a directive, a key twice or a key that is
+    not text: one line, with the number of the document's line where it is known.
     """
     try:
         return yaml.load(content, _Loader)
