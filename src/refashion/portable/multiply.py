@@ -50,6 +50,7 @@ _products: ContextVar[tuple[str, Counter[str]]] = ContextVar("products")
 """The way that products take, and how many have taken each."""
 
 _AUTO: tuple[str, Counter[str]] = ("auto", Counter())
+"""Outside of all contexts."""
 
 
 class InexactError(ArithmeticError):

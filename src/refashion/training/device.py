@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -27,11 +28,8 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    name = re.search(r"model name\s*:(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:
