@@ -10,8 +10,9 @@ from refashion.base import files
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
-from refashion.evaluation import metrics, model, predictions
+from refashion.evaluation import metrics, model
 from refashion.runs import listing
+from refashion.runs.run import PREDICTIONS
 from refashion.training import device, portable
 
 
@@ -26,12 +27,12 @@ def main(variant: str) -> None:
     classes = DATASETS[run.record.data["dataset"]].classes
     evaluation = metrics.evaluate(portable.outputs(weights, images), labels, classes)
     folder = workspace.evaluation / variant
-    predictions.write(
-        folder / "predictions.csv",
-        [classes[i] for i in labels.tolist()],
-        [classes[i] for i in evaluation.predicted.tolist()],
-        evaluation.confidence.tolist(),
-    )
+    columns = (labels.tolist(), evaluation.predicted.tolist(), evaluation.confidence.tolist())
+    rows = [
+        [i, classes[actual], classes[predicted], confidence]
+        for i, (actual, predicted, confidence) in enumerate(zip(*columns, strict=True))
+    ]
+    files.write_csv(folder / "predictions.csv", PREDICTIONS, rows)
     header = ["low", "high", "images", "confidence", "accuracy"]
     files.write_csv(folder / "calibration.csv", header, map(astuple, evaluation.calibration))
     header = ["class", "precision", "recall", "f1", "support"]

@@ -12,18 +12,14 @@ from scipy.stats import binomtest
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.evaluation import comparison
-from refashion.evaluation.predictions import Predictions
 from refashion.runs import listing
-from refashion.runs.run import Run
+from refashion.runs.run import Columns, Run
 from synthetic import write_workspace
 
 
-def answers(correct: np.ndarray) -> Predictions:
+def answers(correct: np.ndarray) -> Columns:
     """Answers to a test set of one class, right where told."""
-    return Predictions(
-        actual=("yes",) * len(correct),
-        predicted=tuple("yes" if right else "no" for right in correct),
-    )
+    return {"actual": ["yes"] * len(correct), "predicted": np.where(correct, "yes", "no").tolist()}
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import hashlib
 import json
 
 from refashion.evaluation.comparison import compare
-from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm, mcnemar, wilson
 
 GOLDEN = "66f4ccbe30ef430e2a6c08647cd20b7e495db917b892b9f6e588b8fff96b83cd"
@@ -18,12 +17,11 @@ def digest() -> str:
     p_values = [mcnemar(i, i * i % 1009) for i in range(0, 2000, 7)]
     values += [p_values, holm(p_values), mcnemar(0, 1060), mcnemar(0, 1074), mcnemar(0, 1080)]
     rows = range(3000)
-    actual = tuple(str(i % 10) for i in rows)
     predictions = {
-        name: Predictions(
-            actual=actual,
-            predicted=tuple(str((i + (i * i % 101 < limit)) % 10) for i in rows),
-        )
+        name: {
+            "actual": [str(i % 10) for i in rows],
+            "predicted": [str((i + (i * i % 101 < limit)) % 10) for i in rows],
+        }
         for name, limit in (("b", 10), ("a", 13), ("c", 30), ("d", 0), ("e", 101))
     }
     values.append(compare(predictions))

@@ -3,18 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import write
 from refashion.runs.record import Record
-from refashion.runs.run import LOG, Run, in_checkout, in_folder
+from refashion.runs.run import LOG, PREDICTIONS, Run, in_checkout, in_folder
 from refashion.training import digest
 
 WEIGHTS = {"layers.0.weight": torch.tensor([[1.0, -0.5]]), "layers.0.bias": torch.zeros(2)}
@@ -70,7 +69,12 @@ def test_files_are_canonical(run: Run) -> None:
         f"2,1e-05,,{'b' * 64},3\n"
     )
     assert contents["submission.csv"].decode() == 'Id,SalePrice\n7,0.1\n"8, é",2\n'
-    assert digest.weights(load_file(run.file("weights.safetensors"))) == digest.weights(WEIGHTS)
+    of_weights = digest.weights(load_file(run.file("weights.safetensors")))
+    assert of_weights == digest.weights(WEIGHTS)
+    tables = {f: files.sha256(run.file(f)) for f in ("history.csv", "submission.csv")}
+    of_files = {"weights.safetensors": of_weights, **tables}
+    assert run.record.outputs == {"weights": of_weights, **of_files}
+    assert run.record.files == sorted(of_files)
 
 
 def test_all_but_the_log_comes_out_the_same_again(run: Run, tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_run_may_lie_in_one_folder(run: Run, tmp_path: Path) -> None:
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / LOG).write_bytes(run.log_file.read_bytes())
     other = in_folder(folder, "mlp of a friend", commit="c" * 40)
-    assert other.record == run.record and other.log == run.log and other.altered() == []
+    assert other.record == run.record and other.log == run.log
     assert other.title == "mlp of a friend" and other.commit == "c" * 40
 
 
@@ -110,9 +114,21 @@ def test_a_file_that_is_missing_is_named(run: Run) -> None:
 
 def test_what_is_measured_later_lies_in_the_other_folder(run: Run) -> None:
     before = run.measured
-    files.write_csv(run.folders[1] / "predictions.csv", ["actual"], [["Bag"], ["Coat"]])
-    assert run.predictions == {"actual": ["Bag", "Coat"]}
-    assert run.measured != before and run.altered() == []
+    file = run.folders[1] / "predictions.csv"
+    files.write_csv(file, PREDICTIONS, [[0, "Bag", "Coat", 0.1], [1, "Coat", "Coat", 1 / 3]])
+    assert run.predictions["actual"] == ["Bag", "Coat"]
+    assert run.predictions["confidence"] == ["0.1", "0.3333333333333333"]
+    assert run.measured != before
+
+
+@pytest.mark.parametrize("rows", ["", "0,a,b,0.5\n1,a\n", "0,a,b,0.5,c\n"])
+def test_predictions_of_another_form_are_refused(run: Run, rows: str) -> None:
+    for header in ("index,actual,predicted,confidence", "index,actual"):
+        files.write_text(run.folders[1] / "predictions.csv", f"{header}\n{rows}")
+        with pytest.raises(
+            UserError, match=r"predictions\.csv: not rows of index,actual,predicted"
+        ):
+            _ = run.predictions
 
 
 def test_a_log_is_the_runs_only_if_it_is_of_this_training(run: Run) -> None:
@@ -125,36 +141,6 @@ def test_a_log_is_the_runs_only_if_it_is_of_this_training(run: Run) -> None:
 
 
 # --- what is refused --------------------------------------------------------------------------
-
-
-def save(path: Path, **changes: float) -> None:
-    bias = torch.full((2,), changes.get("bias", 0.0))
-    save_file({"layers.0.bias": bias, "layers.0.weight": WEIGHTS["layers.0.weight"]}, path)
-
-
-@pytest.mark.parametrize(
-    ("name", "alter"),
-    [
-        ("history.csv", lambda path: path.write_text("epoch\n")),
-        ("submission.csv", lambda path: path.write_bytes(path.read_bytes() + b"9,3\n")),
-        ("weights.safetensors", lambda path: save(path, bias=1e-30)),
-        ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
-        ("weights.safetensors", lambda path: save_file({"a": torch.zeros(1).double()}, path)),
-    ],
-    ids=["history", "table", "one number", "truncated", "float64"],
-)
-def test_altered_names_exactly_the_altered_file(
-    run: Run, name: str, alter: Callable[[Path], Any]
-) -> None:
-    assert run.altered() == []
-    alter(run.file(name))
-    assert run.altered() == [name]
-
-
-def test_the_same_weights_in_another_file_are_not_altered(run: Run) -> None:
-    path = run.file("weights.safetensors")
-    save_file(WEIGHTS, path, metadata={"format": "pt"})
-    assert run.altered() == []
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,8 @@ from rich.table import Column, Table
 
 from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.evaluation import predictions as answers
-from refashion.evaluation.predictions import Predictions
 from refashion.evaluation.statistics import holm, mcnemar, wilson
-from refashion.runs.run import Run
+from refashion.runs.run import Columns, Run
 
 SIGNIFICANCE = 0.05
 
@@ -29,8 +27,8 @@ CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validatio
 CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
 
 
-def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
-    """Compare variants, given by name, by their predictions for the same test images.
+def compare(predictions: Mapping[str, Columns]) -> dict[str, Any]:
+    """Compare variants, given by name, by their `Run.predictions` for the same test images.
 
     Returns
     -------
@@ -48,12 +46,15 @@ def compare(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     """
     names = sorted(predictions)
     for name in names[1:]:
-        if predictions[name].actual != predictions[names[0]].actual:
+        if predictions[name]["actual"] != predictions[names[0]]["actual"]:
             raise UserError(
                 f"{names[0]} and {name}: measured on different test sets; choose runs that were "
                 "measured on the same, or run `dvc repro` to measure both on the present one"
             )
-    correct = {name: predictions[name].correct for name in names}
+    correct = {
+        name: list(map(operator.eq, predictions[name]["actual"], predictions[name]["predicted"]))
+        for name in names
+    }
     variants = {}
     for name in names:
         hits, n = sum(correct[name]), len(correct[name])
@@ -91,8 +92,7 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
         If a file of a run is missing, or as `compare`.
     """
     by_name = {run.title: run for run in sorted(runs, key=lambda run: run.title)}
-    predictions = {name: answers.read(run.file("predictions.csv")) for name, run in by_name.items()}
-    result = compare(predictions)
+    result = compare({name: run.predictions for name, run in by_name.items()})
     files.write_json(folder / "comparison.json", result)
     metrics = {"lr": {name: run.record.params["lr"] for name, run in by_name.items()}} | {
         short: {name: run.metrics[metric] for name, run in by_name.items()}
@@ -115,7 +115,7 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
         files.write_csv(folder / file, ["run", *columns], rows)
     confusion = []
     for name, run in by_name.items():
-        images = Counter(zip(predictions[name].actual, predictions[name].predicted, strict=True))
+        images = Counter(zip(run.predictions["actual"], run.predictions["predicted"], strict=True))
         classes = [row["class"] for row in run.table("per_class.csv")]
         confusion += [[name, a, p, images[a, p]] for a in classes for p in classes]
     header = ["run", "actual", "predicted", "images"]

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from refashion.base.errors import UserError
-from refashion.evaluation import comparison, predictions
+from refashion.evaluation import comparison
 from refashion.runs.run import Run
 
 ID_LENGTH = 8
@@ -95,11 +95,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         settings={name: {key: s.get(key) for key in differing} for name, s in settings.items()},
         seeds=seeds,
         tests=comparison.compare(
-            {
-                name: predictions.read(run.file("predictions.csv"))
-                for name, run in by_name.items()
-                if run.has("predictions.csv")
-            }
+            {name: run.predictions for name, run in by_name.items() if run.has("predictions.csv")}
         ),
         notes=notes,
     )

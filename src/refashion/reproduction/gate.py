@@ -10,14 +10,13 @@ from pathlib import Path
 from refashion.base.errors import UserError
 from refashion.base.params import Gate
 from refashion.base.workspace import Workspace
-from refashion.evaluation import comparison, predictions
-from refashion.evaluation.predictions import Predictions
+from refashion.evaluation import comparison
 from refashion.evaluation.statistics import holm
 from refashion.reproduction import reproduce, verdict, worktree
 from refashion.reproduction.consistency import Check
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
-from refashion.runs.run import Run, in_checkout
+from refashion.runs.run import Columns, Run, in_checkout
 from refashion.tracking import context
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -114,8 +113,7 @@ def good_enough(runs: Sequence[Run], gates: Sequence[Gate]) -> Iterator[Check]:
 
 def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Iterator[Check]:
     """Check that no run classifies significantly fewer images correctly than at a revision."""
-    classifiers = [run for run in runs if run.has(PREDICTIONS)]
-    now = {run.name: predictions.read(run.file(PREDICTIONS)) for run in classifiers}
+    now = {run.name: run.predictions for run in runs if run.has(PREDICTIONS)}
     before = _predictions_at(workspace, baseline, set(now))
     pairs = {}
     for name in before:
@@ -133,7 +131,7 @@ def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Itera
         yield Check(name=f"{name}: no worse than {baseline}", holds=holds, detail=detail)
 
 
-def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dict[str, Predictions]:
+def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dict[str, Columns]:
     """A revision's predictions by run, from DVC's cache or, where it has none, made again."""
     commit = worktree.require(revision, workspace.root)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -144,4 +142,4 @@ def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dic
             checkout = stack.enter_context(worktree.checkout(claim.state, workspace))
             worktree.rerun(checkout, [record.stage for record in missing], workspace)
             runs |= {record.name: in_checkout(checkout, record) for record in missing}
-        return {name: predictions.read(run.file(PREDICTIONS)) for name, run in runs.items()}
+        return {name: run.predictions for name, run in runs.items()}

@@ -20,6 +20,12 @@ MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv
 
 WEIGHTS = "weights.safetensors"
 
+PREDICTIONS = ["index", "actual", "predicted", "confidence"]
+"""Header of ``predictions.csv``: a row for each test image, with the names of both classes."""
+
+Columns = dict[str, list[str]]
+"""Cells of a table, by column."""
+
 LOG = "training_log.json"
 """File name of the timings of a run in one folder."""
 
@@ -107,10 +113,15 @@ class Run:
         return json.loads(self.file("metrics.json").read_text(encoding="utf-8"))
 
     @cached_property
-    def predictions(self) -> dict[str, list[str]]:
-        """Columns of the predictions on the test set."""
+    def predictions(self) -> Columns:
+        """Columns of the predictions for the test set; `UserError` if the file has another form."""
         rows = self.table("predictions.csv")
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        if not rows or any([*row] != PREDICTIONS or None in row.values() for row in rows):
+            raise UserError(
+                f"{self.file('predictions.csv')}: not rows of {','.join(PREDICTIONS)}; delete it "
+                "and run `dvc repro` again"
+            )
+        return {name: [row[name] for row in rows] for name in PREDICTIONS}
 
     @cached_property
     def log(self) -> dict[str, Any] | None:
@@ -130,28 +141,6 @@ class Run:
         """Rows of one of its CSV files."""
         with self.file(name).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-
-    def altered(self) -> list[str]:
-        """Names of the files whose digests are not those of the record."""
-        names = []
-        for name in filter(self.has, self.record.files):
-            digest = _digest_of_weights if name == WEIGHTS else files.sha256
-            if digest(self.file(name)) != self.record.outputs[name]:
-                names.append(name)
-        return names
-
-
-def _digest_of_weights(file: Path) -> str:
-    """Digest of the weights in a file; empty if it holds none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from refashion.training import digest
-
-    try:
-        return digest.weights(load_file(file))
-    except (SafetensorError, ValueError):
-        return ""
 
 
 def in_folder(folder: Path, title: str, commit: str | None = None) -> Run:
