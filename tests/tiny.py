@@ -1,5 +1,6 @@
 """Studies at their smallest, each in a workspace of its own, with what was trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,9 @@ from refashion.data import prepared, synthetic
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.studies import study
-from refashion.studies.study import Headline, Trained
+from refashion.studies.study import Headline, Measures, Trained
+from refashion.training.loop import Training
+from refashion.training.settings import Settings
 
 STUDIES: dict[str, dict[str, Any]] = {
     "weight_decay": {"train": 12, "test": 20, "inputs": 30, "epochs": 4, "seeds": 3},
@@ -78,7 +81,7 @@ class Result:
     headline: Headline
     runs: dict[str, Run]
     """In the order in which they were written."""
-    trained: dict[str, Trained]
+    trainings: dict[str, list[Training]]
     """What each run consists of."""
 
 
@@ -86,13 +89,17 @@ def run(module: ModuleType, workspace: Workspace, params: Params) -> Result:
     """Run a study, and keep what it trained besides what it writes."""
     with mock.patch.object(study, "write_run", wraps=study.write_run) as written:
         headline = module.run(workspace, params)
-    trained = {
-        call.args[1].removeprefix(f"{module.NAME}/"): call.args[2]
+    trainings = {
+        call.args[1].partition("/")[2]: [trained.training for trained in call.args[2]]
         for call in written.call_args_list
     }
     runs = {run.title: run for run in listing.of_study(workspace, module.NAME)}
-    return Result(
-        headline=headline,
-        runs={name: runs[f"{module.NAME}/{name}"] for name in trained},
-        trained=trained,
-    )
+    by_name = {name: runs[f"{module.NAME}/{name}"] for name in trainings}
+    return Result(headline=headline, runs=by_name, trainings=trainings)
+
+
+def observed(*rows: Sequence[Measures]) -> list[Trained]:
+    """Trained models of which nothing is known but what was observed."""
+    training = Training(settings=Settings(), weights={}, history=[])
+    rest: dict[str, Any] = {"contract": "", "seconds": (), "num_examples": 0, "machine": {}}
+    return [Trained(training=training, rows=of_model, **rest) for of_model in rows]

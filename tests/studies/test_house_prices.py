@@ -73,7 +73,7 @@ def folds(known: houses.Table, k: int = 3) -> list[tuple[houses.Table, houses.Ta
 
 def errors(result: tiny.Result, known: houses.Table, name: str, k: int = 3) -> np.ndarray:
     """Of every fold (rows) the errors of training and validation."""
-    trainings = result.trained[name].trainings
+    trainings = result.trainings[name]
     rows = []
     for training, tables in zip(trainings, folds(known, k), strict=True):
         width = training.settings.num_inputs
@@ -103,7 +103,7 @@ def test_every_model_is_a_run(result: tiny.Result, known: houses.Table) -> None:
         assert run.record.params == {**settings.as_dict(), **about}
         assert run.record.inputs["train"] == houses.digest(known)
         assert run.has("submission.csv") == ("test" in run.record.inputs) == (name == best(result))
-        assert len(result.trained[name].trainings) == 3 and len(run.rows) == model.epochs
+        assert len(result.trainings[name]) == 3 and len(run.rows) == model.epochs
 
 
 def best(result: tiny.Result) -> str:
@@ -130,9 +130,7 @@ def test_each_fold_learns_from_the_others_alone(
     result: tiny.Result, known: houses.Table, name: str
 ) -> None:
     """Prices that are held out cannot have been seen: a training without them is the same."""
-    for training, (kept, held_out) in zip(
-        result.trained[name].trainings, folds(known), strict=True
-    ):
+    for training, (kept, held_out) in zip(result.trainings[name], folds(known), strict=True):
         assert not {*kept.ids} & {*held_out.ids}
         assert oracles.distance(training.weights, alone(kept, name).weights) < 1e-5
 
@@ -182,7 +180,7 @@ def test_folds_of_different_widths_and_sizes(tmp_path: Path) -> None:
     assert sorted(widths) == [6, 7, 7, 7, 7, 7, 7]
     for name, own in result.runs.items():
         assert own.record.params["num_inputs"] == own.metrics["folds"] == 7
-        assert len({t.digest for t in result.trained[name].trainings}) == 7
+        assert len({t.digest for t in result.trainings[name]}) == 7
         expected = errors(result, known, name, 7)[:, 1].mean()
         assert own.metrics["validation_log_rmse"] == pytest.approx(expected, rel=1e-4)
 

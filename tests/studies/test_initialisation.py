@@ -52,7 +52,7 @@ def test_every_scheme_is_a_run_on_the_first_images(result: tiny.Result, tmp_path
         about = {"depths": 3, "images": 40}
         assert own.record.params == {**settings(scheme, 3).as_dict(), **about}
         assert own.record.data["limit"] == 40 and own.record.parent is None
-        assert [len(t.settings.hidden) for t in result.trained[scheme].trainings] == [1, 2, 3]
+        assert [len(t.settings.hidden) for t in result.trainings[scheme]] == [1, 2, 3]
         assert own.record.as_dict() == fewer.runs[scheme].record.as_dict()
 
 
@@ -94,7 +94,7 @@ def test_gradients_are_autograds(result: tiny.Result, root: Path, scheme: str) -
 
 def test_history_and_metrics_are_those_of_the_trainings(result: tiny.Result) -> None:
     for scheme, own in result.runs.items():
-        trainings = result.trained[scheme].trainings
+        trainings = result.trainings[scheme]
         assert own.history == {
             "epoch": [1, 2],
             **{
@@ -130,7 +130,7 @@ def test_a_network_that_diverges_leaves_a_shorter_history(tmp_path: Path, numeri
     """Not an error: it is what the study is about."""
     result = run(tmp_path, numerics=numerics, lr=1e10, epochs=3, batch_size=40)
     wild = result.runs["unit_normal"]
-    lengths = [len(t.history) for t in result.trained["unit_normal"].trainings]
+    lengths = [len(t.history) for t in result.trainings["unit_normal"]]
     assert lengths[-1] < 3
     if numerics == "portable":  # the same everywhere
         assert lengths == [3, 2, 1]
@@ -150,5 +150,5 @@ def test_a_network_that_diverges_at_once(tmp_path: Path) -> None:
     assert wild.rows == [] and wild.metrics["epochs"] == 0
     assert set(wild.metrics) == {"epochs", "first_gradient", "last_gradient", "distinct_units"}
     start = initial.of(settings("unit_normal", 2))
-    assert result.trained["unit_normal"].trainings[-1].digest == digest.weights(start)
+    assert result.trainings["unit_normal"][-1].digest == digest.weights(start)
     assert set(result.headline["deepest_accuracy"]) == {"small_normal", "xavier"}

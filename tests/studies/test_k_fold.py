@@ -1,5 +1,6 @@
 """Validation on folds: the study at a small size, recomputed from what it trained."""
 
+import statistics
 from pathlib import Path
 from unittest import mock
 
@@ -67,7 +68,7 @@ def test_each_fold_is_held_out_once_and_learnt_otherwise(workspace: Workspace) -
     folds = splits.folds(images(workspace).labels, 3, SEED)
     assert trained.call_count == 6
     for i, call in enumerate(trained.call_args_list):
-        (model,) = call.args[0]
+        (model,) = call.args[1]
         assert model.settings == settings(PARAMS, ["softmax", "dropout"][i // 3])
         train, held_out = (set(x.inputs[:, 0].tolist()) for x in (model.train, model.validation))
         assert held_out == set(folds[i % 3].tolist())
@@ -79,16 +80,19 @@ def test_each_fold_is_held_out_once_and_learnt_otherwise(workspace: Workspace) -
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
 def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant: str) -> None:
     whole, *of_folds = (run for name, run in result.runs.items() if name.startswith(variant))
-    trained = result.trained[variant]
-    assert len({training.digest for training in trained.trainings}) == 3
-    for run, training in zip(of_folds, trained.trainings, strict=True):
+    trainings = result.trainings[variant]
+    assert len({training.digest for training in trainings}) == 3
+    for run, training in zip(of_folds, trainings, strict=True):
         assert run.record.outputs["weights"] == training.digest
         for measure in MEASURES:
             column = [getattr(row, measure) for row in training.history]
             assert run.history[measure] == column and run.metrics[measure] == column[-1]
     for measure in MEASURES:
-        assert whole.history[measure] == [row[measure] for row in trained.mean_history]
-    assert whole.metrics == {"folds": 3, **trained.last_measures}
+        epochs = list(zip(*(run.history[measure] for run in of_folds), strict=True))
+        assert whole.history[measure] == list(map(statistics.fmean, epochs))
+        assert whole.metrics[measure] == whole.history[measure][-1]
+        assert whole.metrics[f"{measure}_std"] == statistics.stdev(epochs[-1])
+    assert whole.metrics["folds"] == 3
     assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
 
 
@@ -100,7 +104,7 @@ def test_the_mean_accuracy_is_that_of_all_images(workspace: Workspace, tmp_path:
     assert {len(fold) for fold in folds} == {10}
     for variant in tiny.VARIANTS:
         right = 0
-        for training, fold in zip(result.trained[variant].trainings, folds, strict=True):
+        for training, fold in zip(result.trainings[variant], folds, strict=True):
             outputs = oracles.outputs(training.weights, torch.from_numpy(split.images[fold]))
             right += int((outputs.argmax(1).numpy() == split.labels[fold]).sum())
         assert result.headline["validation_accuracy"][variant] == pytest.approx(right / 50)
@@ -115,7 +119,7 @@ def test_the_cut_of_the_validation_set_does_not_matter_but_the_seed_does(
     again = tiny.run(k_fold, one_part, PARAMS)
     other = tiny.run(k_fold, one_part, PARAMS.model_copy(update={"data": data}))
     digests = [
-        {t.digest for trained in study.trained.values() for t in trained.trainings}
+        {training.digest for of_run in study.trainings.values() for training in of_run}
         for study in (result, again, other)
     ]
     assert digests[0] == digests[1] and not digests[0] & digests[2]

@@ -8,11 +8,11 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import tiny
 from refashion.base.params.studies import StudiesParams
 from refashion.studies import study
-from refashion.studies.study import Measures, Trained
 
 GOLDEN = "7d6835189d693190382b6c7f0782d96802b9dd2895cef34d00d875a7d6f81d26"
 
@@ -37,14 +37,9 @@ def digest_of_means() -> str:
     results: list[object] = []
     for n in range(2, 2000):
         numbers = numbers_of(n)
-        summary = trained([[{"x": x, "y": -x * x}, {"x": x / 3, "y": x}] for x in numbers])
-        results += [study.mean(numbers), summary.last_measures, summary.mean_history]
+        trained = tiny.observed(*([{"x": x, "y": -x * x}, {"x": x / 3, "y": x}] for x in numbers))
+        results += [fmean(numbers), study.last_measures(trained), study.mean_history(trained)]
     return hashlib.sha256(json.dumps(results).encode()).hexdigest()
-
-
-def trained(rows: list[list[Measures]]) -> Trained:
-    """Trainings of which nothing is known but what was observed."""
-    return Trained(trainings=[], rows=rows, contract="")
 
 
 def numbers_of(n: int) -> list[float]:
@@ -68,7 +63,7 @@ def test_deviations_are_rounded_once() -> None:
         exact = [Fraction(x) for x in numbers]
         mean = sum(exact) / len(exact)
         variance = sum((x - mean) * (x - mean) for x in exact) / (len(exact) - 1)
-        std = trained([[{"x": x}] for x in numbers]).last_measures["x_std"]
+        std = study.last_measures(tiny.observed(*([{"x": x}] for x in numbers)))["x_std"]
         below, above = (
             (Fraction(std) + Fraction(math.nextafter(std, to))) / 2 for to in (0, math.inf)
         )

@@ -61,7 +61,7 @@ def test_runs_are_named_by_their_penalties(tmp_path: Path) -> None:
 def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
     for name, run in result.runs.items():
         values: dict[str, list[float]] = {name: [] for name in (*ORDERS, "test_loss")}
-        for seed, training in zip(SEEDS, result.trained[name].trainings, strict=True):
+        for seed, training in zip(SEEDS, result.trainings[name], strict=True):
             for norm, order in ORDERS.items():
                 weight = training.weights["layers.0.weight"].double().flatten()
                 values[norm].append(float(torch.linalg.vector_norm(weight, order)))
@@ -78,7 +78,7 @@ def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
 
 def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
     for name, run in result.runs.items():
-        histories = [training.history for training in result.trained[name].trainings]
+        histories = [training.history for training in result.trainings[name]]
         for measure, column in MEASURES.items():
             values = [[getattr(row, column) for row in history] for history in histories]
             means = [statistics.fmean(epoch) for epoch in zip(*values, strict=True)]
@@ -87,8 +87,8 @@ def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
 
 
 def test_a_training_is_that_of_its_settings_and_examples(result: tiny.Result) -> None:
-    for trained in result.trained.values():
-        for seed, training in zip(SEEDS, trained.trainings, strict=True):
+    for trainings in result.trainings.values():
+        for seed, training in zip(SEEDS, trainings, strict=True):
             train, test = draw(PARAMS, seed)
             model = Model(settings=training.settings, train=train, validation=test)
             assert oracles.train(model)[0].digest == training.digest

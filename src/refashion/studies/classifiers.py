@@ -3,13 +3,11 @@
 from dataclasses import asdict
 
 from refashion.base.params import Params
-from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.runs import write
 from refashion.runs.record import Record
 from refashion.studies import study
-from refashion.training import loop
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
@@ -54,10 +52,8 @@ def run(workspace: Workspace, params: Params, name: str) -> None:
     }
     examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
     model = Model(settings=chosen, **examples)
-    with progress(name, chosen.epochs, "epochs") as advance:
-        trained = study.train([model], params.device, advance)
-    loop.refuse_divergence(name, trained.trainings)
-    (training,) = trained.trainings
+    (trained,) = study.train(name, [model], params.device)
+    training = trained.training
     record = Record(
         name=name,
         experiment=params.data.dataset,
@@ -78,5 +74,5 @@ def run(workspace: Workspace, params: Params, name: str) -> None:
         history,
         digest=training.digest,
         weights=training.weights,
-        timings=trained.timings,
+        timings=study.timings([trained]),
     )

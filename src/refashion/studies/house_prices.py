@@ -11,7 +11,6 @@ from torch.nn.functional import pad
 from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.base.params.studies import HouseModelParams
-from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.data import houses, splits
 from refashion.data.catalogue import HOUSE_FILES
@@ -19,7 +18,7 @@ from refashion.data.houses import Table
 from refashion.portable import exact, functions
 from refashion.studies import study
 from refashion.studies.study import Headline, Measures, Trained
-from refashion.training import loop, portable
+from refashion.training import portable
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Row
@@ -55,12 +54,11 @@ def run(workspace: Workspace, params: Params) -> Headline:
     test = houses.read_test(workspace.houses / HOUSE_FILES["test"], known)
     folds = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, params.seed))
     all_features, test_features = map(torch.from_numpy, houses.features(known, test))
-    epochs = [model.epochs for model in p.models.values()]
-    with progress(NAME, p.folds * sum(epochs) + max(epochs), "epochs") as advance:
-        validated = {name: _train(params, name, folds, advance) for name in p.models}
-        best = min(validated, key=lambda name: validated[name].last_measures[ERROR])
-        final = _train(params, best, [[(all_features, known)]], advance)
-    prices = predict(final.trainings[0].weights, test_features, p.models[best])
+    validated = {name: _train(params, name, folds) for name in p.models}
+    measures = {name: study.last_measures(trained) for name, trained in validated.items()}
+    best = min(measures, key=lambda name: measures[name][ERROR])
+    (final,) = _train(params, best, [[(all_features, known)]])
+    prices = predict(final.training.weights, test_features, p.models[best])
     submission = [[house, price] for house, price in zip(test.ids, prices.tolist(), strict=True)]
     inputs = {"train": houses.digest(known)}
     for name, trained in validated.items():
@@ -72,15 +70,15 @@ def run(workspace: Workspace, params: Params) -> Headline:
             data={"dataset": p.dataset},
             inputs=inputs | ({"test": houses.digest(test)} if is_best else {}),
             params={
-                **trained.trainings[0].settings.as_dict(),
+                **trained[0].training.settings.as_dict(),
                 "folds": p.folds,
                 "log_price": p.models[name].log_price,
             },
-            metrics={"folds": p.folds, **trained.last_measures},
+            metrics={"folds": p.folds, **measures[name]},
             tables={"submission.csv": ([houses.ID, houses.PRICE], submission)} if is_best else None,
         )
     print(f"submission written with model {best}")
-    return {ERROR: {best: validated[best].last_measures[ERROR]}}
+    return {ERROR: {best: measures[best][ERROR]}}
 
 
 def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
@@ -98,7 +96,7 @@ def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
     ]
 
 
-def _train(params: Params, name: str, folds: Sequence[Fold], advance: Advance) -> Trained:
+def _train(params: Params, name: str, folds: Sequence[Fold]) -> list[Trained]:
     """Train a model on every fold."""
     model = params.studies.house_prices.models[name]
     models = []
@@ -125,9 +123,7 @@ def _train(params: Params, name: str, folds: Sequence[Fold], advance: Advance) -
             )
         return errors
 
-    trained = study.train(models, params.device, advance, observe)
-    loop.refuse_divergence(f"{NAME}/{name}", trained.trainings)
-    return trained
+    return study.train(f"{NAME}/{name}", models, params.device, observe)
 
 
 def log_rmse(predicted: Tensor, prices: Tensor) -> float:

@@ -9,12 +9,11 @@ import torch
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.params import Params
-from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.studies import study
-from refashion.studies.study import Headline, Measures
+from refashion.studies.study import Headline
 from refashion.training import device as devices
 from refashion.training import initial, loop
 from refashion.training.engine import Examples
@@ -60,45 +59,53 @@ def run(workspace: Workspace, params: Params) -> Headline:
     device = devices.resolve(params.device)
     accuracies: dict[str, float] = {}
     of_deepest: list[list[Any]] = []
-    with progress(NAME, len(SCHEMES) * p.depths * p.epochs, "epochs") as advance:
-        for scheme in SCHEMES:
-            models = [
-                Model(
-                    settings=Settings(
-                        hidden=(p.width,) * depth,
-                        lr=p.lr,
-                        seed=params.seed,
-                        epochs=p.epochs,
-                        batch_size=p.batch_size,
-                        numerics=params.numerics,
-                        initialisation=scheme,
-                    ),
-                    train=examples,
-                    validation=examples[:0],
-                )
-                for depth in range(1, p.depths + 1)
-            ]
-            norms = [_gradient_norms(model, device) for model in models]
-            trained = study.train(models, params.device, advance)
-            metrics = _metrics(trained.trainings[-1], norms[-1])
-            gradients = [
-                [depth, layer, norm]
-                for depth, of_layers in enumerate(norms, start=1)
-                for layer, norm in enumerate(of_layers, start=1)
-            ]
-            study.write_run(
-                workspace,
-                f"{NAME}/{scheme}",
-                trained,
-                data={**params.data.model_dump(), "limit": p.images},
-                inputs={"train": prepared.digest(subset)},
-                params={**models[-1].settings.as_dict(), "depths": p.depths, "images": p.images},
-                history=_history(trained.trainings),
-                metrics=metrics,
-                tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
+    for scheme in SCHEMES:
+        models = [
+            Model(
+                settings=Settings(
+                    hidden=(p.width,) * depth,
+                    lr=p.lr,
+                    seed=params.seed,
+                    epochs=p.epochs,
+                    batch_size=p.batch_size,
+                    numerics=params.numerics,
+                    initialisation=scheme,
+                ),
+                train=examples,
+                validation=examples[:0],
             )
-            accuracies[scheme] = metrics.get("accuracy", 0.0)
-            of_deepest += [[scheme, layer, norm] for layer, norm in enumerate(norms[-1], start=1)]
+            for depth in range(1, p.depths + 1)
+        ]
+        norms = [_gradient_norms(model, device) for model in models]
+        trained = study.train(f"{NAME}/{scheme}", models, params.device, may_diverge=True)
+        trainings = [t.training for t in trained]
+        metrics = _metrics(trainings[-1], norms[-1])
+        history = [
+            {
+                f"loss_depth_{depth}": row.train_loss
+                for depth, row in enumerate(rows, start=1)
+                if row
+            }
+            for rows in zip_longest(*(training.history for training in trainings))
+        ]
+        gradients = [
+            [depth, layer, norm]
+            for depth, of_layers in enumerate(norms, start=1)
+            for layer, norm in enumerate(of_layers, start=1)
+        ]
+        study.write_run(
+            workspace,
+            f"{NAME}/{scheme}",
+            trained,
+            data={**params.data.model_dump(), "limit": p.images},
+            inputs={"train": prepared.digest(subset)},
+            params={**models[-1].settings.as_dict(), "depths": p.depths, "images": p.images},
+            history=history,
+            metrics=metrics,
+            tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
+        )
+        accuracies[scheme] = metrics.get("accuracy", 0.0)
+        of_deepest += [[scheme, layer, norm] for layer, norm in enumerate(norms[-1], start=1)]
     file = workspace.study_folder(NAME) / "gradients.csv"
     files.write_csv(file, ["run", "layer", "norm"], of_deepest)
     return {"deepest_accuracy": {s: accuracies[s] for s in ("small_normal", "xavier")}}
@@ -108,15 +115,6 @@ def _gradient_norms(model: Model, device: torch.device) -> list[float]:
     """Norm of every layer's gradient at the start, of the mean loss of all images."""
     gradients = loop.start(model.settings, device).gradients(model.train.to(device))
     return [l2({name: g}) for name, g in gradients.items() if name.endswith("weight")]
-
-
-def _history(trainings: Sequence[Training]) -> list[Measures]:
-    """Training loss by depth."""
-    epochs = zip_longest(*(training.history for training in trainings))
-    return [
-        {f"loss_depth_{depth}": row.train_loss for depth, row in enumerate(rows, start=1) if row}
-        for rows in epochs
-    ]
 
 
 def _metrics(deepest: Training, gradient_norms: Sequence[float]) -> dict[str, float]:

@@ -9,15 +9,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import zip_longest
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from refashion.base import files
-from refashion.base.progress import Advance
+from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
 from refashion.runs.record import Record
@@ -46,115 +46,112 @@ def measures(row: Row, weights: Weights) -> Measures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """Trainings of one kind, which become one run."""
+    """A trained model, which becomes a run, alone or with others."""
 
-    trainings: Sequence[Training]
-    rows: Sequence[Sequence[Measures]]
-    """What was observed of every training, epoch by epoch."""
+    training: Training
+    rows: Sequence[Measures]
+    """What was observed, epoch by epoch."""
     contract: str
     """See `Record.contract`."""
-    seconds: Sequence[float] = ()
-    """Seconds that every epoch took, over all trainings."""
-    num_examples: int = 0
+    seconds: Sequence[float]
+    """That every epoch took; where models are trained side by side, the first has most of them."""
+    num_examples: int
     """Examples that were learnt from, counted anew in every epoch."""
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any]
     """When training started; memory, device and versions."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights; of several trainings, that of their digests."""
-        digests = [training.digest for training in self.trainings]
-        return digests[0] if len(digests) == 1 else sha256("\n".join(digests).encode()).hexdigest()
-
-    @property
-    def timings(self) -> dict[str, Any]:
-        """Everything volatile, for the log."""
-        total = math.fsum(self.seconds)
-        return {
-            "seconds": total,
-            "seconds_per_epoch": list(self.seconds),
-            "images_per_second": self.num_examples / total if total else 0.0,
-            **self.machine,
-        }
-
-    @property
-    def mean_history(self) -> list[Measures]:
-        """Means over the trainings, epoch by epoch."""
-        return [
-            {name: mean([row[name] for row in rows]) for name in rows[0]}
-            for rows in zip(*self.rows, strict=True)
-        ]
-
-    @property
-    def last_measures(self) -> dict[str, float]:
-        """Means of the last epoch, and over several trainings the standard deviation too.
-
-        The standard library's deviation (n - 1 in the denominator) is made of exact fractions and
-        rounded once.
-        """
-        columns = {name: [rows[-1][name] for rows in self.rows] for name in self.rows[0][-1]}
-        spread = {f"{name}_std": stdev(column) for name, column in columns.items() if column[1:]}
-        return {name: mean(column) for name, column in columns.items()} | spread
 
 
 def train(
-    models: Sequence[Model], device: str, advance: Advance, observe: Observe = measures
-) -> Trained:
-    """Train models of one engine and observe every epoch of each.
+    name: str,
+    models: Sequence[Model],
+    device: str,
+    observe: Observe = measures,
+    *,
+    may_diverge: bool = False,
+) -> list[Trained]:
+    """Train models of one engine for the run `name`, and observe every epoch of each.
 
-    Parameters and errors are those of `refashion.training.loop.train`; `advance` is told of every
-    epoch.
+    Raises
+    ------
+    UserError
+        As `refashion.training.loop.train`, and if one diverges that must not.
     """
     rows: list[list[Measures]] = [[] for _ in models]
-    seconds = [0.0] * max(model.settings.epochs for model in models)
+    seconds: list[list[float]] = [[] for _ in models]
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def observed() -> Iterator[tuple[Row, Weights]]:
+    def observed(advance: Advance) -> Iterator[tuple[Row, Weights]]:
         begin = time.perf_counter()
         for row, weights in loop.train(models, device=device):
-            seconds[row.epoch - 1] += time.perf_counter() - begin
+            seconds[row.model].append(time.perf_counter() - begin)
             rows[row.model].append(observe(row, weights))
             advance(1, f"loss {row.train_loss:.3f}  accuracy {row.train_accuracy:.3f}")
             yield row, weights
             begin = time.perf_counter()
 
-    trainings = loop.collect(models, observed())
+    with progress(name, sum(model.settings.epochs for model in models), "epochs") as advance:
+        trainings = loop.collect(models, observed(advance))
+    if not may_diverge:
+        loop.refuse_divergence(name, trainings)
     place = devices.resolve(device)
-    trained = zip(models, trainings, strict=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Trained(
-        trainings=trainings,
-        rows=rows,
-        contract=loop.contract(models[0].settings, place),
-        seconds=[s for s in seconds if s],
-        num_examples=sum(len(model.train) * len(training.history) for model, training in trained),
-        machine={
-            "started": started,
-            "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
-            "device": place.type,
-            "device_name": devices.describe(place),
-            **devices.software(),
-        },
-    )
+    machine = {
+        "started": started,
+        "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
+        "device": place.type,
+        "device_name": devices.describe(place),
+        **devices.software(),
+    }
+    return [
+        Trained(
+            training=training,
+            rows=rows[i],
+            contract=loop.contract(training.settings, place),
+            seconds=seconds[i],
+            num_examples=len(models[i].train) * len(training.history),
+            machine=machine,
+        )
+        for i, training in enumerate(trainings)
+    ]
 
 
-def sum_up(parts: Sequence[Trained]) -> Trained:
-    """All trainings of `parts`, which were made one after another, as one."""
-    epochs = zip_longest(*(part.seconds for part in parts), fillvalue=0.0)
-    return Trained(
-        trainings=[training for part in parts for training in part.trainings],
-        rows=[rows for part in parts for rows in part.rows],
-        contract=parts[0].contract,
-        seconds=[math.fsum(epoch) for epoch in epochs],
-        num_examples=sum(part.num_examples for part in parts),
-        machine=parts[0].machine,
-    )
+def mean_history(trained: Sequence[Trained]) -> list[Measures]:
+    """Means over the trainings, epoch by epoch."""
+    return [
+        {name: fmean([row[name] for row in rows]) for name in rows[0]}
+        for rows in zip(*(t.rows for t in trained), strict=True)
+    ]
+
+
+def last_measures(trained: Sequence[Trained]) -> dict[str, float]:
+    """Means of the last epoch, and over several trainings the standard deviation too.
+
+    The standard library's mean is of a sum rounded once; its deviation (n - 1 in the denominator)
+    is made of exact fractions and rounded once.
+    """
+    columns = {name: [t.rows[-1][name] for t in trained] for name in trained[0].rows[-1]}
+    spread = {f"{name}_std": stdev(column) for name, column in columns.items() if column[1:]}
+    return {name: fmean(column) for name, column in columns.items()} | spread
+
+
+def timings(trained: Sequence[Trained]) -> dict[str, Any]:
+    """Everything volatile, for the log."""
+    epochs = zip_longest(*(t.seconds for t in trained), fillvalue=0.0)
+    per_epoch = [math.fsum(seconds) for seconds in epochs]
+    total = math.fsum(per_epoch)
+    num_examples = sum(t.num_examples for t in trained)
+    return {
+        "seconds": total,
+        "seconds_per_epoch": per_epoch,
+        "images_per_second": num_examples / total if total else 0.0,
+        **trained[0].machine,
+    }
 
 
 def write_run(
     workspace: Workspace,
     name: str,
-    trained: Trained,
+    trained: Sequence[Trained],
     *,
     data: Mapping[str, Any],
     inputs: Mapping[str, str],
@@ -165,30 +162,19 @@ def write_run(
     parent: str | None = None,
     stage: str | None = None,
 ) -> None:
-    """Write one run of a study.
+    """Write one run of a study; parameters as `Record` and `refashion.runs.write.write` have them.
 
-    Parameters
-    ----------
-    workspace
-        The checkout to write to.
-    name, data, inputs, params, parent
-        See `Record`.
-    trained
-        The run's trainings.
-    history, metrics
-        By default means over the trainings, and those of the last epoch with their spread.
-    tables
-        See `refashion.runs.write.write`.
-    stage
-        By default that of the studies which ``dvc repro`` runs.
+    By default its history and metrics are `mean_history` and `last_measures`, and its stage that
+    of a study which ``dvc repro`` runs. The digest of several models is that of their digests.
     """
     study = name.partition("/")[0]
+    digests = [t.training.digest for t in trained]
     record = Record(
         name=name,
         experiment=study,
         stage=stage or f"study@{study}",
         folders=(workspace.relative(workspace.studies / name),),
-        contract=trained.contract,
+        contract=trained[0].contract,
         data=data,
         inputs=inputs,
         params=params,
@@ -197,11 +183,11 @@ def write_run(
     write.write(
         workspace,
         record,
-        trained.mean_history if history is None else history,
-        digest=trained.digest,
-        metrics=trained.last_measures if metrics is None else metrics,
+        mean_history(trained) if history is None else history,
+        digest=sha256("\n".join(digests).encode()).hexdigest() if digests[1:] else digests[0],
+        metrics=last_measures(trained) if metrics is None else metrics,
         tables=tables,
-        timings=trained.timings,
+        timings=timings(trained),
     )
 
 
@@ -215,8 +201,3 @@ def write_curves(workspace: Workspace, study: str) -> None:
         for row in run.rows
     ]
     files.write_csv(workspace.study_folder(study) / "curves.csv", ["run", *columns], rows)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean, of the sum rounded once."""
-    return math.fsum(values) / len(values)

@@ -7,13 +7,12 @@ import torch
 
 from refashion.base.params import Params
 from refashion.base.params.studies import WeightDecayParams
-from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.portable import exact, streams
 from refashion.portable.streams import Purpose
 from refashion.studies import study
 from refashion.studies.study import Headline, Measures
-from refashion.training import loop, norms
+from refashion.training import norms
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Row
@@ -56,31 +55,29 @@ def run(workspace: Workspace, params: Params) -> Headline:
         loss="squared",
     )
     test_losses = {}
-    with progress(NAME, len(seeds) * len(p.weight_decays) * p.epochs, "epochs") as advance:
-        for weight_decay in p.weight_decays:
-            name = "decay_" + repr(weight_decay).removesuffix(".0")
-            models = [
-                Model(
-                    settings=replace(settings, seed=seed, weight_decay=weight_decay),
-                    train=train,
-                    validation=test,
-                )
-                for seed, (train, test) in zip(seeds, examples, strict=True)
-            ]
-            trained = study.train(models, params.device, advance, observe)
-            loop.refuse_divergence(f"{NAME}/{name}", trained.trainings)
-            sizes = {"seeds": len(seeds), "num_train": p.train, "num_test": p.test}
-            metrics = {"seeds": len(seeds), **trained.last_measures}
-            study.write_run(
-                workspace,
-                f"{NAME}/{name}",
-                trained,
-                data={"dataset": "synthetic"},
-                inputs=inputs,
-                params={**models[0].settings.as_dict(), **sizes},
-                metrics=metrics,
+    for weight_decay in p.weight_decays:
+        name = "decay_" + repr(weight_decay).removesuffix(".0")
+        models = [
+            Model(
+                settings=replace(settings, seed=seed, weight_decay=weight_decay),
+                train=train,
+                validation=test,
             )
-            test_losses[name] = metrics["test_loss"]
+            for seed, (train, test) in zip(seeds, examples, strict=True)
+        ]
+        trained = study.train(f"{NAME}/{name}", models, params.device, observe)
+        metrics = {"seeds": len(seeds), **study.last_measures(trained)}
+        sizes = {"seeds": len(seeds), "num_train": p.train, "num_test": p.test}
+        study.write_run(
+            workspace,
+            f"{NAME}/{name}",
+            trained,
+            data={"dataset": "synthetic"},
+            inputs=inputs,
+            params={**models[0].settings.as_dict(), **sizes},
+            metrics=metrics,
+        )
+        test_losses[name] = metrics["test_loss"]
     return {"test_loss": test_losses}
 
 
