@@ -1,7 +1,6 @@
 """Measure one variant on the test set: ``python stages evaluate VARIANT``."""
 
 import shutil
-from dataclasses import astuple
 
 import numpy as np
 import torch
@@ -33,10 +32,9 @@ def main(variant: str) -> None:
         for i, (actual, predicted, confidence) in enumerate(zip(*columns, strict=True))
     ]
     files.write_csv(folder / "predictions.csv", PREDICTIONS, rows)
-    header = ["low", "high", "images", "confidence", "accuracy"]
-    files.write_csv(folder / "calibration.csv", header, map(astuple, evaluation.calibration))
-    header = ["class", "precision", "recall", "f1", "support"]
-    files.write_csv(folder / "per_class.csv", header, map(astuple, evaluation.per_class))
+    files.write_csv(folder / "calibration.csv", metrics.Bin._fields, evaluation.calibration)
+    header = ["class", *metrics.ClassScores._fields[1:]]
+    files.write_csv(folder / "per_class.csv", header, evaluation.per_class)
     files.write_json(folder / "metrics.json", evaluation.metrics)
     # So that `compare` reads this folder alone, which DVC keeps whole.
     for name in ("record.json", "history.csv"):

@@ -1,5 +1,4 @@
 import math
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -69,21 +68,19 @@ def test_calibration_error_is_the_textbooks(case: Case) -> None:
             means = confidence[inside].mean(), correct[inside].mean()
             error += inside.mean() * abs(means[0] - means[1])
             rows.append((low, high, inside.sum(), *means))
-    got = [(b.low, b.high, b.images, b.confidence, b.accuracy) for b in ours.calibration]
-    assert np.array(got) == pytest.approx(np.array(rows))
+    assert np.array(ours.calibration) == pytest.approx(np.array(rows))
     assert ours.metrics["test_expected_calibration_error"] == pytest.approx(error, abs=1e-12)
     assert ours.confidence.numpy() == pytest.approx(confidence)
 
 
-def test_scores_and_confusion_are_sklearns(case: Case) -> None:
+def test_scores_are_sklearns(case: Case) -> None:
     logits, labels, _, ours = case
     truth = {"y_true": labels, "y_pred": logits.argmax(1), "labels": range(10)}
     expected = sklearn.metrics.precision_recall_fscore_support(**truth, zero_division=0)
-    names, *scores = zip(*map(astuple, ours.per_class), strict=True)
+    names, *scores = zip(*ours.per_class, strict=True)
     assert list(names) == CLASSES
     assert np.array(scores) == pytest.approx(np.array(expected), abs=1e-15)
     assert ours.metrics["test_macro_f1"] == pytest.approx(expected[2].mean(), abs=1e-15)
-    assert np.array_equal(ours.confusion.numpy(), sklearn.metrics.confusion_matrix(**truth))
     assert np.array_equal(ours.predicted.numpy(), truth["y_pred"])
 
 

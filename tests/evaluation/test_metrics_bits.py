@@ -1,6 +1,5 @@
 """The metrics' bits: known, and the same whatever the processor can do."""
 
-import dataclasses
 import hashlib
 import json
 
@@ -15,8 +14,9 @@ def digest() -> str:
     logits = ((i * 7919 + j * 104729) % 2003 - 1001).to(torch.float64) / 128
     labels = (i[:, 0] * 31 + logits.argmax(1) * (i[:, 0] % 3)) % 10
     result = evaluate(logits, labels, "0123456789")
-    rows = [dataclasses.astuple(row) for row in (*result.calibration, *result.per_class)]
-    text = json.dumps([result.metrics, rows, result.confidence.tolist(), result.confusion.tolist()])
+    rows = [*result.calibration, *result.per_class]
+    confusion = torch.bincount(labels * 10 + result.predicted, minlength=100).reshape(10, 10)
+    text = json.dumps([result.metrics, rows, result.confidence.tolist(), confusion.tolist()])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +20,8 @@ from refashion.portable import functions, softmax
 NUM_BINS = 15
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bin:
-    """The test images whose confidence lies in one interval."""
+class Bin(NamedTuple):
+    """The test images whose confidence lies in one interval: a row of ``calibration.csv``."""
 
     low: float
     high: float
@@ -35,9 +36,8 @@ class Bin:
     accuracy: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassScores:
-    """Scores of one class; 0 where they are undefined."""
+class ClassScores(NamedTuple):
+    """Scores of one class, 0 where they are undefined: a row of ``per_class.csv``."""
 
     name: str
     precision: float
@@ -62,9 +62,6 @@ class Evaluation:
 
     confidence: Tensor
     """Probability of the predicted class, float64 [n]."""
-
-    confusion: Tensor
-    """Images by true class (row) and predicted class (column), int64 [k, k]."""
 
     calibration: tuple[Bin, ...]
     """Bins of confidence that hold images, in rising order."""
@@ -117,7 +114,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     actual, classes_below = logits.gather(1, labels[:, None]), torch.arange(k) < labels[:, None]
     rank = ((logits > actual) | ((logits == actual) & classes_below)).sum(dim=1)
 
-    cross_entropy = _mean(-log_probabilities.gather(1, labels[:, None]))
+    # The standard library's mean is of an exact sum, rounded once: the order does not matter.
+    cross_entropy = fmean((-log_probabilities.gather(1, labels[:, None])[:, 0]).tolist())
     entropy = math.fsum((-probabilities * log_probabilities).flatten().tolist()) / n
     gaps = (b.images * abs(b.accuracy - b.confidence) for b in calibration)
     per_class, macro_f1 = _per_class(confusion.tolist(), classes)
@@ -137,14 +135,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         per_class=per_class,
         predicted=predicted,
         confidence=confidence,
-        confusion=confusion,
         calibration=calibration,
     )
-
-
-def _mean(x: Tensor) -> float:
-    """Mean of all values; ``fsum`` rounds the exact sum once, so their order does not matter."""
-    return math.fsum(x.flatten().tolist()) / x.numel()
 
 
 def _calibration(confidence: Tensor, correct: Tensor) -> tuple[Bin, ...]:
@@ -156,9 +148,8 @@ def _calibration(confidence: Tensor, correct: Tensor) -> tuple[Bin, ...]:
         inside = position == i
         images = int(inside.sum())
         accuracy = int((inside & correct).sum()) / images
-        mean = _mean(confidence[inside])
-        low, high = edges[i : i + 2]
-        bins.append(Bin(low=low, high=high, images=images, confidence=mean, accuracy=accuracy))
+        mean = fmean(confidence[inside].tolist())
+        bins.append(Bin(edges[i], edges[i + 1], images, mean, accuracy))
     return tuple(bins)
 
 
@@ -170,13 +161,6 @@ def _per_class(
     for i, name in enumerate(classes):
         hits, support, predicted = confusion[i][i], sum(confusion[i]), sum(r[i] for r in confusion)
         f1s.append(Fraction(2 * hits, support + predicted or 1))
-        scores.append(
-            ClassScores(
-                name=name,
-                precision=hits / (predicted or 1),
-                recall=hits / (support or 1),
-                f1=float(f1s[-1]),
-                support=support,
-            )
-        )
+        precision, recall = hits / (predicted or 1), hits / (support or 1)
+        scores.append(ClassScores(name, precision, recall, float(f1s[-1]), support))
     return tuple(scores), float(sum(f1s, Fraction(0)) / len(classes))

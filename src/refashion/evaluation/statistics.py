@@ -13,17 +13,7 @@ Z_95 = 1.959963984540054  # quantile of the normal distribution
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927, without continuity correction).
 
-    Parameters
-    ----------
-    correct
-        Successes, from 0 to ``n``.
-    n
-        Trials, at least 1.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper bound, in [0, 1].
+    Lower and upper bound, in [0, 1], for 0 to `n` `correct` answers of `n`, at least 1.
 
     Raises
     ------
@@ -45,17 +35,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value of McNemar's test on paired right-or-wrong answers.
 
     Were both models equally good, each image that only one of them gets right would be a toss of a
-    coin; this is the chance of a split at least as uneven as the one seen.
-
-    Parameters
-    ----------
-    only_first, only_second
-        Images that only the first, or only the second, model classifies correctly.
-
-    Returns
-    -------
-    float
-        The rational p-value, rounded once, in [0, 1]; 1 without any such image.
+    coin; this is the chance of a split at least as uneven as the one seen, a rational in [0, 1]
+    that is rounded once. It is 1 without any such image.
     """
     n = only_first + only_second
     ways = tail = 1
