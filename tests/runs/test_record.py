@@ -74,12 +74,6 @@ def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
         assert (changed.result != RECORD.result) == (name == "outputs")
 
 
-@pytest.mark.parametrize("layout", [None, 1, LAYOUT + 1])
-def test_another_layout_is_no_record(layout: int | None) -> None:
-    assert parse(as_json(RECORD) | {"layout": layout}) is None
-    assert parse({}) is None
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -12,7 +12,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import write
-from refashion.runs.record import Record
+from refashion.runs.record import LAYOUT, Record
 from refashion.runs.run import LOG, PREDICTIONS, Run, in_checkout, in_folder
 from refashion.training import digest
 
@@ -162,9 +162,12 @@ def test_a_damaged_record_is_refused(run: Run, damage: Callable[[str], str]) -> 
         _ = run.record
 
 
-def test_another_layout_is_refused_with_the_commit_whose_code_reads_it(run: Run) -> None:
+@pytest.mark.parametrize("layout", [None, 1, LAYOUT + 1])
+def test_another_layout_is_refused_with_the_commit_whose_code_reads_it(
+    run: Run, layout: int | None
+) -> None:
     path = run.file("record.json")
-    path.write_text(json.dumps({"variant": "mlp", "run_key": "1" * 64}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layout": layout}))
     old = in_folder(path.parent, "run 0123", commit="c" * 40)
     with pytest.raises(UserError) as refused:
         _ = old.record

@@ -13,7 +13,7 @@ Z_95 = 1.959963984540054  # quantile of the normal distribution
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927, without continuity correction).
 
-    Lower and upper bound, in [0, 1], for 0 to `n` `correct` answers of `n`, at least 1.
+    Lower and upper bound, in [0, 1], where `correct` of `n` >= 1 trials are successes.
 
     Raises
     ------
@@ -34,9 +34,10 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value of McNemar's test on paired right-or-wrong answers.
 
-    Were both models equally good, each image that only one of them gets right would be a toss of a
-    coin; this is the chance of a split at least as uneven as the one seen, a rational in [0, 1]
-    that is rounded once. It is 1 without any such image.
+    `only_first` and `only_second` images are classified correctly by one of the models alone. Were
+    both equally good, each of these would be a toss of a coin; this is the chance of a split at
+    least as uneven as the one seen, a rational in [0, 1] that is rounded once. It is 1 without
+    any such image.
     """
     n = only_first + only_second
     ways = tail = 1

@@ -71,16 +71,14 @@ class Record:
         return values
 
 
-def parse(content: Mapping[str, Any]) -> Record | None:
-    """Read what `Record.as_dict` gave; None for a record of another layout.
+def parse(content: Mapping[str, Any]) -> Record:
+    """Read what `Record.as_dict` gave.
 
     Raises
     ------
     ValueError
         If keys are missing or unknown, or the run key is not that of the content.
     """
-    if content.get("layout") != LAYOUT:
-        return None
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
         record = Record(**{**values, "folders": tuple(values["folders"])})

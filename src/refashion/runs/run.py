@@ -13,7 +13,7 @@ from typing import Any
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.runs.record import Record, parse
+from refashion.runs.record import LAYOUT, Record, parse
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
 """Files that are made after the training, and so are not in the record."""
@@ -67,19 +67,19 @@ class Run:
         """Its record; `UserError` if that is missing, damaged or of another layout."""
         path = self.file("record.json")
         try:
-            record = parse(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("layout") == LAYOUT:
+                return parse(content)
         except (ValueError, AttributeError) as error:
             raise UserError(
                 f"{self.title}: record.json is damaged ({error}); run `dvc repro` to make it anew"
             ) from None
-        if record is None:
-            commit = self.commit or "COMMIT"
-            raise UserError(
-                f"{self.title}: record.json has another layout than this code reads; the code of "
-                f"its own commit does: `git worktree add ../{commit[:12]} {commit}`, and run the "
-                "command there"
-            )
-        return record
+        commit = self.commit or "COMMIT"
+        raise UserError(
+            f"{self.title}: record.json has another layout than this code reads; the code of its "
+            f"own commit does: `git worktree add ../{commit[:12]} {commit}`, and run the command "
+            "there"
+        )
 
     @property
     def name(self) -> str:

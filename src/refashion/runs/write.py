@@ -31,17 +31,11 @@ def write(
 
     Parameters
     ----------
-    workspace
-        Where to.
-    record
-        What determined the run.
     history
         One row an epoch, without its number; measures that are missing, None or NaN leave empty
         cells.
     digest
-        SHA-256 of the weights (`refashion.training.digest`).
-    weights
-        Weights to keep, if any.
+        SHA-256 of the weights (`refashion.training.digest`), which need not be kept.
     tables
         Further results, by the name of the CSV file.
     metrics
@@ -56,10 +50,7 @@ def write(
         with files.replacing(folder / WEIGHTS) as temporary:
             save_file(weights, temporary)
     columns = list(dict.fromkeys(name for row in history for name in row))
-    rows = [
-        [epoch, *(_cell(row.get(name)) for name in columns)]
-        for epoch, row in enumerate(history, start=1)
-    ]
+    rows = [[epoch, *(_cell(row.get(c)) for c in columns)] for epoch, row in enumerate(history, 1)]
     all_tables: dict[str, Table] = {"history.csv": (["epoch", *columns], rows), **(tables or {})}
     for name, table in all_tables.items():
         files.write_csv(folder / name, *table)
