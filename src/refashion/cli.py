@@ -120,14 +120,14 @@ def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -
 
     attestations = []
     with store_to_read(workspace) as (store, folder):
-        for claim in reproduction.claims(run, folder, store, workspace, name):
-            for attestation in reproduction.reproduce(claim, workspace):
+        for state, runs in reproduction.find(run, folder, store, workspace, name).items():
+            for attestation in reproduction.reproduce(state, runs, workspace):
                 attestations.append(attestation)
                 if store:
                     reproduction.publish(attestation, store)
-    lines = (line for attestation in attestations for line in attestation.lines())
-    same = all(attestation.verdict.holds for attestation in attestations)
-    answer([attestation.as_dict() for attestation in attestations], lines, as_json, same)
+    lines = (line for attestation in attestations for line in reproduction.lines(attestation))
+    same = all(attestation["verdict"]["outcome"] != "different" for attestation in attestations)
+    answer(attestations, lines, as_json, same)
 
 
 @main.command()

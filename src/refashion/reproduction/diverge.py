@@ -30,7 +30,7 @@ class Origin:
 def find(
     text: str, folder: Path, store: Store | None, workspace: Workspace, name: str | None
 ) -> Origin:
-    """Find the one run that a text means: as `reproduce.claims`, or the path of a ``record.json``.
+    """Find the one run that a text means: as `reproduce.find`, or the path of a ``record.json``.
 
     Raises
     ------
@@ -42,8 +42,8 @@ def find(
         if file.name != "record.json":
             raise UserError(f"{text}: is no record; name a record.json, with its history beside it")
         return Origin(run=in_folder(file.parent, text), state=None)
-    claims = reproduce.claims(text, folder, store, workspace, name)
-    origins = [Origin(run=run, state=claim.state) for claim in claims for _, run in claim.runs]
+    by_state = reproduce.find(text, folder, store, workspace, name)
+    origins = [Origin(run=run, state=state) for state, runs in by_state.items() for _, run in runs]
     if len(origins) > 1:
         names = ", ".join(origin.run.name for origin in origins)
         raise UserError(f"{text}: has several runs ({names}); choose one with --name")

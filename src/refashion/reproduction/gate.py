@@ -135,11 +135,11 @@ def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dic
     """A revision's predictions by run, from DVC's cache or, where it has none, made again."""
     commit = worktree.require(revision, workspace.root)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        claim = reproduce.from_revision(commit, Path(folder), workspace)
-        runs = {run.name: run for _, run in claim.runs if run.name in names}
+        old_runs = reproduce.from_commit(commit, Path(folder), workspace)
+        runs = {run.name: run for run in old_runs if run.name in names}
         missing = [run.record for run in runs.values() if not run.has(PREDICTIONS)]
         if missing:
-            checkout = stack.enter_context(worktree.checkout(claim.state, workspace))
+            checkout = stack.enter_context(worktree.checkout(State(commit=commit), workspace))
             worktree.rerun(checkout, [record.stage for record in missing], workspace)
             runs |= {record.name: in_checkout(checkout, record) for record in missing}
         return {name: run.predictions for name, run in runs.items()}

@@ -4,8 +4,8 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import verdict, worktree
-from refashion.reproduction.verdict import Verdict
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
 from refashion.runs.run import Run, in_checkout
@@ -23,103 +22,41 @@ from refashion.tracking.published import PublishedRun
 from refashion.tracking.store import Store
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attestation:
-    """A verdict with all that it takes to believe it."""
-
-    verdict: Verdict
-    run_id: str | None
-    """MLflow's id; None for a run known to git alone."""
-    run_key: str
-    contract: str
-    commit: str
-    expected: dict[str, str]
-    """Digests of what the run's training came to."""
-    actual: dict[str, str]
-    """Digests of what came out now."""
-    environment: dict[str, list[Any]]
-    """What differs between then and now."""
-    machine: dict[str, Any]
-    """Hardware and versions of this rerun."""
-    seconds: float | None
-    """That the training took now."""
-    at: str
-    """When, UTC."""
-
-    def lines(self) -> Iterator[str]:
-        """For people."""
-        source = f"run {self.run_id}" if self.run_id else "commit"
-        yield f"{self.verdict.name} ({source}, {self.commit[:12]}): {self.verdict}"
-        for name, tensor in self.verdict.tensors.items():
-            share = f"{tensor.distance:.2g} of its norm"
-            yield f"  tensor {name}: differs by up to {tensor.largest:.2g}, {share}"
-        for name, difference in self.verdict.metrics.items():
-            yield f"  metric {name}: differs by {difference:.2g}"
-        if self.verdict.note:
-            yield f"  {self.verdict.note}"
-        if self.verdict.outcome != "identical":
-            for name, (then, now) in self.environment.items():
-                yield f"  {name}: {then} then, {now} now"
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        values = asdict(self)
-        values["verdict"]["line"] = str(self.verdict)
-        return values
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Runs that came out of one state of the project."""
-
-    state: State
-
-    runs: Sequence[tuple[str | None, Run]]
-    """MLflow's id, None of a run known to git alone; and the run."""
-
-
-def claims(
+def find(
     text: str, folder: Path, store: Store | None, workspace: Workspace, name: str | None = None
-) -> list[Claim]:
+) -> dict[State, list[tuple[str | None, Run]]]:
     """Find the runs that a text means, by the states of the project that they came out of.
 
-    Parameters
-    ----------
-    text : str
-        Id of an MLflow run or its beginning, name of a DVC experiment, or a git revision.
-    folder : Path
-        Where to put the files of the runs.
-    store : Store or None
-        Where published runs are; None: the text must be a revision.
-    workspace : Workspace
-        Whose repository has the commits.
-    name : str, optional
-        Take the run of this name alone.
+    The text is the id of an MLflow run or its beginning, the name of a DVC experiment, or a git
+    revision; without a store a revision alone. With a name, the run of this name alone is taken.
+    Each run comes with its id in MLflow, None if it is known to git alone; its files are put in
+    `folder`.
 
     Raises
     ------
     UserError
         If the text means nothing, or no run of this name.
     """
-    runs = published.find(text, store) if store else []
-    if store and runs:
+    published_runs = published.find(text, store) if store else []
+    if store and published_runs:
         # A run of an older layout has no such tag: reading it tells which code can read it.
-        chosen = [run for run in runs if name in (None, run.data.tags.get("name", name))]
+        chosen = [run for run in published_runs if name in (None, run.data.tags.get("name", name))]
         if not chosen:
-            names = ", ".join(sorted({run.data.tags["name"] for run in runs}))
+            names = ", ".join(sorted({run.data.tags["name"] for run in published_runs}))
             raise UserError(f"{text}: has no run of the name {name}; there are {names}")
-        grouped: dict[State, list[tuple[str | None, Run]]] = {}
+        runs: dict[State, list[tuple[str | None, Run]]] = {}
         for mlflow_run in chosen:
             run = published.read(mlflow_run, folder / mlflow_run.info.run_id, store)
-            grouped.setdefault(_state(run), []).append((run.id, run.run))
-        return [Claim(state=state, runs=runs) for state, runs in grouped.items()]
+            runs.setdefault(_state(run), []).append((run.id, run.run))
+        return runs
     commit = worktree.resolve(text, workspace.root)
     if commit is None:
         raise UserError(
             f"{text}: no run, experiment or revision of that name; runs are listed by `make ui`, "
             "experiments by `dvc exp list`"
         )
-    return [from_revision(commit, folder / commit, workspace, name)]
+    of_commit = from_commit(commit, folder / commit, workspace, name)
+    return {State(commit=commit): [(None, run) for run in of_commit]}
 
 
 def _state(published_run: PublishedRun) -> State:
@@ -139,25 +76,19 @@ def _state(published_run: PublishedRun) -> State:
     )
 
 
-def from_revision(
+def from_commit(
     commit: str, folder: Path, workspace: Workspace, name: str | None = None
-) -> Claim:
-    """Take the runs of a commit, and of their files those that git or DVC's cache has.
+) -> list[Run]:
+    """Copy the runs of a commit, given in full, to a folder: all, or that of a name.
 
-    Parameters
-    ----------
-    commit : str
-        Full hash.
-    folder, workspace, name
-        As for `claims`.
+    Of their files come those that git or DVC's cache has.
 
     Raises
     ------
     UserError
         If the commit has no runs, none of this name, or runs of another layout.
     """
-    state = State(commit=commit)
-    with worktree.checkout(state, workspace) as checkout:
+    with worktree.checkout(State(commit=commit), workspace) as checkout:
         worktree.fetch_results(checkout)
         runs = listing.of_pipeline(checkout) if name is None else [listing.find(checkout, name)]
         records = [run.record for run in runs]
@@ -166,39 +97,68 @@ def from_revision(
         for part in {part for record in records for part in record.folders}:
             if (checkout.root / part).exists():
                 shutil.copytree(checkout.root / part, folder / part)
-    copies = [replace(in_checkout(Workspace(folder), record), commit=commit) for record in records]
-    return Claim(state=state, runs=[(None, run) for run in copies])
+    return [replace(in_checkout(Workspace(folder), record), commit=commit) for record in records]
 
 
-def reproduce(claim: Claim, workspace: Workspace) -> Iterator[Attestation]:
-    """Make all runs of a claim again, in a checkout of its own; one attestation for each.
+def reproduce(
+    state: State, runs: Sequence[tuple[str | None, Run]], workspace: Workspace
+) -> Iterator[dict[str, Any]]:
+    """Make runs of one state again, each given with its id in MLflow, in a checkout of its own.
+
+    Yields
+    ------
+    dict
+        Of every run its attestation, the verdict with all that it takes to believe it.
+        ``verdict``: the fields of `Verdict`, and its ``line``; ``run_id``, ``run_key``,
+        ``contract`` and ``commit`` of the run; digests of what its training came to, then
+        (``expected``) and now (``actual``); ``environment``: what differs between then and now;
+        ``machine``: hardware and versions of now; ``seconds`` that the training took now, if that
+        is known; ``at``: when, UTC.
 
     Raises
     ------
     UserError
         If the state cannot be brought back, no source has the data, or a stage fails.
     """
-    with worktree.checkout(claim.state, workspace) as checkout:
-        worktree.rerun(checkout, [run.record.stage for _, run in claim.runs], workspace)
+    with worktree.checkout(state, workspace) as checkout:
+        worktree.rerun(checkout, [run.record.stage for _, run in runs], workspace)
         installed = packages(context.gather(workspace.root).environment)
-        for run_id, expected in claim.runs:
+        for run_id, expected in runs:
             actual = in_checkout(checkout, expected.record)
             log = actual.log or {}
             machine = {name: log.get(name) for name in HARDWARE}
             then, now = environment(expected), {**installed, **machine}
-            yield Attestation(
-                verdict=verdict.compare(expected, actual),
-                run_id=run_id,
-                run_key=expected.record.run_key,
-                contract=expected.record.contract,
-                commit=claim.state.commit,
-                expected=dict(expected.record.outputs),
-                actual=dict(actual.record.outputs),
-                environment={k: [then[k], now.get(k)] for k in then if then[k] != now.get(k)},
-                machine={**machine, "host": platform.node()},
-                seconds=log.get("seconds"),
-                at=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
+            result = verdict.compare(expected, actual)
+            yield {
+                "verdict": {**asdict(result), "line": str(result)},
+                "run_id": run_id,
+                "run_key": expected.record.run_key,
+                "contract": expected.record.contract,
+                "commit": state.commit,
+                "expected": dict(expected.record.outputs),
+                "actual": dict(actual.record.outputs),
+                "environment": {k: [then[k], now.get(k)] for k in then if then[k] != now.get(k)},
+                "machine": {**machine, "host": platform.node()},
+                "seconds": log.get("seconds"),
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+
+
+def lines(attestation: Mapping[str, Any]) -> Iterator[str]:
+    """What `reproduce` has attested, for people."""
+    run_id, result = attestation["run_id"], attestation["verdict"]
+    source = f"run {run_id}" if run_id else "commit"
+    yield f"{result['name']} ({source}, {attestation['commit'][:12]}): {result['line']}"
+    for name, tensor in result["tensors"].items():
+        share = f"{tensor['distance']:.2g} of its norm"
+        yield f"  tensor {name}: differs by up to {tensor['largest']:.2g}, {share}"
+    for name, difference in result["metrics"].items():
+        yield f"  metric {name}: differs by {difference:.2g}"
+    if result["note"]:
+        yield f"  {result['note']}"
+    if result["outcome"] != "identical":
+        for name, (then, now) in attestation["environment"].items():
+            yield f"  {name}: {then} then, {now} now"
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -215,19 +175,18 @@ def packages(text: str) -> dict[str, str]:
     return {name: version for name, _, version in lines}
 
 
-def publish(attestation: Attestation, store: Store) -> None:
+def publish(attestation: Mapping[str, Any], store: Store) -> None:
     """Write a verdict on the run: tags for the last one, an artifact for each."""
-    run_id = attestation.run_id
+    run_id, at, machine = (attestation[name] for name in ("run_id", "at", "machine"))
     if run_id is None:
         return
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{attestation.at.replace(':', '')}.json"
-        file.write_text(json.dumps(attestation.as_dict(), indent=2, sort_keys=True) + "\n")
+        file = Path(folder) / f"{at.replace(':', '')}.json"
+        file.write_text(json.dumps(attestation, indent=2, sort_keys=True) + "\n")
         store.client.log_artifact(run_id, str(file), "attestations")
-    machine = attestation.machine
     tags = {
-        "": str(attestation.verdict),
-        "_at": attestation.at,
+        "": attestation["verdict"]["line"],
+        "_at": at,
         "_by": "{device_name} ({cpu_capability}, {threads} threads)".format(**machine),
         "_on": "torch {torch}, Python {python}, {platform}".format(**machine),
     }

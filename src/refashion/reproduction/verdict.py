@@ -19,17 +19,6 @@ METRIC_TOLERANCE = 0.02
 Outcome = Literal["identical", "within tolerance", "different"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """How far a tensor is from what it was."""
-
-    largest: float
-    """Of any number, absolute."""
-
-    distance: float
-    """Between the tensors, relative to the norm of the former."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Whether a run came out the same when it was made again."""
@@ -44,8 +33,9 @@ class Verdict:
     """First epoch whose row of the history differs."""
     tensor: str | None = None
     """First tensor that differs at the end of the training."""
-    tensors: dict[str, Difference] = field(default_factory=dict)
-    """Every tensor that differs, from the first layer on."""
+    tensors: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Every tensor that differs, from the first layer on: ``largest`` difference of any number,
+    and ``distance`` of the tensors, relative to the norm of the former."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Absolute difference of every metric on the test set that differs."""
     note: str = ""
@@ -93,7 +83,7 @@ def compare(expected: Run, actual: Run) -> Verdict:
     close = (
         before.contract.startswith("native")
         and stage in ("train", "evaluate")
-        and all(d.distance <= TENSOR_TOLERANCE for d in tensors.values())
+        and all(d["distance"] <= TENSOR_TOLERANCE for d in tensors.values())
         and all(d <= METRIC_TOLERANCE for d in metrics.values())
         and not note
     )
@@ -124,7 +114,7 @@ def _same_files(expected: Run, actual: Run, names: Iterable[str]) -> bool:
     )
 
 
-def _tensors(expected: Run, actual: Run) -> dict[str, Difference]:
+def _tensors(expected: Run, actual: Run) -> dict[str, dict[str, float]]:
     """The tensors that differ, from the first layer on."""
     from safetensors.numpy import load_file
 
@@ -133,12 +123,11 @@ def _tensors(expected: Run, actual: Run) -> dict[str, Difference]:
     for name in sorted({*before, *after}):
         a, b = before.get(name), after.get(name)
         if a is None or b is None or a.shape != b.shape:
-            differences[name] = Difference(largest=math.inf, distance=math.inf)
+            differences[name] = {"largest": math.inf, "distance": math.inf}
         elif a.tobytes() != b.tobytes():
+            largest, distance = float(np.abs(a - b).max()), float(np.linalg.norm(a - b))
             norm = float(np.linalg.norm(a)) or 1.0
-            differences[name] = Difference(
-                largest=float(np.abs(a - b).max()), distance=float(np.linalg.norm(a - b)) / norm
-            )
+            differences[name] = {"largest": largest, "distance": distance / norm}
     return differences
 
 

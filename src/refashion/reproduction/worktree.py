@@ -41,13 +41,7 @@ class State:
 
 
 def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
-    """Return what a git command prints.
-
-    Raises
-    ------
-    UserError
-        If it fails; with git's own reason.
-    """
+    """Return what a git command prints; UserError with git's own reason, if it fails."""
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     done = subprocess.run(command, cwd=folder, input=feed, capture_output=True)
     if done.returncode:
@@ -67,9 +61,9 @@ def experiments(folder: Path) -> dict[str, tuple[str, str]]:
 def resolve(revision: str, folder: Path) -> str | None:
     """Return the full hash of a commit or of a DVC experiment, by any name that git or DVC has."""
     name, _ = experiments(folder).get(revision, (revision, None))
-    command = ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    return done.stdout.strip() or None
+    with suppress(UserError):
+        return git("rev-parse", "--verify", f"{name}^{{commit}}", folder=folder).decode().strip()
+    return None
 
 
 def require(revision: str, folder: Path) -> str:
@@ -183,14 +177,8 @@ def rerun(
 ) -> None:
     """Run stages and all that they need, nothing out of a cache but the downloaded files.
 
-    Parameters
-    ----------
-    checkout, workspace : Workspace
-        That of `checkout`, and the user's own.
-    stages : iterable of str
-        As DVC addresses them.
-    changes : mapping, optional
-        Environment variables to set.
+    Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
+    environment variables to set.
 
     Raises
     ------
@@ -233,12 +221,9 @@ def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Stages with outputs in ``dvc.lock``, by name, without those that the pipeline no longer has.
+    """Stages with outputs in ``dvc.lock``, by name, of those that the pipeline still has.
 
-    Raises
-    ------
-    UserError
-        If DVC cannot read the pipeline.
+    UserError, if DVC cannot read the pipeline.
     """
     present = dvc("stage", "list", "--name-only", folder=workspace.root).split()
     lock = read_lock(workspace.root / "dvc.lock")
