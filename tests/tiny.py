@@ -78,6 +78,7 @@ def write_data(root: Path, train: int = 40, validation: int = 10) -> Workspace:
 class Result:
     """What a study has left."""
 
+    workspace: Workspace
     headline: Headline
     runs: dict[str, Run]
     """In the order in which they were written."""
@@ -95,7 +96,7 @@ def run(module: ModuleType, workspace: Workspace, params: Params) -> Result:
     }
     runs = {run.title: run for run in listing.of_study(workspace, module.NAME)}
     by_name = {name: runs[f"{module.NAME}/{name}"] for name in trainings}
-    return Result(headline=headline, runs=by_name, trainings=trainings)
+    return Result(workspace=workspace, headline=headline, runs=by_name, trainings=trainings)
 
 
 def observed(*rows: Sequence[Measures]) -> list[Trained]:

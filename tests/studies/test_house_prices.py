@@ -40,18 +40,13 @@ def table(part: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("houses")
+def result(tmp_path_factory: pytest.TempPathFactory) -> tiny.Result:
+    return run(tmp_path_factory.mktemp("houses"))
 
 
 @pytest.fixture(scope="module")
-def result(root: Path) -> tiny.Result:
-    return run(root)
-
-
-@pytest.fixture(scope="module")
-def known(root: Path, result: tiny.Result) -> houses.Table:
-    return houses.read_train(Workspace(root).houses / HOUSE_FILES["train"])
+def known(result: tiny.Result) -> houses.Table:
+    return houses.read_train(result.workspace.houses / HOUSE_FILES["train"])
 
 
 def prices(weights: Weights, inputs: np.ndarray, model: HouseModelParams) -> np.ndarray:
@@ -135,11 +130,9 @@ def test_each_fold_learns_from_the_others_alone(
         assert oracles.distance(training.weights, alone(kept, name).weights) < 1e-5
 
 
-def test_the_best_model_predicts_the_submission(
-    result: tiny.Result, root: Path, known: houses.Table
-) -> None:
+def test_the_best_model_predicts_the_submission(result: tiny.Result, known: houses.Table) -> None:
     name = best(result)
-    test = houses.read_test(Workspace(root).houses / HOUSE_FILES["test"], known)
+    test = houses.read_test(result.workspace.houses / HOUSE_FILES["test"], known)
     rows = result.runs[name].table("submission.csv")
     assert list(rows[0]) == ["Id", "SalePrice"]  # the form that Kaggle takes
     assert [row["Id"] for row in rows] == [str(i) for i in range(241, 301)] == test.ids.tolist()
@@ -175,7 +168,7 @@ def test_folds_of_different_widths_and_sizes(tmp_path: Path) -> None:
     assert table("train").count("5,1930,NA,Hill") == 1
     moon = table("train").replace("5,1930,NA,Hill", "5,1930,NA,Moon")
     result = run(tmp_path, train=moon, folds=7)
-    known = houses.read_train(Workspace(tmp_path).houses / HOUSE_FILES["train"])
+    known = houses.read_train(result.workspace.houses / HOUSE_FILES["train"])
     widths = [houses.features(*pair)[0].shape[1] for pair in folds(known, 7)]
     assert sorted(widths) == [6, 7, 7, 7, 7, 7, 7]
     for name, own in result.runs.items():

@@ -9,7 +9,6 @@ import pytest
 import oracles
 import tiny
 from refashion.base.errors import UserError
-from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.studies import initialisation
 from refashion.training import digest, initial
@@ -26,13 +25,8 @@ def run(root: Path, n: int = 60, **changes: Any) -> tiny.Result:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("initialisation")
-
-
-@pytest.fixture(scope="module")
-def result(root: Path) -> tiny.Result:
-    return run(root)
+def result(tmp_path_factory: pytest.TempPathFactory) -> tiny.Result:
+    return run(tmp_path_factory.mktemp("initialisation"))
 
 
 def settings(scheme: str, depth: int) -> Settings:
@@ -63,9 +57,7 @@ def test_more_images_than_there_are(tmp_path: Path) -> None:
         run(tmp_path, images=61)
 
 
-def test_there_is_a_gradient_of_every_scheme_depth_and_layer(
-    result: tiny.Result, root: Path
-) -> None:
+def test_there_is_a_gradient_of_every_scheme_depth_and_layer(result: tiny.Result) -> None:
     lines = ["run,layer,norm"]
     for scheme, own in result.runs.items():
         of_scheme = norms(result, scheme)
@@ -73,13 +65,13 @@ def test_there_is_a_gradient_of_every_scheme_depth_and_layer(
         assert own.metrics["first_gradient"] == of_scheme[3, 1]
         assert own.metrics["last_gradient"] == of_scheme[3, 4]
         lines += [f"{scheme},{layer},{norm}" for (d, layer), norm in of_scheme.items() if d == 3]
-    file = Workspace(root).study_folder("initialisation") / "gradients.csv"
+    file = result.workspace.study_folder("initialisation") / "gradients.csv"
     assert file.read_text().splitlines() == lines  # of the deepest network alone
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_gradients_are_autograds(result: tiny.Result, root: Path, scheme: str) -> None:
-    split = prepared.load(Workspace(root).train)
+def test_gradients_are_autograds(result: tiny.Result, scheme: str) -> None:
+    split = prepared.load(result.workspace.train)
     examples = Examples.of_images(split.images[:40], split.labels[:40])
     for depth in (1, 2, 3):
         gradients = oracles.gradients(initial.of(settings(scheme, depth)), examples)
@@ -95,28 +87,22 @@ def test_gradients_are_autograds(result: tiny.Result, root: Path, scheme: str) -
 def test_history_and_metrics_are_those_of_the_trainings(result: tiny.Result) -> None:
     for scheme, own in result.runs.items():
         trainings = result.trainings[scheme]
-        assert own.history == {
-            "epoch": [1, 2],
-            **{
-                f"loss_depth_{depth}": [row.train_loss for row in training.history]
-                for depth, training in enumerate(trainings, start=1)
-            },
+        losses = {
+            f"loss_depth_{depth}": [row.train_loss for row in training.history]
+            for depth, training in enumerate(trainings, start=1)
         }
+        assert own.history == {"epoch": [1, 2], **losses}
         deepest = trainings[-1]
-        columns = deepest.weights["layers.0.weight"].T.tolist()
+        columns = {tuple(unit) for unit in deepest.weights["layers.0.weight"].T.tolist()}
         last = deepest.history[-1]
         assert own.metrics["epochs"] == 2
         assert own.metrics["loss"] == last.train_loss
         assert own.metrics["accuracy"] == last.train_accuracy
-        assert own.metrics["distinct_units"] == len({tuple(column) for column in columns})
+        # The symmetry of the book (4.8), which no gradient breaks.
+        units = 1 if scheme == "constant" else 8
+        assert own.metrics["distinct_units"] == len(columns) == units
         if scheme in ("small_normal", "xavier"):
             assert result.headline["deepest_accuracy"][scheme] == last.train_accuracy
-
-
-def test_units_that_start_alike_stay_alike(result: tiny.Result) -> None:
-    """The symmetry of the book (4.8), which no gradient breaks."""
-    units = {scheme: own.metrics["distinct_units"] for scheme, own in result.runs.items()}
-    assert units == {scheme: 1 if scheme == "constant" else 8 for scheme in SCHEMES}
 
 
 def test_small_weights_lose_the_gradient_and_he_keeps_it(tmp_path: Path) -> None:

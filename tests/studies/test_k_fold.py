@@ -4,14 +4,12 @@ import statistics
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 
 import oracles
 import tiny
 from refashion.base.errors import UserError
-from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import k_fold, study
@@ -23,49 +21,34 @@ SEED = PARAMS.data.seed
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Forty training and ten validation images."""
-    return tiny.write_data(tmp_path_factory.mktemp("k_fold"))
+def result(tmp_path_factory: pytest.TempPathFactory) -> tiny.Result:
+    return tiny.run(k_fold, tiny.write_data(tmp_path_factory.mktemp("k_fold")), PARAMS)
 
 
 @pytest.fixture(scope="module")
-def result(workspace: Workspace) -> tiny.Result:
-    return tiny.run(k_fold, workspace, PARAMS)
-
-
-def images(workspace: Workspace) -> Split:
-    """Those of training and validation, as one."""
-    parts = [prepared.load(workspace.train), prepared.load(workspace.validation)]
-    return Split(
-        images=np.concatenate([part.images for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-    )
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """All 50 images, which the others divide into training and validation."""
+    return prepared.load(tiny.write_data(tmp_path_factory.mktemp("images"), 50, 0).train)
 
 
 def test_a_run_of_every_variant_sums_up_those_of_its_folds(
-    result: tiny.Result, workspace: Workspace
+    result: tiny.Result, split: Split
 ) -> None:
-    names = [
-        (name, parent)
-        for variant in ("softmax", "dropout")
-        for name, parent in [
-            (variant, None),
-            *((f"{variant}.fold_{fold}", f"k_fold/{variant}") for fold in (1, 2, 3)),
-        ]
-    ]
-    assert [(name, run.record.parent) for name, run in result.runs.items()] == names
+    parts = ("", ".fold_1", ".fold_2", ".fold_3")
+    assert list(result.runs) == [name + part for name in ("softmax", "dropout") for part in parts]
     for name, run in result.runs.items():
         variant, _, fold = name.partition(".fold_")
+        assert run.record.parent == (f"k_fold/{variant}" if fold else None)
         about = {"folds": 3, "folds_seed": SEED} | ({"fold": int(fold)} if fold else {})
         assert run.record.params == {**settings(PARAMS, variant).as_dict(), **about}
-        assert run.record.inputs == {"known": prepared.digest(images(workspace))}
+        assert run.record.inputs == {"known": prepared.digest(split)}
         assert run.record.stage == "stages/k_fold/dvc.yaml:k_fold"
 
 
-def test_each_fold_is_held_out_once_and_learnt_otherwise(workspace: Workspace) -> None:
+def test_each_fold_is_held_out_once_and_learnt_otherwise(split: Split, tmp_path: Path) -> None:
     with mock.patch.object(study, "train", wraps=study.train) as trained:
-        k_fold.run(workspace, PARAMS)
-    folds = splits.folds(images(workspace).labels, 3, SEED)
+        k_fold.run(tiny.write_data(tmp_path), PARAMS)
+    folds = splits.folds(split.labels, 3, SEED)
     assert trained.call_count == 6
     for i, call in enumerate(trained.call_args_list):
         (model,) = call.args[1]
@@ -96,10 +79,9 @@ def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant
     assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
 
 
-def test_the_mean_accuracy_is_that_of_all_images(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_mean_accuracy_is_that_of_all_images(split: Split, tmp_path: Path) -> None:
     """With folds of one size, since every image is in one of them."""
     result = tiny.run(k_fold, tiny.write_data(tmp_path), tiny.params("k_fold", folds=5))
-    split = images(workspace)
     folds = splits.folds(split.labels, 5, SEED)
     assert {len(fold) for fold in folds} == {10}
     for variant in tiny.VARIANTS:

@@ -20,7 +20,6 @@ from refashion.training.settings import Settings
 
 PARAMS = tiny.params().studies.weight_decay
 SEEDS = (5, 6, 7)
-MEASURES = {"train_loss": "train_loss", "test_loss": "validation_loss", "l2": "weight_norm"}
 ORDERS = {"l0": 0, "l1": 1, "l2": 2, "linf": math.inf}
 
 
@@ -77,11 +76,15 @@ def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
 
 
 def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
+    columns = (
+        ("train_loss", "train_loss"),
+        ("test_loss", "validation_loss"),
+        ("l2", "weight_norm"),
+    )
     for name, run in result.runs.items():
-        histories = [training.history for training in result.trainings[name]]
-        for measure, column in MEASURES.items():
-            values = [[getattr(row, column) for row in history] for history in histories]
-            means = [statistics.fmean(epoch) for epoch in zip(*values, strict=True)]
+        epochs = list(zip(*(t.history for t in result.trainings[name]), strict=True))
+        for measure, column in columns:
+            means = [statistics.fmean(getattr(row, column) for row in rows) for rows in epochs]
             assert run.history[measure] == pytest.approx(means, rel=1e-14)
             assert len(means) == 4 and run.history[measure][-1] == run.metrics[measure]
 

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.evaluation.statistics import holm, mcnemar, wilson
-from refashion.runs.run import Columns, Run
+from refashion.runs.run import Columns, Run, write_together
 
 SIGNIFICANCE = 0.05
 
@@ -24,7 +24,6 @@ METRICS = {
 """DVC's metrics of a variant, and the names that its run has for them."""
 
 CURVES = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
-CALIBRATION = ["low", "high", "images", "confidence", "accuracy"]
 
 
 def compare(predictions: Mapping[str, Columns]) -> dict[str, Any]:
@@ -103,16 +102,8 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
     bounds = ["accuracy", "low", "high"]
     accuracies = [[name, *(v[b] for b in bounds)] for name, v in result["variants"].items()]
     files.write_csv(folder / "accuracies.csv", ["run", *bounds], accuracies)
-    for file, source, columns in (
-        ("curves.csv", "history.csv", CURVES),
-        ("calibration.csv", "calibration.csv", CALIBRATION),
-    ):
-        rows = [
-            [name, *(row.get(column, "") for column in columns)]
-            for name, run in by_name.items()
-            for row in run.table(source)
-        ]
-        files.write_csv(folder / file, ["run", *columns], rows)
+    write_together(folder / "curves.csv", by_name, "history.csv", CURVES)
+    write_together(folder / "calibration.csv", by_name, "calibration.csv")
     confusion = []
     for name, run in by_name.items():
         images = Counter(zip(run.predictions["actual"], run.predictions["predicted"], strict=True))

@@ -2,10 +2,11 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import takewhile
+from itertools import chain, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,13 @@ def in_checkout(checkout: Workspace, record: Record) -> Run:
         log_file=checkout.log_file(record.name),
         title=record.name,
     )
+
+
+def write_together(
+    path: Path, runs: Mapping[str, Run], table: str, columns: Sequence[str] = ()
+) -> None:
+    """Write one table of all runs, given by name, for DVC's plots; by default all its columns."""
+    rows = {name: run.table(table) for name, run in runs.items()}
+    header = list(columns or dict.fromkeys(chain.from_iterable(chain(*rows.values()))))
+    cells = [[name, *(row.get(c, "") for c in header)] for name in rows for row in rows[name]]
+    files.write_csv(path, ["run", *header], cells)

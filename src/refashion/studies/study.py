@@ -16,11 +16,11 @@ from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
-from refashion.base import files
 from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
 from refashion.runs.record import Record
+from refashion.runs.run import write_together
 from refashion.runs.write import Table
 from refashion.training import device as devices
 from refashion.training import loop
@@ -194,10 +194,5 @@ def write_run(
 def write_curves(workspace: Workspace, study: str) -> None:
     """Write the histories of a study's runs as one table, for DVC's plots; not those of parts."""
     runs = [run for run in listing.of_study(workspace, study) if run.record.parent is None]
-    columns = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
-    rows = [
-        [run.name.partition("/")[2], *(row.get(column, "") for column in columns)]
-        for run in runs
-        for row in run.rows
-    ]
-    files.write_csv(workspace.study_folder(study) / "curves.csv", ["run", *columns], rows)
+    by_name = {run.name.partition("/")[2]: run for run in runs}
+    write_together(workspace.study_folder(study) / "curves.csv", by_name, "history.csv")
