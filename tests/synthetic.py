@@ -54,6 +54,22 @@ def write_workspace(root: Path, **changes: Any) -> Workspace:
     return workspace
 
 
+def record(name: str, **changes: Any) -> Record:
+    """Record of a variant's run, or of a study's, ``STUDY/NAME``, with changes."""
+    study = name.rpartition("/")[0]
+    variant = (f"models/{name}", f"reports/evaluation/{name}")
+    values: dict[str, Any] = {
+        "experiment": study or "fashion_mnist",
+        "stage": f"study@{study}" if study else f"evaluate@{name}",
+        "folders": (f"reports/studies/{name}",) if study else variant,
+        "contract": "portable/2",
+        "data": {"dataset": "synthetic"},
+        "inputs": {"train": sha256(study)},
+        "params": {"lr": 0.1, "seed": 0},
+    }
+    return Record(name=name, **{**values, **changes})
+
+
 def write_variant(workspace: Workspace, name: str, outcome: str = "") -> Record:
     """Write what the training of a variant left; another outcome, other weights."""
     p = workspace.params()
@@ -65,11 +81,9 @@ def write_variant(workspace: Workspace, name: str, outcome: str = "") -> Record:
         weights[f"layers.{i}.bias"] = torch.zeros(shape[1])
     weights["layers.0.bias"][0] = len(outcome)
     own = p.variants[name]
-    record = Record(
-        name=name,
+    about = record(
+        name,
         experiment=p.data.dataset,
-        stage=f"evaluate@{name}",
-        folders=tuple(map(workspace.relative, workspace.variant_folders(name))),
         contract="native/cpu",
         data=p.data.model_dump(),
         inputs={part: sha256(f"{p.data} {part}") for part in ("train", "validation")},
@@ -94,7 +108,7 @@ def write_variant(workspace: Workspace, name: str, outcome: str = "") -> Record:
     ]
     of_weights = digest.weights(weights)
     return write.write(
-        workspace, record, history, digest=of_weights, weights=weights, timings=TIMINGS
+        workspace, about, history, digest=of_weights, weights=weights, timings=TIMINGS
     )
 
 
@@ -145,23 +159,11 @@ def write_run(
     parent: str | None = None,
 ) -> None:
     """Write one run of a study, ``STUDY/NAME``."""
-    study, _, own_name = name.partition("/")
-    record = Record(
-        name=name,
-        experiment=study,
-        stage=f"study@{study}",
-        folders=(workspace.relative(workspace.study_folder(study) / own_name),),
-        contract="portable/2",
-        data={"dataset": "synthetic"},
-        inputs={"train": sha256(study)},
-        params={"lr": 0.1, "seed": 0, **(params or {})},
-        parent=parent,
-    )
     write.write(
         workspace,
-        record,
+        record(name, params={"lr": 0.1, "seed": 0, **(params or {})}, parent=parent),
         history,
-        digest=sha256(own_name),
+        digest=sha256(name.partition("/")[2]),
         tables=tables,
         metrics=metrics,
         timings=TIMINGS,

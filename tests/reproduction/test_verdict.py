@@ -8,26 +8,23 @@ from typing import Any
 import pytest
 import torch
 
+import synthetic
 from refashion.base import files
 from refashion.base.params import Gate
 from refashion.base.workspace import Workspace
 from refashion.reproduction import gate, reproduce, verdict
 from refashion.runs import write
-from refashion.runs.record import Record
 from refashion.runs.run import Run, in_checkout
 from refashion.training import digest
 
 NATIVE = {"contract": "native/cpu"}
 WEIGHTS = {"layers.0.weight": torch.eye(4), "layers.1.bias": torch.arange(4.0)}
-EVALUATED = ("models/mlp", "reports/evaluation/mlp")
-STUDY = ("reports/studies/weight_decay/decay_3",)
-NAMES = {EVALUATED: "mlp", STUDY: "weight_decay/decay_3"}
 
 
 def run(
     root: Path,
     *,
-    folders: tuple[str, ...] = EVALUATED,
+    name: str = "mlp",
     contract: str = "portable/2",
     lr: float = 0.1,
     images: str = "a",
@@ -39,26 +36,18 @@ def run(
     """Write a run: of a variant with its weights, or of a study without."""
     weights = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
     change(weights)
-    record = Record(
-        name=NAMES[folders],
-        experiment="tests",
-        stage="evaluate@mlp",
-        folders=folders,
-        contract=contract,
-        data={"dataset": "synthetic"},
-        inputs={"train": images},
-        params={"lr": lr},
-    )
+    record = synthetic.record(name, contract=contract, inputs={"train": images}, params={"lr": lr})
     done = write.write(
         Workspace(root),
         record,
         [{"train_loss": loss} for loss in losses],
         digest=promised or digest.weights(weights),
-        weights=weights if folders == EVALUATED else None,
+        weights=weights if name == "mlp" else None,
         timings={},
     )
-    files.write_json(root / folders[-1] / "metrics.json", {"loss": 0.5, "accuracy": 0.5, **metrics})
-    files.write_csv(root / folders[-1] / "predictions.csv", ["predicted"], [["Bag"]])
+    folder = root / record.folders[-1]
+    files.write_json(folder / "metrics.json", {"loss": 0.5, "accuracy": 0.5, **metrics})
+    files.write_csv(folder / "predictions.csv", ["predicted"], [["Bag"]])
     return in_checkout(Workspace(root), done)
 
 
@@ -71,8 +60,9 @@ def scale(factor: float) -> Callable[[dict[str, torch.Tensor]], Any]:
     return lambda weights: weights["layers.0.weight"].mul_(factor)
 
 
-@pytest.fixture(params=NAMES, ids=["variant", "study"])
-def folders(request: pytest.FixtureRequest) -> tuple[str, ...]:
+@pytest.fixture(params=["mlp", "weight_decay/decay_3"])
+def name(request: pytest.FixtureRequest) -> str:
+    """Of a variant, and of a study's run, which has no weights."""
     return request.param
 
 
@@ -80,9 +70,9 @@ def compare(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> ve
     return verdict.compare(run(tmp_path / "a", **before), run(tmp_path / "b", **after))
 
 
-def test_the_same_run_is_identical(tmp_path: Path, folders: tuple[str, ...]) -> None:
-    result = compare(tmp_path, {"folders": folders}, {"folders": folders})
-    assert result == verdict.Verdict(name=NAMES[folders], outcome="identical")
+def test_the_same_run_is_identical(tmp_path: Path, name: str) -> None:
+    result = compare(tmp_path, {"name": name}, {"name": name})
+    assert result == verdict.Verdict(name=name, outcome="identical")
     assert (str(result), result.holds) == ("identical", True)
 
 
@@ -98,9 +88,9 @@ def test_the_same_run_is_identical(tmp_path: Path, folders: tuple[str, ...]) -> 
     ],
 )
 def test_the_first_stage_that_differs(
-    tmp_path: Path, folders: tuple[str, ...], change: dict[str, Any], stage: str, epoch: int | None
+    tmp_path: Path, name: str, change: dict[str, Any], stage: str, epoch: int | None
 ) -> None:
-    result = compare(tmp_path, {"folders": folders}, {"folders": folders, **change})
+    result = compare(tmp_path, {"name": name}, {"name": name, **change})
     assert (result.outcome, result.holds) == ("different", False)
     assert (result.stage, result.epoch) == (stage, epoch)
     at = f", epoch {epoch}" if epoch else ""
@@ -114,15 +104,15 @@ def test_metrics_that_only_one_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("history.csv", "train"), ("predictions.csv", "evaluate")]
+    ("altered", "stage"), [("history.csv", "train"), ("predictions.csv", "evaluate")]
 )
-def test_files_that_were_altered_or_not_made(tmp_path: Path, name: str, stage: str) -> None:
+def test_files_that_were_altered_or_not_made(tmp_path: Path, altered: str, stage: str) -> None:
     expected, actual = run(tmp_path / "a"), run(tmp_path / "b")
-    file = actual.file(name)
+    file = actual.file(altered)
     file.write_bytes(file.read_bytes() + b"\n")
     assert verdict.compare(expected, actual).stage == stage
     assert verdict.compare(actual, expected).stage == stage
-    if name == "predictions.csv":
+    if stage == "evaluate":
         file.unlink()
         assert verdict.compare(expected, actual).stage == stage
 

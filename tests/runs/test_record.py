@@ -8,16 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import synthetic
 from refashion.runs.record import LAYOUT, Record, parse
 
-RECORD = Record(
-    name="weight_decay/decay_3",
-    experiment="weight_decay",
-    stage="study@weight_decay",
-    folders=("reports/studies/weight_decay/decay_3",),
-    contract="portable/2",
-    data={"dataset": "synthetic"},
-    inputs={"train": "1" * 64},
+RECORD = synthetic.record(
+    "weight_decay/decay_3",
     params={"lr": 0.1, "hidden": [8, 4], "dropout": None},
     outputs={"weights": "2" * 64, "history.csv": "3" * 64},
 )

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import synthetic
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import write
-from refashion.runs.record import LAYOUT, Record
+from refashion.runs.record import LAYOUT
 from refashion.runs.run import LOG, PREDICTIONS, Run, in_checkout, in_folder
 from refashion.training import digest
 
@@ -24,19 +25,9 @@ HISTORY = [
 
 
 def write_run(root: Path, seconds: float = 1.5) -> Run:
-    record = Record(
-        name="mlp",
-        experiment="digits",
-        stage="evaluate@mlp",
-        folders=("models/mlp", "reports/evaluation/mlp"),
-        contract="portable/2",
-        data={"dataset": "digits", "limit": None},
-        inputs={"train": "1" * 64},
-        params={"lr": 0.1},
-    )
     done = write.write(
         Workspace(root),
-        record,
+        synthetic.record("mlp", data={"dataset": "digits", "limit": None}, params={"lr": 0.1}),
         HISTORY,
         digest=digest.weights(WEIGHTS),
         weights=WEIGHTS,
