@@ -79,16 +79,7 @@ def write(runs: Iterable[Run], folder: Path) -> dict[str, Any]:
 
     To `folder` go ``metrics.json``, ``comparison.json``, ``accuracies.csv``, ``curves.csv``,
     ``calibration.csv`` and ``confusion.csv`` (all pairs of classes, those of no image too).
-
-    Returns
-    -------
-    dict
-        The comparison, as from `compare`.
-
-    Raises
-    ------
-    UserError
-        If a file of a run is missing, or as `compare`.
+    Returns and raises as `compare`; `UserError` too if a file of a run is missing.
     """
     by_name = {run.title: run for run in sorted(runs, key=lambda run: run.title)}
     result = compare({name: run.predictions for name, run in by_name.items()})

@@ -12,10 +12,7 @@ from refashion.training.initial import Weights
 def load(run: Run) -> Weights:
     """Read the weights of a run, and check them against its record.
 
-    Raises
-    ------
-    UserError
-        If a file is missing or damaged, or the weights are not those of the record.
+    `UserError` if a file is missing or damaged, or the weights are not those of the record.
     """
     file = run.file(WEIGHTS)
     try:

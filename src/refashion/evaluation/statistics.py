@@ -13,12 +13,8 @@ Z_95 = 1.959963984540054  # quantile of the normal distribution
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927, without continuity correction).
 
-    Lower and upper bound, in [0, 1], where `correct` of `n` >= 1 trials are successes.
-
-    Raises
-    ------
-    ValueError
-        If the counts are not in these ranges.
+    Lower and upper bound, in [0, 1], where `correct` of `n` trials are successes; `ValueError` if
+    that cannot be.
     """
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"{correct} successes of {n} trials: must be 0 to n of at least 1")

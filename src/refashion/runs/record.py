@@ -72,13 +72,7 @@ class Record:
 
 
 def parse(content: Mapping[str, Any]) -> Record:
-    """Read what `Record.as_dict` gave.
-
-    Raises
-    ------
-    ValueError
-        If keys are missing or unknown, or the run key is not that of the content.
-    """
+    """Read what `Record.as_dict` gave; `ValueError` for other keys, or a key of another run."""
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
         record = Record(**{**values, "folders": tuple(values["folders"])})

@@ -14,12 +14,9 @@ from refashion.training.settings import Settings
 
 
 def settings(params: Params, name: str) -> Settings:
-    """Settings of one variant's training; the learning rate of all variants wins over its own.
+    """Settings of one variant's training; `UserError` if there is no such variant.
 
-    Raises
-    ------
-    UserError
-        If there is no such variant.
+    The learning rate of all variants wins over its own.
     """
     variant = params.variant(name)
     lr = variant.lr if params.lr is None else params.lr
@@ -40,10 +37,7 @@ def settings(params: Params, name: str) -> Settings:
 def run(workspace: Workspace, params: Params, name: str) -> None:
     """Train one variant on the training set, and evaluate it on the validation set every epoch.
 
-    Raises
-    ------
-    UserError
-        If there is no such variant, its data are missing, or it diverges.
+    `UserError` if there is no such variant, its data are missing, or it diverges.
     """
     chosen = settings(params, name)
     splits = {

@@ -40,12 +40,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
     Each scheme is a run. Its history holds the training loss by depth, and nothing from the epoch
     on in which a network diverges; `_metrics` tells what its metrics are. The headline is the
     accuracy of the deepest networks from N(0, 0.01), as the book's others start, and from Xavier's
-    scale.
-
-    Raises
-    ------
-    UserError
-        If there are fewer images than asked for.
+    scale. `UserError` if there are fewer images than asked for.
     """
     p = params.studies.initialisation
     split = prepared.load(workspace.train)

@@ -71,10 +71,7 @@ def train(
 ) -> list[Trained]:
     """Train models of one engine for the run `name`, and observe every epoch of each.
 
-    Raises
-    ------
-    UserError
-        As `refashion.training.loop.train`, and if one diverges that must not.
+    Raises as `refashion.training.loop.train`, and `UserError` if one diverges that must not.
     """
     rows: list[list[Measures]] = [[] for _ in models]
     seconds: list[list[float]] = [[] for _ in models]
