@@ -20,6 +20,7 @@ from refashion.studies import house_prices
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Training
+from refashion.training.settings import Settings
 
 SEED = tiny.params().seed
 MODELS: dict[str, HouseModelParams] = tiny.STUDIES["house_prices"]["models"]
@@ -78,24 +79,27 @@ def errors(result: tiny.Result, known: houses.Table, name: str, k: int = 3) -> n
     return np.array(rows)
 
 
+def settings(name: str, num_inputs: int = 6) -> Settings:
+    own = MODELS[name].model_dump(exclude={"log_price"})
+    more = {"num_inputs": num_inputs, "num_outputs": 1, "loss": "squared"}
+    return Settings(**own, **more, seed=SEED, batch_size=32)
+
+
 def alone(known: houses.Table, name: str) -> Training:
     """A training of a model's settings on a table of one's own."""
-    p = tiny.params()
     (inputs,) = houses.features(known)
-    settings = house_prices.settings(p, MODELS[name], inputs.shape[1])
     targets = np.log(known.prices) if MODELS[name].log_price else known.prices
     examples = Examples(inputs=torch.from_numpy(inputs), targets=torch.from_numpy(targets)[:, None])
-    (training,) = train(Model(settings=settings, train=examples, validation=examples[:0]))
+    own = settings(name, inputs.shape[1])
+    (training,) = train(Model(settings=own, train=examples, validation=examples[:0]))
     return training
 
 
 def test_every_model_is_a_run(result: tiny.Result, known: houses.Table) -> None:
     assert list(result.runs) == ["linear", "mlp"]
     for (name, run), model in zip(result.runs.items(), MODELS.values(), strict=True):
-        settings = house_prices.settings(tiny.params(), model, 6)
-        assert settings.optimizer == model.optimizer and settings.weight_decay == model.weight_decay
         about = {"folds": 3, "log_price": model.log_price}
-        assert run.record.params == {**settings.as_dict(), **about}
+        assert run.record.params == {**settings(name).as_dict(), **about}
         assert run.record.inputs["train"] == houses.digest(known)
         assert run.has("submission.csv") == ("test" in run.record.inputs) == (name == best(result))
         assert len(result.trainings[name]) == 3 and len(run.rows) == model.epochs

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,10 +38,6 @@ LOWEST = 1.0  # dollars; what is predicted below counts as this (book)
 ERROR = "validation_log_rmse"
 
 
-Fold = Sequence[tuple[Tensor, Table]]
-"""Houses with features, float32 [n, features]: for training, then for validation if there are."""
-
-
 def run(workspace: Workspace, params: Params) -> Headline:
     """Validate every model on folds, and let the best one predict the prices of the test houses.
 
@@ -52,12 +49,13 @@ def run(workspace: Workspace, params: Params) -> Headline:
     p = params.studies.house_prices
     known = houses.read_train(workspace.houses / HOUSE_FILES["train"])
     test = houses.read_test(workspace.houses / HOUSE_FILES["test"], known)
-    folds = _folds(known, splits.folds(np.zeros(len(known.ids), np.int64), p.folds, params.seed))
-    all_features, test_features = map(torch.from_numpy, houses.features(known, test))
+    folds = _folds(known, p.folds, params.seed)
+    features, test_features = map(torch.from_numpy, houses.features(known, test))
+    everything = _examples(features, known)
     validated = {name: _train(params, name, folds) for name in p.models}
     measures = {name: study.last_measures(trained) for name, trained in validated.items()}
     best = min(measures, key=lambda name: measures[name][ERROR])
-    (final,) = _train(params, best, [[(all_features, known)]])
+    (final,) = _train(params, best, [(everything, everything[:0])])
     prices = predict(final.training.weights, test_features, p.models[best])
     submission = [[house, price] for house, price in zip(test.ids, prices.tolist(), strict=True)]
     inputs = {"train": houses.digest(known)}
@@ -81,40 +79,49 @@ def run(workspace: Workspace, params: Params) -> Headline:
     return {ERROR: {best: measures[best][ERROR]}}
 
 
-def _folds(known: Table, folds: Sequence[np.ndarray]) -> list[Fold]:
-    """Features and houses of every fold.
+def _folds(known: Table, k: int, seed: int) -> list[list[Examples]]:
+    """Training and validation examples of every fold; their targets are prices.
 
     Folds know different numbers of values: columns of zeros give all the same shape.
     """
     rows = np.arange(len(known.ids))
+    folds = splits.folds(np.zeros_like(rows), k, seed)
     tables = [(known.rows(np.setdiff1d(rows, fold)), known.rows(fold)) for fold in folds]
     features = [list(map(torch.from_numpy, houses.features(*pair))) for pair in tables]
     widest = max(train.shape[1] for train, _ in features)
     return [
-        [(pad(x, (0, widest - x.shape[1])), table) for x, table in zip(*fold, strict=True)]
+        [_examples(pad(x, (0, widest - x.shape[1])), table) for x, table in zip(*fold, strict=True)]
         for fold in zip(features, tables, strict=True)
     ]
 
 
-def _train(params: Params, name: str, folds: Sequence[Fold]) -> list[Trained]:
-    """Train a model on every fold."""
-    model = params.studies.house_prices.models[name]
-    models = []
-    for fold in folds:
-        train, *validation = (_examples(features, table, model) for features, table in fold)
-        models.append(
-            Model(
-                settings=settings(params, model, train.inputs.shape[1]),
-                train=train,
-                validation=validation[0] if validation else train[:0],
-            )
-        )
+def _examples(features: Tensor, table: Table) -> Examples:
+    return Examples(inputs=features, targets=torch.from_numpy(table.prices)[:, None])
+
+
+def _train(params: Params, name: str, folds: Sequence[Sequence[Examples]]) -> list[Trained]:
+    """Train a model on every fold, on the logarithms of prices if it is to learn these."""
+    p = params.studies.house_prices
+    model = p.models[name]
+    settings = Settings(
+        **model.model_dump(exclude={"log_price"}),
+        seed=params.seed,
+        batch_size=p.batch_size,
+        numerics=params.numerics,
+        num_inputs=folds[0][0].inputs.shape[1],
+        num_outputs=1,
+        loss="squared",
+    )
+    learnt = folds
+    if model.log_price:
+        learnt = [[replace(e, targets=functions.log(e.targets)) for e in fold] for fold in folds]
+    models = [Model(settings=settings, train=train, validation=held) for train, held in learnt]
 
     def observe(row: Row, weights: Weights) -> Measures:
-        parts = zip(("train_log_rmse", ERROR), folds[row.model], strict=False)
         errors = {
-            measure: log_rmse(predict(weights, features, model), torch.from_numpy(table.prices))
-            for measure, (features, table) in parts
+            measure: log_rmse(predict(weights, examples.inputs, model), examples.targets[:, 0])
+            for measure, examples in zip(("train_log_rmse", ERROR), folds[row.model], strict=True)
+            if len(examples)
         }
         if not all(map(math.isfinite, errors.values())):
             raise UserError(
@@ -136,21 +143,3 @@ def predict(weights: Weights, inputs: Tensor, model: HouseModelParams) -> Tensor
     """Predicted prices: float64 [n]."""
     outputs = portable.outputs(weights, inputs)[:, 0]
     return functions.exp(outputs) if model.log_price else outputs
-
-
-def settings(params: Params, model: HouseModelParams, num_inputs: int) -> Settings:
-    """Settings of one training."""
-    return Settings(
-        **model.model_dump(exclude={"log_price"}),
-        seed=params.seed,
-        batch_size=params.studies.house_prices.batch_size,
-        numerics=params.numerics,
-        num_inputs=num_inputs,
-        num_outputs=1,
-        loss="squared",
-    )
-
-
-def _examples(features: Tensor, table: Table, model: HouseModelParams) -> Examples:
-    prices = torch.from_numpy(table.prices)[:, None]
-    return Examples(inputs=features, targets=functions.log(prices) if model.log_price else prices)
