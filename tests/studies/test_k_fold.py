@@ -1,6 +1,5 @@
 """Validation on folds: the study at a small size, recomputed from what it trained."""
 
-import statistics
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +13,6 @@ from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import k_fold, study
 from refashion.studies.classifiers import settings
-from refashion.studies.study import MEASURES
 
 PARAMS = tiny.params()
 SEED = PARAMS.data.seed
@@ -61,21 +59,11 @@ def test_each_fold_is_held_out_once_and_learnt_otherwise(split: Split, tmp_path:
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
-def test_metrics_are_means_and_spreads_of_the_folds(result: tiny.Result, variant: str) -> None:
-    whole, *of_folds = (run for name, run in result.runs.items() if name.startswith(variant))
-    trainings = result.trainings[variant]
-    assert len({training.digest for training in trainings}) == 3
-    for run, training in zip(of_folds, trainings, strict=True):
-        assert run.record.outputs["weights"] == training.digest
-        for measure in MEASURES:
-            column = [getattr(row, measure) for row in training.history]
-            assert run.history[measure] == column and run.metrics[measure] == column[-1]
-    for measure in MEASURES:
-        epochs = list(zip(*(run.history[measure] for run in of_folds), strict=True))
-        assert whole.history[measure] == list(map(statistics.fmean, epochs))
-        assert whole.metrics[measure] == whole.history[measure][-1]
-        assert whole.metrics[f"{measure}_std"] == statistics.stdev(epochs[-1])
-    assert whole.metrics["folds"] == 3
+def test_every_training_is_a_run(result: tiny.Result, variant: str) -> None:
+    whole, *folds = (run for name, run in result.runs.items() if name.startswith(variant))
+    digests = [training.digest for training in result.trainings[variant]]
+    assert [run.record.outputs["weights"] for run in folds] == digests
+    assert len(set(digests)) == whole.metrics["folds"] == 3
     assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
 
 

@@ -108,6 +108,27 @@ def test_means_epoch_by_epoch() -> None:
     assert means == [{"a": 2.0, "b": 0.5}, {"a": 4.0, "b": 1.5}]
 
 
+@pytest.mark.parametrize(
+    ("module", "columns"),
+    [
+        (weight_decay, {"test_loss": "validation_loss", "l2": "weight_norm"}),
+        (k_fold, {name: name for name in study.MEASURES}),
+    ],
+)
+def test_a_runs_measures_are_those_of_its_trainings(
+    module: ModuleType, columns: dict[str, str], tmp_path: Path
+) -> None:
+    result = tiny.run(module, tiny.write_data(tmp_path), tiny.params())
+    for name, run in result.runs.items():
+        epochs = list(zip(*(t.history for t in result.trainings[name]), strict=True))
+        for measure, column in {"train_loss": "train_loss", **columns}.items():
+            values = [[getattr(row, column) for row in rows] for rows in epochs]
+            assert run.history[measure] == list(map(statistics.fmean, values))
+            assert run.metrics[measure] == run.history[measure][-1]
+            spread = statistics.stdev(values[-1]) if values[-1][1:] else None
+            assert run.metrics.get(f"{measure}_std") == spread
+
+
 @pytest.mark.parametrize("module", [weight_decay, house_prices, initialisation, k_fold])
 def test_torch_finds_nearly_the_same(module: ModuleType, tmp_path: Path) -> None:
     """Both engines in every study, by all that is measured; unless it is chaotic or rounding."""

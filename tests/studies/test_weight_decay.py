@@ -75,20 +75,6 @@ def test_metrics_are_those_of_the_trained_weights(result: tiny.Result) -> None:
         assert result.headline["test_loss"][name] == run.metrics["test_loss"]
 
 
-def test_history_holds_means_over_the_seeds(result: tiny.Result) -> None:
-    columns = (
-        ("train_loss", "train_loss"),
-        ("test_loss", "validation_loss"),
-        ("l2", "weight_norm"),
-    )
-    for name, run in result.runs.items():
-        epochs = list(zip(*(t.history for t in result.trainings[name]), strict=True))
-        for measure, column in columns:
-            means = [statistics.fmean(getattr(row, column) for row in rows) for rows in epochs]
-            assert run.history[measure] == pytest.approx(means, rel=1e-14)
-            assert len(means) == 4 and run.history[measure][-1] == run.metrics[measure]
-
-
 def test_a_training_is_that_of_its_settings_and_examples(result: tiny.Result) -> None:
     for trainings in result.trainings.values():
         for seed, training in zip(SEEDS, trainings, strict=True):
