@@ -30,12 +30,7 @@ def find(
     The text is the id of an MLflow run or its beginning, the name of a DVC experiment, or a git
     revision; without a store a revision alone. With a name, the run of this name alone is taken.
     Each run comes with its id in MLflow, None if it is known to git alone; its files are put in
-    `folder`.
-
-    Raises
-    ------
-    UserError
-        If the text means nothing, or no run of this name.
+    `folder`. `UserError` if the text means nothing, or no run of this name.
     """
     published_runs = published.find(text, store) if store else []
     if store and published_runs:
@@ -81,12 +76,8 @@ def from_commit(
 ) -> list[Run]:
     """Copy the runs of a commit, given in full, to a folder: all, or that of a name.
 
-    Of their files come those that git or DVC's cache has.
-
-    Raises
-    ------
-    UserError
-        If the commit has no runs, none of this name, or runs of another layout.
+    Of their files come those that git or DVC's cache has. `UserError` if the commit has no runs,
+    none of this name, or runs of another layout.
     """
     with worktree.checkout(State(commit=commit), workspace) as checkout:
         worktree.fetch_results(checkout)

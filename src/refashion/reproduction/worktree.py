@@ -78,12 +78,8 @@ def require(revision: str, folder: Path) -> str:
 def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     """Lend a checkout in a temporary folder; it goes at the end, on Ctrl-C too.
 
-    It shares the repository and DVC's cache of `workspace`, the user's own.
-
-    Raises
-    ------
-    UserError
-        If the commit is not in this repository, or the changes do not apply to it.
+    It shares the repository and DVC's cache of `workspace`, the user's own. `UserError` if the
+    commit is not in this repository, or the changes do not apply to it.
     """
     if resolve(state.commit, workspace.root) is None:
         raise UserError(
@@ -178,12 +174,7 @@ def rerun(
     """Run stages and all that they need, nothing out of a cache but the downloaded files.
 
     Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
-    environment variables to set.
-
-    Raises
-    ------
-    UserError
-        If no source has the data, or a stage fails.
+    environment variables to set. `UserError` if no source has the data, or a stage fails.
     """
     for file in checkout.root.rglob("dvc.lock"):
         kept = {
@@ -221,10 +212,7 @@ def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Stages with outputs in ``dvc.lock``, by name, of those that the pipeline still has.
-
-    UserError, if DVC cannot read the pipeline.
-    """
+    """Stages with outputs in ``dvc.lock``, by name, of those that the pipeline still has."""
     present = dvc("stage", "list", "--name-only", folder=workspace.root).split()
     lock = read_lock(workspace.root / "dvc.lock")
     return {name: stage for name, stage in lock.items() if name in present and stage.get("outs")}
