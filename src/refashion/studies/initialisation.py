@@ -1,6 +1,7 @@
 """Where the weights of deep networks start, and what becomes of their gradients (book, 4.8)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -55,33 +56,22 @@ def run(workspace: Workspace, params: Params) -> Headline:
     accuracies: dict[str, float] = {}
     of_deepest: list[list[Any]] = []
     for scheme in SCHEMES:
-        models = [
-            Model(
-                settings=Settings(
-                    hidden=(p.width,) * depth,
-                    lr=p.lr,
-                    seed=params.seed,
-                    epochs=p.epochs,
-                    batch_size=p.batch_size,
-                    numerics=params.numerics,
-                    initialisation=scheme,
-                ),
-                train=examples,
-                validation=examples[:0],
-            )
-            for depth in range(1, p.depths + 1)
-        ]
+        settings = Settings(
+            lr=p.lr,
+            seed=params.seed,
+            epochs=p.epochs,
+            batch_size=p.batch_size,
+            numerics=params.numerics,
+            initialisation=scheme,
+        )
+        networks = [replace(settings, hidden=(p.width,) * n) for n in range(1, p.depths + 1)]
+        models = [Model(settings=s, train=examples, validation=examples[:0]) for s in networks]
         norms = [_gradient_norms(model, device) for model in models]
         trained = study.train(f"{NAME}/{scheme}", models, params.device, may_diverge=True)
-        trainings = [t.training for t in trained]
-        metrics = _metrics(trainings[-1], norms[-1])
+        metrics = _metrics(trained[-1].training, norms[-1])
         history = [
-            {
-                f"loss_depth_{depth}": row.train_loss
-                for depth, row in enumerate(rows, start=1)
-                if row
-            }
-            for rows in zip_longest(*(training.history for training in trainings))
+            {f"loss_depth_{i}": row.train_loss for i, row in enumerate(rows, start=1) if row}
+            for rows in zip_longest(*(t.training.history for t in trained))
         ]
         gradients = [
             [depth, layer, norm]
@@ -94,7 +84,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
             trained,
             data={**params.data.model_dump(), "limit": p.images},
             inputs={"train": prepared.digest(subset)},
-            params={**models[-1].settings.as_dict(), "depths": p.depths, "images": p.images},
+            params={**networks[-1].as_dict(), "depths": p.depths, "images": p.images},
             history=history,
             metrics=metrics,
             tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
