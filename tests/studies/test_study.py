@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import math
 import re
 import statistics
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import tiny
 from oracles import numbers
@@ -92,20 +89,6 @@ def test_timings_of_trainings_one_after_another() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", timings["started"])
     assert timings["peak_memory_mib"] > 1 and timings["device"] == "cpu"
     assert timings["device_name"] and timings["threads"] == torch.get_num_threads()
-
-
-@given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
-def test_mean_and_spread(values: list[float]) -> None:
-    last = study.last_measures(tiny.observed(*([{"x": 7.0}, {"x": value}] for value in values)))
-    assert last["x"] == math.fsum(values) / len(values)
-    spread = {"x_std": statistics.stdev(values)} if len(values) > 1 else {}  # of one there is none
-    assert last == {"x": last["x"], **spread}
-
-
-def test_means_epoch_by_epoch() -> None:
-    first, second = [{"a": 1.0, "b": 0.0}, {"a": 5.0, "b": 2.0}], [{"a": 3.0, "b": 1.0}] * 2
-    means = study.mean_history(tiny.observed(first, second))
-    assert means == [{"a": 2.0, "b": 0.5}, {"a": 4.0, "b": 1.5}]
 
 
 @pytest.mark.parametrize(
