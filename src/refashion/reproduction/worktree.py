@@ -158,11 +158,11 @@ def fetch_results(checkout: Workspace, *data: str) -> None:
     fetch([p for p in paths if p in data or not p.startswith("data/")], checkout.root)
 
 
-def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Environment of a process that belongs to no experiment and finds this Python's programs."""
     kept = {k: v for k, v in os.environ.items() if k not in EXPERIMENT_VARIABLES}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return {**kept, "PATH": programs, **(changes or {})}
+    return {**kept, "PATH": programs}
 
 
 def rerun(
@@ -189,7 +189,7 @@ def rerun(
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", "--no-commit", "--no-run-cache", *targets],
         cwd=checkout.root,
-        env=environment({"DVC_ROOT": str(workspace.main), **(changes or {})}),
+        env={**environment(), "DVC_ROOT": str(workspace.main), **(changes or {})},
         stdout=2,  # beside the answer
     )
     if checkout.no_source.exists():
