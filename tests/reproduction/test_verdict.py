@@ -18,7 +18,7 @@ from refashion.runs.run import Run, in_checkout
 from refashion.training import digest
 
 NATIVE = {"contract": "native/cpu"}
-WEIGHTS = {"layers.0.weight": torch.eye(4), "layers.1.bias": torch.arange(4.0)}
+WEIGHTS = {"layers.0.weight": 4 * torch.eye(4), "layers.1.bias": torch.arange(4.0)}
 
 
 def run(
