@@ -77,15 +77,13 @@ def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
         ({"run_key": None}, "run key"),
         ({"variant": "mlp"}, "unknown keys.*variant"),
         ({"folders": None}, "missing or unknown keys"),
+        *(
+            ({name: ...}, r"missing.* keys|run key")  # not there at all
+            for name in ("name", "stage", "folders", "inputs", "params", "run_key")
+        ),
     ],
 )
 def test_a_damaged_record_is_refused(change: dict[str, Any], message: str) -> None:
+    content = {k: v for k, v in (as_json(RECORD) | change).items() if v is not ...}
     with pytest.raises(ValueError, match=message):
-        parse(as_json(RECORD) | change)
-
-
-@pytest.mark.parametrize("name", ["name", "stage", "folders", "inputs", "params", "run_key"])
-def test_a_record_that_lacks_a_key_is_refused(name: str) -> None:
-    content = {key: value for key, value in as_json(RECORD).items() if key != name}
-    with pytest.raises(ValueError, match=r"missing.* keys|run key"):
         parse(content)
