@@ -1,19 +1,26 @@
 """Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison
+from refashion.pictures.sweeps import Point, rank, text
 from refashion.runs.run import Run
+
+T = TypeVar("T")
 
 ID_LENGTH = 8
 """Characters of an id that are shown."""
+
+MANY = 12
+"""Of more runs, no table shows the tests of each pair, and no page the pictures of each run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +48,9 @@ class Comparison:
 
     settings: dict[str, dict[str, Any]]
     """Those that differ between the runs, by name; None where a run has none."""
+
+    shared: dict[str, Any]
+    """Settings that are the same for all runs."""
 
     seeds: dict[str, Seeds]
     """Groups of runs that differ in their seed alone, by name."""
@@ -86,13 +96,20 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
     names = _names([(run, _settings(run)) for run in runs], [ids.get(run) for run in runs])
     by_name = dict(sorted(zip(names, runs, strict=True)))
     settings = {name: _settings(run) for name, run in by_name.items()}
+    first, *_ = settings.values()
     differing = _differing(list(settings.values()))
     seeds, notes = _over_seeds(by_name)
+    if len(by_name) > MANY:
+        notes.append(
+            f"{len(by_name)} runs: tests of their pairs are in --json alone, and pictures show all "
+            "together; name fewer runs to see them one by one."
+        )
     return Comparison(
         dataset=_dataset(by_name),
         runs=by_name,
         ids={name: ids[run] for name, run in by_name.items() if run in ids},
         settings={name: {key: s.get(key) for key in differing} for name, s in settings.items()},
+        shared={key: value for key, value in first.items() if key not in differing},
         seeds=seeds,
         tests=comparison.compare(
             {name: run.predictions for name, run in by_name.items() if run.has("predictions.csv")}
@@ -101,9 +118,65 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
     )
 
 
-def text(value: Any) -> str:
-    """A setting as text: strings as they are, all else as compact JSON."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+def points(
+    settings: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, float | None]],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+) -> list[Point]:
+    """Find which settings were swept, and sum up the runs that differ in their seeds alone.
+
+    Swept are those that differ between the runs, but for seeds, whose names end so. A setting that
+    is the same wherever another is, as what each network drops, is left out.
+
+    Parameters
+    ----------
+    settings, metrics, curves
+        By the names of the runs: settings, final metrics, and values by epoch of each column of the
+        history. Any of them may lack what others have; what is not finite counts as missing.
+
+    Returns
+    -------
+    list of Point
+        Sorted by their settings.
+    """
+    differing = _differing(list(settings.values()))
+    swept = sorted(name for name in differing if not name.endswith("seed"))
+    groups: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for run, own in settings.items():
+        groups[tuple(rank(own.get(name)) for name in swept)].append(run)
+    columns = dict(zip(swept, zip(*groups, strict=True), strict=True))
+    for name in sorted(swept, key="hidden".__eq__):
+        if any(_follows(columns[name], columns[other]) for other in swept if other != name):
+            swept.remove(name)
+    summed_up = [
+        Point(
+            settings={name: settings[runs[0]].get(name) for name in swept},
+            metrics=_by_name([_finite(metrics[run]) for run in runs]),
+            curves=_by_name([curves[run] for run in runs]),
+        )
+        for runs in groups.values()
+    ]
+    return sorted(summed_up, key=lambda point: [*map(rank, point.settings.values())])
+
+
+def _follows(values: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether each of the others, which are not all numbers, has one value.
+
+    Numbers that are as many as the others do not follow from them: chosen at random, they would.
+    """
+    distinct, pairs = len({*others}), len({*zip(others, values, strict=True)})
+    numbers, of_numbers = ({kind for kind, *_ in ranks} == {1} for ranks in (values, others))
+    return pairs == distinct and not of_numbers and not (numbers and len({*values}) == distinct)
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
+
+
+def _by_name(rows: Sequence[Mapping[str, T]]) -> dict[str, list[T]]:
+    """Values under each name, of all rows that have it."""
+    names = dict.fromkeys(chain.from_iterable(rows))
+    return {name: [row[name] for row in rows if name in row] for name in names}
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -114,7 +187,7 @@ def _settings(run: Run) -> dict[str, Any]:
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that are not the same for all."""
     keys = dict.fromkeys(chain.from_iterable(settings))
-    return [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
+    return [key for key in keys if len({rank(s.get(key)) for s in settings}) > 1]
 
 
 def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | None]) -> list[str]:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from refashion.evaluation import comparison as statistics
-from refashion.reporting.side_by_side import Comparison, text
+from refashion.pictures.sweeps import text
+from refashion.reporting.side_by_side import MANY, Comparison
 
 LABELS = {
     "test_accuracy": "test accuracy",
@@ -34,7 +35,7 @@ def tables(comparison: Comparison) -> Iterator[Table]:
             table.add_row(name, *map(text, settings.values()))
         yield table
     accuracies, *pairs = statistics.tables(comparison.tests)
-    names = _metrics(run.metrics for run in comparison.runs.values())
+    names = headings(run.metrics for run in comparison.runs.values())
     if comparison.tests["variants"]:
         yield accuracies
         names.pop("test_accuracy", None)
@@ -46,16 +47,17 @@ def tables(comparison: Comparison) -> Iterator[Table]:
     yield table
     if comparison.seeds:
         title = "Runs that differ in their seed alone: mean ± standard deviation (n - 1)"
-        names = _metrics(group.metrics for group in comparison.seeds.values())
+        names = headings(group.metrics for group in comparison.seeds.values())
         table = Table("runs", "n", "seeds", *names.values(), title=title)
         for name, group in comparison.seeds.items():
             cells = (_cell(group.metrics, metric) for metric in names)
             table.add_row(name, str(len(group.seeds)), text(group.seeds), *cells)
         yield table
-    yield from pairs
+    if len(comparison.runs) <= MANY:
+        yield from pairs
 
 
-def _metrics(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
+def headings(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
     """Headings of all metrics that some run has, those on the test set first."""
     present = dict.fromkeys(name for metrics in runs for name in metrics)
     others = [name for name in present if name not in LABELS and name not in LEFT_OUT]

@@ -1,0 +1,229 @@
+"""Drawings of a sweep: metrics against what was varied, and learning curves over each other."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from refashion.pictures.figures import TRAIN, blank, plain
+
+COLOURS = matplotlib.colormaps["viridis"]
+MOST_PANELS = 6
+LONGEST_LEGEND = 10
+"""Points that a legend names; of more, the colour tells the metric."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """Runs of a sweep that differ in their seeds alone."""
+
+    settings: Mapping[str, Any]
+    """Those that were swept, the same names for each point; None where the runs have none."""
+
+    metrics: Mapping[str, Sequence[float]]
+    """Finite values of each metric, one for each run that has it."""
+
+    curves: Mapping[str, Sequence[Sequence[float]]]
+    """Values by epoch of each column of the histories, one curve for each run that has it."""
+
+    @property
+    def label(self) -> str:
+        """The settings on one line."""
+        return " ".join(f"{name}={text(value)}" for name, value in self.settings.items())
+
+    def mean_and_spread(self, metric: str) -> tuple[float, float]:
+        """Mean and standard deviation (n - 1) over the runs; NaN without a value, 0 of one."""
+        values = self.metrics.get(metric, ())
+        spread = stdev(values) if len(values) > 1 else 0.0
+        return (mean(values), spread) if values else (math.nan, math.nan)
+
+
+def text(value: Any) -> str:
+    """A setting as text: strings as they are, None as none, all else as compact JSON."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def rank(value: Any) -> tuple[Any, ...]:
+    """What settings are sorted and told apart by: None, numbers, lists of numbers, other text."""
+    if value is None:
+        return (0,)
+    if _is_number(value):
+        return 1, value
+    if isinstance(value, list | tuple) and all(map(_is_number, value)):
+        return 2, len(value), *value
+    return 3, text(value)
+
+
+def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> dict[str, Figure]:
+    """Draw a sweep: figures by their titles.
+
+    Each metric is drawn against the settings: as a heat map if two were swept on a grid, else in a
+    panel for each of the first 6. Learning curves lie over each other in one more figure.
+
+    Parameters
+    ----------
+    points
+        At least one, sorted by `rank` of their settings.
+    metrics
+        Names of the metrics to draw, and their headings. If the points are many, the first metric
+        colours the learning curves.
+    """
+    swept = points[0].settings
+    grid = math.prod(len({rank(point.settings[name]) for point in points}) for name in swept)
+    against_settings = _heat_map if len(swept) == 2 and len(points) > grid / 2 else _panels
+    figures = {}
+    for metric, heading in metrics.items() if swept else ():
+        title = f"{heading} by {', '.join(list(swept)[:MOST_PANELS])}"
+        figures[title] = against_settings(title, points, metric, heading)
+    names = dict.fromkeys(chain.from_iterable(point.curves for point in points))
+    splits = ("train", "validation", "test")
+    if columns := [name for name in names if name.partition("_")[0] in splits][:4]:
+        over_seeds = any(len(runs) > 1 for point in points for runs in point.curves.values())
+        title = "learning curves" + ", mean ± standard deviation over seeds" * over_seeds
+        figures[title] = _learning_curves(title, points, columns, metrics)
+    return figures
+
+
+def _panels(title: str, points: Sequence[Point], metric: str, heading: str) -> Figure:
+    """Mean and spread of a metric by each setting; a line, if numbers of one setting were swept."""
+    names = list(points[0].settings)[:MOST_PANELS]
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = blank(max(4.2 * columns, 6.2), 4.2 * rows, title)
+    y, spread = zip(*(point.mean_and_spread(metric) for point in points), strict=True)
+    for i, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, i)
+        values = [point.settings[name] for point in points]
+        if numeric := all(map(_is_number, values)):
+            x = values
+            _scale(axes, "x", values, factor=1 if name == "lr" else 10)
+        else:
+            x = _categories(axes.xaxis, values, tilt=90)
+            axes.margins(x=0.1)
+        line = "o-" if numeric and len(names) == 1 else "o"
+        axes.errorbar(x, y, spread, fmt=line, color=TRAIN, ms=5, capsize=3)
+        for position, point in zip(x, points, strict=True):
+            runs = point.metrics.get(metric, ())
+            axes.plot([position] * len(runs), runs, ".", color=TRAIN, ms=6, alpha=0.35)
+        axes.set(xlabel=name, ylabel=heading)
+        _scale(axes, "y", y)
+        if missing := sum(map(math.isnan, y)):
+            axes.set_title(f"{missing} of {len(points)} have no value", fontsize=8)
+        plain(axes)
+    return figure
+
+
+def _heat_map(title: str, points: Sequence[Point], metric: str, heading: str) -> Figure:
+    """Mean of a metric by two settings, with its spread; across, the one with more numbers."""
+    columns = {name: [point.settings[name] for point in points] for name in points[0].settings}
+    up, across = sorted(columns, key=lambda name: len({*filter(_is_number, columns[name])}))
+    figure = blank(6.2, 4.2, title)
+    axes = figure.subplots()
+    x = _categories(axes.xaxis, columns[across], tilt=90)
+    y = _categories(axes.yaxis, columns[up])
+    means = np.full((max(y) + 1, max(x) + 1), np.nan)
+    for i, j, point in zip(y, x, points, strict=True):
+        means[i, j], spread = point.mean_and_spread(metric)
+        if means.size <= 64 and not math.isnan(spread):
+            cell = f"{means[i, j]:.3g}" + (f"\n± {spread:.1g}" if spread else "")
+            box: dict[str, Any] = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.7}
+            axes.text(j, i, cell, ha="center", va="center", fontsize=8, bbox=box)
+    norm = LogNorm() if 0 not in means and _spans(means.ravel().tolist(), 20) else None
+    picture = axes.imshow(means, cmap=COLOURS, norm=norm, origin="lower", aspect="auto")
+    axes.set(xlabel=across, ylabel=up, facecolor="0.92")
+    figure.colorbar(picture, label=heading)
+    return figure
+
+
+def _learning_curves(
+    title: str, points: Sequence[Point], columns: Sequence[str], metrics: Mapping[str, str]
+) -> Figure:
+    """Means of the columns of the histories, with a band of one standard deviation."""
+    rows = -(-len(columns) // 2)
+    figure = blank(11.0, 3.1 * rows + 0.6, title)
+    metric, heading = next(iter(metrics.items()), ("", ""))
+    values = np.array([point.mean_and_spread(metric)[0] for point in points])
+    few = len(points) <= LONGEST_LEGEND
+    shades = np.linspace(0, 0.9, len(points)) if few else np.ma.masked_invalid(values)
+    mapping = ScalarMappable(Normalize(0, 1) if few else None, COLOURS)
+    mapping.set_array(shades)
+    lines = {}
+    for i, column in enumerate(columns, start=1):
+        axes = figure.add_subplot(rows, min(len(columns), 2), i)
+        drawn: list[float] = []
+        for point, colour in zip(points, mapping.to_rgba(shades), strict=True):
+            curves = point.curves.get(column, ())
+            epochs = min(map(len, curves), default=0)
+            if not epochs:
+                continue
+            y = np.array([curve[:epochs] for curve in curves])
+            y[~np.isfinite(y)] = np.nan
+            x, middle = np.arange(1, epochs + 1), y.mean(0)
+            (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1.5 if few else 0.8)
+            if len(curves) > 1:
+                std = y.std(0, ddof=1)
+                axes.fill_between(x, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
+            drawn += middle[np.isfinite(middle)].tolist()
+        axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _scale(axes, "y", drawn)
+        plain(axes)
+    if few:
+        width = max(map(len, lines)) + 8  # characters, the line included
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": 1 + 100 // width}
+        figure.legend(lines.values(), lines, frameon=False, **place)
+    else:
+        figure.colorbar(mapping, ax=figure.axes, label=heading)
+    return figure
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _categories(axis: Axis, values: Sequence[Any], tilt: int = 0) -> list[int]:
+    """Places of values on an axis that names each of them, or of many some, tilted by degrees."""
+    labels = dict(sorted((rank(value), text(value)) for value in values))
+    step = -(-len(labels) // 40)
+    axis.set_ticks(range(0, len(labels), step), list(labels.values())[::step])
+    if len(labels) > 6:
+        axis.set_tick_params(rotation=tilt)
+    return [list(labels).index(rank(value)) for value in values]
+
+
+def _spans(values: Sequence[float], factor: float) -> bool:
+    """Whether no value is negative and the positive ones, if any, span a factor."""
+    positive = [value for value in values if 0 < value < math.inf]
+    negative = any(value < 0 for value in values)
+    return bool(positive) and not negative and max(positive) >= factor * min(positive)
+
+
+def _scale(axes: Axes, name: str, values: Sequence[float], factor: float = 20) -> None:
+    """Make the axis "x" or "y" logarithmic, linear about 0, if the values span a factor."""
+    if not _spans(values, factor):
+        return
+    axis, set_scale = {
+        "x": (axes.xaxis, axes.set_xscale),
+        "y": (axes.yaxis, axes.set_yscale),
+    }[name]
+    if 0 in values:
+        set_scale("symlog", linthresh=min(filter(None, values)))
+    else:
+        set_scale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_minor_formatter("")
+    axis.set_major_formatter("{x:g}")
