@@ -319,7 +319,7 @@ def compare(
         elif markdown:
             print(tables.markdown(comparison))
         elif html:
-            page.write(html, page.of(comparison, workspace.test))
+            page.write(html, page.of(comparison, workspace.test), page.stamp(workspace))
             print(html)
         else:
             tables.show(comparison)
@@ -362,7 +362,7 @@ def explain(workspace: Workspace, name: str | None) -> None:
     from refashion.reporting import explained
 
     console = Console(markup=False)
-    for table in explained.tables(explained.explain(workspace, name)):
+    for table in explained.tables(*explained.explain(workspace, name)):
         console.print(table)
     console.print(explained.NOTES[-1])
 

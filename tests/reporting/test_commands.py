@@ -53,11 +53,12 @@ def test_compare_on_a_terminal_and_for_github(main: Workspace, ids: dict[str, st
 
 def test_compare_writes_a_page(main: Workspace, ids: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    done = refashion(main, "compare", ids["seed 1 mlp"], "--html", str(file))
+    done = refashion(main, "compare", "puffy-hake", ids["main softmax"], "--html", str(file))
     assert (done.exit_code, done.stdout) == (0, f"{file}\n")
     text = file.read_text()
-    assert text.count("<img ") == 6
-    assert ids["seed 1 mlp"] in text
+    assert text.count("<img ") == 3 + 3 * 6
+    assert "test accuracy by hidden" in text and "standard deviation over seeds" in text
+    assert all(ids[name] in text for name in ("seed 1 mlp", "seed 2 mlp", "main softmax"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
@@ -29,7 +30,7 @@ MLP = {"mlp": {"hidden": [16], "lr": 0.1}}
 
 def write(path: Path, workspace: Workspace, *variants: str, test: Path | None = None) -> str:
     runs = [listing.variant(workspace, variant) for variant in variants]
-    page.write(path, page.of(side_by_side.of(runs), test or workspace.test))
+    page.write(path, page.of(side_by_side.of(runs), test or workspace.test), "Written today.")
     return path.read_text()
 
 
@@ -45,24 +46,41 @@ def alts(text: str) -> list[str]:
     return re.findall(r'<img src="data:image/png;base64,[\w+/=]+" alt="([^"]+)">', text)
 
 
-def test_page_holds_every_table_and_picture(written: Path) -> None:
+def test_page_holds_every_table_and_picture_and_nothing_from_elsewhere(written: Path) -> None:
     text = written.read_text()
-    assert alts(text) == [f"{v}: {p}" for v in ("mlp", "softmax") for p in PICTURES]
-    for title in ("Settings that differ", "Test accuracy", "Metrics", "Which is better"):
-        assert f"<h2>{title}" in text
-    assert "mlp vs softmax" in text
+    of_both = [f"{metric} by hidden" for metric in ("test accuracy", "cross-entropy / nats")]
+    of_each = [f"{v}: {p}" for v in ("mlp", "softmax") for p in PICTURES]
+    assert alts(text) == [*of_both, "learning curves", *of_each]
+    titles = re.findall("<h2>(.+)</h2>", text)
+    assert titles[:3] == ["Settings that differ", "Test accuracy", "Metrics"]
+    assert titles[4:] == ["Settings of all runs", "Ids and digests", "mlp", "softmax"]
+    assert "mlp vs softmax" in text and "Written today." in text
     assert "{{" not in text and "{%" not in text
-
-
-def test_page_needs_nothing_from_elsewhere(written: Path) -> None:
-    text = written.read_text()
     assert "<script" not in text and "http" not in text and "@import" not in text
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:", "#sect"}
 
 
-def test_page_is_canonical(written: Path, main: Workspace) -> None:
+def test_page_is_canonical_but_for_its_stamp(written: Path, main: Workspace) -> None:
     again = write(written.with_name("again.html"), main, "softmax", "mlp")
     assert again == written.read_text()
+
+
+def test_stamp_names_the_commit_and_uncommitted_changes(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        user = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *user, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    workspace, date = Workspace(tmp_path), r"Written on \d{4}-\d\d-\d\d at \d\d:\d\d UTC"
+    assert re.fullmatch(rf"{date}\.", page.stamp(workspace))
+    git("init")
+    git("commit", "--allow-empty", "-m", "a")
+    commit = git("rev-parse", "HEAD")[:12]
+    assert re.fullmatch(rf"{date} from commit {commit}\.", page.stamp(workspace))
+    (tmp_path / "new").touch()
+    assert page.stamp(workspace).endswith(f" from commit {commit} with uncommitted changes.")
 
 
 def test_hostile_text_is_escaped(main: Workspace, tmp_path: Path) -> None:
@@ -73,7 +91,7 @@ def test_hostile_text_is_escaped(main: Workspace, tmp_path: Path) -> None:
     comparison = replace(side_by_side.of([run]), settings=settings, **names)
     path = tmp_path / "page.html"
     shown = page.of(comparison, tmp_path, title=hostile, figures={hostile: blank(2, 1, "")})
-    page.write(path, shown, {f"{hostile}.html": hostile})
+    page.write(path, shown, hostile, {f"{hostile}.html": hostile})
     text = path.read_text()
     assert "<script" not in text and "49" not in re.sub('base64,[^"]*|[0-9a-f]{64}', "", text)
     escaped = "&lt;script&gt;&#34;&#39;&amp;{{ 7 * 7 }}"
@@ -81,13 +99,10 @@ def test_hostile_text_is_escaped(main: Workspace, tmp_path: Path) -> None:
     assert f'<th scope="col">{escaped}</th>' in text and f"<td>{escaped}</td>" in text
 
 
-def test_images_of_another_test_set_are_told(main: Workspace, tmp_path: Path) -> None:
+def test_pictures_that_are_missing_are_told(main: Workspace, tmp_path: Path) -> None:
     text = write(tmp_path / "page.html", main, "mlp", test=tmp_path)
     assert alts(text) == [f"mlp: {p}" for p in [*PICTURES[:3], PICTURES[5]]]
     assert "Its predictions are not shown in pictures: the test images of this" in text
-
-
-def test_no_mistake_is_told(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path, variants=MLP)
     write_evaluation(workspace, "mlp", wrong=0)
     text = write(tmp_path / "page.html", workspace, "mlp")
@@ -95,9 +110,18 @@ def test_no_mistake_is_told(tmp_path: Path) -> None:
     assert "It makes no mistake on the test set." in text
 
 
+def test_page_of_many_runs_has_pictures_of_all_together(main: Workspace, tmp_path: Path) -> None:
+    run = listing.variant(main, "mlp")
+    names = [f"mlp lr={i}" for i in range(side_by_side.MANY + 1)]
+    settings = {name: {"lr": i} for i, name in enumerate(names)}
+    many = replace(side_by_side.of([run]), runs=dict.fromkeys(names, run), settings=settings)
+    page.write(tmp_path / "page.html", page.of(many, main.test), "")
+    assert len(alts((tmp_path / "page.html").read_text())) == 3
+
+
 def test_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name a file that can be written"):
-        page.write(tmp_path, page.Page(title="", notes=[], tables=[], sections=[]))
+        page.write(tmp_path, page.Page(title="", notes=[], figures={}, tables=[]), "")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +144,7 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
     shown.on("request", lambda request: urls.append(request.url))
     shown.goto(written.as_uri())
     widths = shown.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 12 and min(widths) > 300
+    assert len(widths) == 15 and min(widths) > 300
     assert shown.evaluate("document.documentElement.scrollWidth") == width
     red, *_ = re.findall(r"\d+", shown.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert (int(red) < 50) == (scheme == "dark")
@@ -133,20 +157,14 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Give a workspace with one variant, and one study that ran in two folds."""
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write the pages of a workspace with one variant, and one study that ran in two folds."""
     workspace = write_workspace(tmp_path_factory.mktemp("workspace"), variants=MLP)
     row = dict.fromkeys(("train_loss", "train_accuracy", "validation_accuracy"), 0.6)
     write_run(workspace, "k_fold/mlp", [row], {**row, "validation_accuracy_std": 0.1, "folds": 2})
     for fold in ("fold_1", "fold_2"):
         write_run(workspace, f"k_fold/mlp.{fold}", [row], row, parent="k_fold/mlp")
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def pages(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    path = tmp_path_factory.mktemp("new") / "folder" / "report.html"
-    return list(page.write_all(workspace, path))
+    return list(page.write_all(workspace, workspace.root / "new" / "folder" / "report.html"))
 
 
 def links(file: Path) -> list[str]:
@@ -162,7 +180,7 @@ def test_every_link_leads_to_a_page(pages: list[Path]) -> None:
         text = file.read_text()
         assert links(file) == names
         assert re.findall(r'<a href="([^"]+)" aria-current="page"', text) == [file.name]
-        assert text.count("<h1>") == 1 and "<img " in text
+        assert text.count("<h1>") == text.count(">Written on 2") == 1 and "<img " in text
     assert "mlp: the images that it takes for each class" in pages[-1].read_text()
 
 
@@ -173,11 +191,6 @@ def test_page_of_a_study(pages: list[Path]) -> None:
     assert all(escape(note) in text for note in k_fold.NOTES)
     assert "<td>0.6000 ± 0.1</td>" in text and "fold_1" not in text
     assert alts(text) == [k_fold.TITLE, "mlp: learning curves"]
-
-
-def test_pages_are_canonical(workspace: Workspace, pages: list[Path], tmp_path: Path) -> None:
-    again = page.write_all(workspace, tmp_path / "report.html")
-    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in pages]
 
 
 def test_what_has_not_run_has_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
-from refashion.portable import exact, functions, softmax, streams
+from refashion.portable import softmax, streams
 from refashion.serving import predict
 from refashion.training import portable
 
@@ -35,34 +35,19 @@ class ClassInformation:
 
     name: str
     images: int
-
-    entropy: float
-    """Of the distribution P of the true classes."""
-
-    cross_entropy: float
-    """Of P with the model's mean probabilities Q."""
-
-    image_entropy: float
-    """Mean entropy of the model's probabilities for one image."""
-
-    @property
-    def divergence(self) -> float:
-        """Kullback-Leibler divergence of Q from P."""
-        return self.cross_entropy - self.entropy
+    entropy: float  # of the distribution P of the true classes
+    cross_entropy: float  # of P with the model's mean probabilities Q
+    divergence: float  # Kullback-Leibler divergence of Q from P
+    image_entropy: float  # mean entropy of the model's probabilities for one image
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """The predictions of one variant's model."""
-
-    variant: str
-
-    classes: list[ClassInformation]
-    """Classes that are predicted at all, in the order of the labels."""
-
-
-def explain(workspace: Workspace, variant: str | None = None) -> Explanation:
+def explain(workspace: Workspace, variant: str | None = None) -> tuple[str, list[ClassInformation]]:
     """Measure a model of the workspace, by default the best one, on the test images.
+
+    Returns
+    -------
+    tuple
+        The variant, and the classes that it predicts at all, in the order of the labels.
 
     Raises
     ------
@@ -73,7 +58,7 @@ def explain(workspace: Workspace, variant: str | None = None) -> Explanation:
     test = prepared.load(workspace.test)
     logits = portable.outputs(weights, torch.tensor(np.asarray(test.images)))
     labels = torch.tensor(test.labels, dtype=torch.int64)
-    return Explanation(variant=chosen, classes=by_class(logits, labels, DATASETS[dataset].classes))
+    return chosen, by_class(logits, labels, DATASETS[dataset].classes)
 
 
 def gradient_error() -> float:
@@ -99,34 +84,24 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cla
     classes
         Names of the k classes; those that are never predicted are left out.
     """
-    logarithms = softmax.log_softmax(logits)
-    probabilities = functions.exp(logarithms)  # not 0 where the softmax itself is
-    predicted = logits.argmax(1)
+    probabilities, predicted = logits.softmax(1), logits.argmax(1)
     rows = []
-    for i, name in enumerate(classes):
+    for i in predicted.unique().tolist():
         chosen = predicted == i
-        n = int(chosen.sum())
-        if not n:
-            continue
-        p = torch.bincount(labels[chosen], minlength=len(classes)).to(torch.float64) / float(n)
-        q = _column_means(probabilities[chosen])
-        terms = _column_means(probabilities[chosen] * logarithms[chosen])
+        p = labels[chosen].bincount(minlength=len(classes)) / chosen.sum().double()
+        entropy = float(torch.special.entr(p).sum())
+        cross_entropy = -float(torch.special.xlogy(p, probabilities[chosen].mean(0)).sum())
         rows.append(
             ClassInformation(
-                name=name,
-                images=n,
-                entropy=cross_entropy(p, p),
-                cross_entropy=cross_entropy(p, q),
-                image_entropy=0.0 - math.fsum(terms.tolist()),
+                name=classes[i],
+                images=int(chosen.sum()),
+                entropy=entropy,
+                cross_entropy=cross_entropy,
+                divergence=cross_entropy - entropy,
+                image_entropy=float(torch.special.entr(probabilities[chosen]).sum(1).mean()),
             )
         )
     return rows
-
-
-def cross_entropy(p: Tensor, q: Tensor) -> float:
-    """``- sum p log q`` of two distributions, in nats; terms with p = 0 are 0."""
-    possible = p > 0
-    return 0.0 - math.fsum((p[possible] * functions.log(q[possible])).tolist())
 
 
 def naive(logits: Tensor) -> Tensor:
@@ -135,13 +110,12 @@ def naive(logits: Tensor) -> Tensor:
     The exponential overflows above 709 and vanishes below -745, so that it is NaN or infinite
     where the stable form is not.
     """
-    exponentials = functions.exp(logits)
-    first = exponentials[:, 0] / exponentials.sum(1)
-    return torch.where(first == 0, torch.inf, -functions.log(first))
+    exponentials = logits.exp()
+    return -(exponentials[:, 0] / exponentials.sum(1)).log()
 
 
-def tables(explanation: Explanation) -> Iterator[Table]:
-    """Tables of softmax, of its cross-entropy and gradient, and of the model."""
+def tables(variant: str, classes: Sequence[ClassInformation]) -> Iterator[Table]:
+    """Tables of softmax, of its cross-entropy and gradient, and of what `explain` gives."""
     title = "What softmax does: positive, sums to 1, keeps the order, ignores a common shift"
     table = Table("logits", "softmax", title=title)
     for logits in ([1.0, 2.0, 3.0], [101.0, 102.0, 103.0], [10.0, 20.0, 30.0], [0.1, 0.2, 0.3]):
@@ -159,18 +133,18 @@ def tables(explanation: Explanation) -> Iterator[Table]:
     what = f"largest difference from autograd, {NUM_RANDOM} random examples"
     table.add_row(what, f"{gradient_error():.1e}")
     yield table
-    title = f"{explanation.variant}: the images that it takes for each class, in nats (bits)"
+    title = f"{variant}: the images that it takes for each class, in nats (bits)"
     measures = ("H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
     table = Table("taken for", "images", *measures, title=title)
-    for c in explanation.classes:
+    for c in classes:
         values = (c.entropy, c.cross_entropy, c.divergence, c.image_entropy)
-        cells = (f"{nats:.4f} ({nats / functions.LN2:.4f})" for nats in values)
+        cells = (f"{nats:.4f} ({nats / math.log(2):.4f})" for nats in values)
         table.add_row(c.name, f"{c.images:,}", *cells)
     yield table
 
 
-def picture(explanation: Explanation) -> Figure:
-    """Loss and gradient by the logit of the true class, and information by predicted class."""
+def picture(variant: str, classes: Sequence[ClassInformation]) -> Figure:
+    """Loss and gradient by the logit of the true class, and what `explain` gives."""
     figure = blank(12.0, 4.2, "softmax and cross-entropy")
     losses, gradients, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     o = torch.linspace(-1000, 1000, 401, dtype=torch.float64)
@@ -183,18 +157,15 @@ def picture(explanation: Explanation) -> Figure:
     gradients.plot(o, loss, color=TRAIN, label="loss / nats")
     gradients.plot(o, gradient[:, 0], color=WRONG, label="gradient, softmax(o) - y")
     gradients.set(title="loss and gradient")
-    for axes in (losses, gradients):
-        axes.set_xlabel("o, of the true class")
-    classes = explanation.classes
-    rows, entropies = range(len(classes)), [c.entropy for c in classes]
+    names, entropies = [c.name for c in classes], [c.entropy for c in classes]
     divergences = [c.divergence for c in classes]
-    bars.barh(rows, entropies, color=TRAIN, label="entropy H(P)")
-    bars.barh(rows, divergences, left=entropies, color=WRONG, label="KL(P|Q)")
-    bars.plot([c.image_entropy for c in classes], rows, "k|", ms=9, label="entropy of one image")
-    bars.set_yticks(rows, [c.name for c in classes])
+    bars.barh(names, entropies, color=TRAIN, label="entropy H(P)")
+    bars.barh(names, divergences, left=entropies, color=WRONG, label="KL(P|Q)")
+    bars.plot([c.image_entropy for c in classes], names, "k|", ms=9, label="entropy of one image")
     bars.invert_yaxis()
-    bars.set(title=f"{explanation.variant}: images taken for a class", xlabel="nats")
+    bars.set(title=f"{variant}: images taken for a class", xlabel="nats")
     for axes in (losses, gradients, bars):
+        axes.set_xlabel("nats" if axes is bars else "o, of the true class")
         plain(axes)
         axes.legend(frameon=False, fontsize=8)
     return figure
@@ -205,10 +176,6 @@ def _two_classes(o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logits = torch.stack([o, torch.zeros_like(o)], 1)
     labels = torch.zeros(len(o), dtype=torch.int64)
     return logits, *softmax.cross_entropy(logits, labels, reduction="none")
-
-
-def _column_means(x: Tensor) -> Tensor:
-    return torch.tensor([exact.mean(column) for column in x.mT], dtype=torch.float64)
 
 
 def _list(values: Sequence[float], form: str) -> str:

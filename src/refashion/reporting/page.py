@@ -4,6 +4,7 @@ import base64
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -14,19 +15,24 @@ from rich.table import Table
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.pictures import of_run
+from refashion.pictures import of_run, sweeps
 from refashion.pictures.figures import png
 from refashion.pictures.studies import PICTURES
 from refashion.reporting import explained, side_by_side
-from refashion.reporting.side_by_side import Comparison
-from refashion.reporting.tables import rows_of, tables
+from refashion.reporting.explained import ClassInformation
+from refashion.reporting.side_by_side import MANY, Comparison
+from refashion.reporting.tables import headings, rows_of, tables
 from refashion.runs import listing
 from refashion.runs.run import Run
+from refashion.tracking import context
+
+DRAWN = ("test_accuracy", "test_cross_entropy_nats")
+"""Metrics to draw against the settings; of runs that have neither, the first two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Pictures under a title."""
+    """Pictures of one run under a title."""
 
     title: str
     figures: Mapping[str, Figure]
@@ -40,8 +46,10 @@ class Page:
 
     title: str
     notes: Sequence[str]
+    figures: Mapping[str, Figure]
+    """Of all runs together, by their alternative text."""
     tables: Sequence[Table]
-    sections: Sequence[Section]
+    sections: Sequence[Section] = ()
 
 
 def of(
@@ -52,23 +60,23 @@ def of(
     notes: Iterable[str] = (),
     figures: Mapping[str, Figure] | None = None,
 ) -> Page:
-    """The page of runs side by side: notes, tables, and the pictures of each run.
+    """The page of runs side by side: notes, tables, pictures of all together and of each run.
 
-    `test` is the folder of the test images, `notes` introduces the runs, and `figures` are pictures
-    of all runs together, by their alternative text.
+    `test` is the folder of the test images, and `notes` introduces the runs. `figures` are the
+    pictures of all runs together, by their alternative text; by default those of a sweep.
 
     Raises
     ------
     UserError
         If a run's file is damaged.
     """
-    sections = [Section(title="All runs", figures=figures or {})]
-    sections += [_section(name, run, test) for name, run in comparison.runs.items()]
+    runs = comparison.runs if len(comparison.runs) <= MANY else {}
     return Page(
         title=title or f"{comparison.dataset}: runs side by side",
         notes=[*notes, *comparison.notes],
-        tables=[*tables(comparison), _digests(comparison)],
-        sections=[section for section in sections if section.figures],
+        figures=_sweep(comparison) if figures is None else figures,
+        tables=[*tables(comparison), _shared(comparison), _digests(comparison)],
+        sections=[_section(name, run, test) for name, run in runs.items()],
     )
 
 
@@ -94,15 +102,31 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
     except UserError as error:
         print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
     else:
-        pages[f"{path.stem}-explained{path.suffix}"] = _of_explanation(explanation)
-    titles = {name: page.title for name, page in pages.items()}
+        pages[f"{path.stem}-explained{path.suffix}"] = _of_explanation(*explanation)
+    titles, origin = {name: page.title for name, page in pages.items()}, stamp(workspace)
     for name, page in pages.items():
-        write(path.with_name(name), page, titles)
+        write(path.with_name(name), page, origin, titles)
         yield path.with_name(name)
 
 
-def write(path: Path, page: Page, pages: Mapping[str, str] | None = None) -> None:
-    """Write a page to `path`, with links to the others of `pages`: titles by file name.
+def stamp(workspace: Workspace) -> str:
+    """When a page is written, and the commit of the workspace it is written from.
+
+    Raises
+    ------
+    UserError
+        If git refuses to read the repository.
+    """
+    checkout = context.gather(workspace.root)
+    commit = f" from commit {checkout.commit[:12]}" if checkout.commit else ""
+    changes = " with uncommitted changes" if checkout.dirty else ""
+    return f"Written on {datetime.now(UTC):%Y-%m-%d at %H:%M} UTC{commit}{changes}."
+
+
+def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None = None) -> None:
+    """Write a page to `path`, with its `stamp`.
+
+    It links to the others of `pages`, which are titles by file name.
 
     Raises
     ------
@@ -118,7 +142,7 @@ def write(path: Path, page: Page, pages: Mapping[str, str] | None = None) -> Non
     )
     environment.filters |= {"rows": rows_of, "png": _base64}
     template = environment.get_template("page.html.jinja")
-    html = template.render(page=page, pages=pages or {}, file_name=path.name)
+    html = template.render(page=page, origin=origin, pages=pages or {}, file_name=path.name)
     try:
         files.write_text(path, html)
     except OSError as error:
@@ -137,15 +161,14 @@ def _of_study(study: str, runs: Sequence[Run], test: Path) -> Page:
     )
 
 
-def _of_explanation(explanation: explained.Explanation) -> Page:
+def _of_explanation(variant: str, classes: Sequence[ClassInformation]) -> Page:
     """The page that explains softmax and cross-entropy."""
     title = "Softmax and cross-entropy"
-    figures = {f"{title}: losses, gradients and information": explained.picture(explanation)}
     return Page(
         title=title,
         notes=explained.NOTES,
-        tables=list(explained.tables(explanation)),
-        sections=[Section(title="In pictures", figures=figures)],
+        figures={f"{title}: losses and information": explained.picture(variant, classes)},
+        tables=list(explained.tables(variant, classes)),
     )
 
 
@@ -164,13 +187,35 @@ def _section(name: str, run: Run, test: Path) -> Section:
     return Section(title=name, figures=figures, note=note)
 
 
+def _sweep(comparison: Comparison) -> dict[str, Figure]:
+    """Pictures of several runs together: metrics by what differs, and learning curves."""
+    runs = comparison.runs
+    if len(runs) == 1:
+        return {}
+    points = side_by_side.points(
+        comparison.settings,
+        {name: run.metrics for name, run in runs.items()},
+        {name: run.history if run.has("history.csv") else {} for name, run in runs.items()},
+    )
+    labels = headings(run.metrics for run in runs.values())
+    drawn = [name for name in DRAWN if name in labels] or list(labels)[:2]
+    return sweeps.draw(points, {name: labels[name] for name in drawn})
+
+
+def _shared(comparison: Comparison) -> Table:
+    table = Table("setting", "value", title="Settings of all runs")
+    for name, value in comparison.shared.items():
+        table.add_row(name, sweeps.text(value))
+    return table
+
+
 def _digests(comparison: Comparison) -> Table:
     known = bool(comparison.ids)
-    columns = ["run", *["MLflow run"] * known, "run key", "weights"]
+    columns = ["run", *["MLflow run", "commit"] * known, "run key", "weights"]
     table = Table(*columns, title="Ids and digests")
     for name, run in comparison.runs.items():
-        run_id = [comparison.ids.get(name, "-")] * known
-        table.add_row(name, *run_id, run.record.run_key, run.record.outputs["weights"])
+        origin = [comparison.ids.get(name, "-"), (run.commit or "-")[:12]] * known
+        table.add_row(name, *origin, run.record.run_key, run.record.outputs["weights"])
     return table
 
 
