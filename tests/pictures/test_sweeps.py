@@ -19,7 +19,9 @@ def point(settings: Mapping[str, Any], *accuracies: float, epochs: int = 3) -> P
     """A point of so many runs as there are accuracies."""
     curves = [[a * e / epochs for e in range(1, epochs + 1)] for a in accuracies]
     columns = {"epoch": curves, "train_loss": curves, "validation_accuracy": curves}
-    return Point(settings=settings, metrics={"test_accuracy": accuracies}, curves=columns)
+    metrics = {"test_accuracy": accuracies} if accuracies else {}
+    runs = [str(i) for i in range(max(len(accuracies), 1))]
+    return Point(runs=runs, settings=settings, metrics=metrics, curves=columns)
 
 
 def drawn(points: Sequence[Point]) -> dict[str, Figure]:
@@ -105,7 +107,7 @@ def test_runs_of_one_setting_and_several_seeds() -> None:
 
 
 def test_what_has_no_number_is_left_out() -> None:
-    bare = [Point(settings={"lr": lr}, metrics={}, curves={}) for lr in (0.1, 0.2)]
+    bare = [Point(runs=[""], settings={"lr": lr}, metrics={}, curves={}) for lr in (0.1, 0.2)]
     (figure,) = drawn(bare).values()
     assert figure.axes[0].get_title() == "2 of 2 have no value"
     assert sweeps.draw(bare, {}) == {}

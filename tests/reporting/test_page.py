@@ -110,18 +110,23 @@ def test_pictures_that_are_missing_are_told(main: Workspace, tmp_path: Path) -> 
     assert "It makes no mistake on the test set." in text
 
 
-def test_page_of_many_runs_has_pictures_of_all_together(main: Workspace, tmp_path: Path) -> None:
-    run = listing.variant(main, "mlp")
-    names = [f"mlp lr={i}" for i in range(side_by_side.MANY + 1)]
-    settings = {name: {"lr": i} for i, name in enumerate(names)}
-    many = replace(side_by_side.of([run]), runs=dict.fromkeys(names, run), settings=settings)
-    page.write(tmp_path / "page.html", page.of(many, main.test), "")
-    assert len(alts((tmp_path / "page.html").read_text())) == 3
+@pytest.mark.parametrize("more", [0, 1])
+def test_page_of_many_runs_shows_them_all_together(tmp_path: Path, more: int) -> None:
+    runs, row = side_by_side.MANY + more, {"train_loss": 0.5, "train_accuracy": 0.5}
+    for i in range(runs):
+        write_run(Workspace(tmp_path), f"sweep/trial_{i}", [row], row, params={"lr": 0.1 + i})
+    comparison = side_by_side.of(listing.of_study(Workspace(tmp_path), "sweep"))
+    page.write(tmp_path / "page.html", page.of(comparison, tmp_path), "")
+    text = (tmp_path / "page.html").read_text()
+    of_all = ["train_accuracy by lr", "train_loss by lr", "learning curves"]
+    of_each = [alt for alt in alts(text) if alt.startswith("trial_")]
+    assert alts(text) == [*of_all, *of_each]
+    assert (len(of_each), f"{runs} runs: tests" in text) == ((0, True) if more else (runs, False))
 
 
 def test_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name a file that can be written"):
-        page.write(tmp_path, page.Page(title="", notes=[], figures={}, tables=[]), "")
+        page.write(tmp_path, page.Page(title="", notes=[], figures={}), "")
 
 
 @pytest.fixture(scope="module")

@@ -61,12 +61,12 @@ def test_names_tell_what_sets_namesakes_apart(workspaces: dict[str, Workspace]) 
 def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Workspace]) -> None:
     names = ("seed 2 mlp", "main mlp", "lr 0.2 mlp", "seed 1 mlp", "main dropout")
     comparison = of(workspaces, *names)
-    ((name, group),) = comparison.seeds.items()
-    assert (name, group.seeds) == ("mlp", [0, 1, 2])
+    ((name, group),) = comparison.as_dict()["seeds"].items()
+    assert (name, group["seeds"]) == ("mlp lr=0.1", [0, 1, 2])
     accuracies = np.array([51, 48, 42]) / 60
-    assert group.metrics["test_accuracy"] == pytest.approx(accuracies.mean())
-    assert group.metrics["test_accuracy_std"] == pytest.approx(accuracies.std(ddof=1))
-    assert group.metrics["test_macro_f1"] == 0.85
+    assert group["metrics"]["test_accuracy"] == pytest.approx(accuracies.mean())
+    assert group["metrics"]["test_accuracy_std"] == pytest.approx(accuracies.std(ddof=1))
+    assert group["metrics"]["test_macro_f1"] == 0.85
     assert of(workspaces, *reversed(names)).as_dict() == comparison.as_dict()
 
 

@@ -29,6 +29,9 @@ LONGEST_LEGEND = 10
 class Point:
     """Runs of a sweep that differ in their seeds alone."""
 
+    runs: Sequence[str]
+    """Their names."""
+
     settings: Mapping[str, Any]
     """Those that were swept, the same names for each point; None where the runs have none."""
 
@@ -43,11 +46,19 @@ class Point:
         """The settings on one line."""
         return " ".join(f"{name}={text(value)}" for name, value in self.settings.items())
 
-    def mean_and_spread(self, metric: str) -> tuple[float, float]:
-        """Mean and standard deviation (n - 1) over the runs; NaN without a value, 0 of one."""
-        values = self.metrics.get(metric, ())
-        spread = stdev(values) if len(values) > 1 else 0.0
-        return (mean(values), spread) if values else (math.nan, math.nan)
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean of each metric that all runs have, and with ``_std`` its standard deviation (n - 1).
+
+        Of one run, its metrics, which may be means themselves.
+        """
+        means = {}
+        for name, values in self.metrics.items():
+            if len(self.runs) == 1:
+                means[name] = values[0]
+            elif len(values) == len(self.runs) and not name.endswith("_std"):
+                means |= {name: mean(values), f"{name}_std": stdev(values)}
+        return means
 
 
 def text(value: Any) -> str:
@@ -104,7 +115,8 @@ def _panels(title: str, points: Sequence[Point], metric: str, heading: str) -> F
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = blank(max(4.2 * columns, 6.2), 4.2 * rows, title)
-    y, spread = zip(*(point.mean_and_spread(metric) for point in points), strict=True)
+    y = [point.means.get(metric, math.nan) for point in points]
+    spread = [point.means.get(f"{metric}_std", math.nan) for point in points]
     for i, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, i)
         values = [point.settings[name] for point in points]
@@ -137,8 +149,9 @@ def _heat_map(title: str, points: Sequence[Point], metric: str, heading: str) ->
     y = _categories(axes.yaxis, columns[up])
     means = np.full((max(y) + 1, max(x) + 1), np.nan)
     for i, j, point in zip(y, x, points, strict=True):
-        means[i, j], spread = point.mean_and_spread(metric)
-        if means.size <= 64 and not math.isnan(spread):
+        means[i, j] = point.means.get(metric, math.nan)
+        if means.size <= 64 and metric in point.means:
+            spread = point.means.get(f"{metric}_std")
             cell = f"{means[i, j]:.3g}" + (f"\n± {spread:.1g}" if spread else "")
             box: dict[str, Any] = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.7}
             axes.text(j, i, cell, ha="center", va="center", fontsize=8, bbox=box)
@@ -156,7 +169,7 @@ def _learning_curves(
     rows = -(-len(columns) // 2)
     figure = blank(11.0, 3.1 * rows + 0.6, title)
     metric, heading = next(iter(metrics.items()), ("", ""))
-    values = np.array([point.mean_and_spread(metric)[0] for point in points])
+    values = [point.means.get(metric, math.nan) for point in points]
     few = len(points) <= LONGEST_LEGEND
     shades = np.linspace(0, 0.9, len(points)) if few else np.ma.masked_invalid(values)
     mapping = ScalarMappable(Normalize(0, 1) if few else None, COLOURS)
@@ -170,7 +183,7 @@ def _learning_curves(
             epochs = min(map(len, curves), default=0)
             if not epochs:
                 continue
-            y = np.array([curve[:epochs] for curve in curves])
+            y = np.array([curve[:epochs] for curve in curves], float)
             y[~np.isfinite(y)] = np.nan
             x, middle = np.arange(1, epochs + 1), y.mean(0)
             (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1.5 if few else 0.8)
@@ -183,7 +196,7 @@ def _learning_curves(
         _scale(axes, "y", drawn)
         plain(axes)
     if few:
-        width = max(map(len, lines)) + 8  # characters, the line included
+        width = max(map(len, lines), default=0) + 8  # characters, the line included
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": 1 + 100 // width}
         figure.legend(lines.values(), lines, frameon=False, **place)
     else:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
+from torch.special import entr, xlogy
 
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
@@ -29,8 +30,7 @@ NOTES = (
 NUM_RANDOM = 256
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassInformation:
+class ClassInformation(NamedTuple):
     """Information measures of the test images that a model takes for one class, in nats."""
 
     name: str
@@ -61,17 +61,6 @@ def explain(workspace: Workspace, variant: str | None = None) -> tuple[str, list
     return chosen, by_class(logits, labels, DATASETS[dataset].classes)
 
 
-def gradient_error() -> float:
-    """Largest difference of ``softmax(o) - y`` from autograd's gradient, on random examples."""
-    numbers = streams.normal((NUM_RANDOM, 11), streams.key(0, streams.Purpose.EXAMPLES, 2))
-    logits = (numbers[:, :10] * 10).requires_grad_()
-    labels = (numbers[:, 10] * 100).to(torch.int64).remainder(10)
-    torch.nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
-    assert logits.grad is not None
-    by_hand = softmax.softmax(logits.detach()) - torch.eye(10, dtype=torch.float64)[labels]
-    return float((by_hand - logits.grad).abs().max())
-
-
 def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[ClassInformation]:
     """Information measures by predicted class.
 
@@ -84,23 +73,15 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cla
     classes
         Names of the k classes; those that are never predicted are left out.
     """
-    probabilities, predicted = logits.softmax(1), logits.argmax(1)
-    rows = []
+    predicted, rows = logits.argmax(1), []
     for i in predicted.unique().tolist():
         chosen = predicted == i
-        p = labels[chosen].bincount(minlength=len(classes)) / chosen.sum().double()
-        entropy = float(torch.special.entr(p).sum())
-        cross_entropy = -float(torch.special.xlogy(p, probabilities[chosen].mean(0)).sum())
-        rows.append(
-            ClassInformation(
-                name=classes[i],
-                images=int(chosen.sum()),
-                entropy=entropy,
-                cross_entropy=cross_entropy,
-                divergence=cross_entropy - entropy,
-                image_entropy=float(torch.special.entr(probabilities[chosen]).sum(1).mean()),
-            )
-        )
+        n, probabilities = int(chosen.sum()), logits[chosen].softmax(1)
+        p, q = labels[chosen].bincount(minlength=len(classes)).double() / n, probabilities.mean(0)
+        entropy, cross_entropy = float(entr(p).sum()), -float(xlogy(p, q).sum())
+        image_entropy, divergence = float(entr(probabilities).sum() / n), cross_entropy - entropy
+        row = (classes[i], n, entropy, cross_entropy, divergence, image_entropy)
+        rows.append(ClassInformation(*row))
     return rows
 
 
@@ -131,15 +112,14 @@ def tables(variant: str, classes: Sequence[ClassInformation]) -> Iterator[Table]
     yield table
     table = Table("what", "value", title="The gradient of the cross-entropy is softmax(o) - y")
     what = f"largest difference from autograd, {NUM_RANDOM} random examples"
-    table.add_row(what, f"{gradient_error():.1e}")
+    table.add_row(what, f"{_gradient_error():.1e}")
     yield table
     title = f"{variant}: the images that it takes for each class, in nats (bits)"
     measures = ("H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
     table = Table("taken for", "images", *measures, title=title)
-    for c in classes:
-        values = (c.entropy, c.cross_entropy, c.divergence, c.image_entropy)
+    for name, images, *values in classes:
         cells = (f"{nats:.4f} ({nats / math.log(2):.4f})" for nats in values)
-        table.add_row(c.name, f"{c.images:,}", *cells)
+        table.add_row(name, f"{images:,}", *cells)
     yield table
 
 
@@ -169,6 +149,17 @@ def picture(variant: str, classes: Sequence[ClassInformation]) -> Figure:
         plain(axes)
         axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _gradient_error() -> float:
+    """Largest difference of ``softmax(o) - y`` from autograd's gradient, on random examples."""
+    numbers = streams.normal((NUM_RANDOM, 11), streams.key(0, streams.Purpose.EXAMPLES, 2))
+    logits = (numbers[:, :10] * 10).requires_grad_()
+    labels = (numbers[:, 10] * 100).to(torch.int64).remainder(10)
+    torch.nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+    assert logits.grad is not None
+    by_hand = softmax.softmax(logits.detach()) - torch.eye(10, dtype=torch.float64)[labels]
+    return float((by_hand - logits.grad).abs().max())
 
 
 def _two_classes(o: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,25 +31,16 @@ DRAWN = ("test_accuracy", "test_cross_entropy_nats")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """Pictures of one run under a title."""
-
-    title: str
-    figures: Mapping[str, Figure]
-    """By their alternative text."""
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """Content of a page, from top to bottom; each note is a paragraph."""
+    """Content of a page or of a section in it, from top to bottom."""
 
     title: str
     notes: Sequence[str]
+    """Paragraphs."""
     figures: Mapping[str, Figure]
-    """Of all runs together, by their alternative text."""
-    tables: Sequence[Table]
-    sections: Sequence[Section] = ()
+    """By their alternative text."""
+    tables: Sequence[Table] = ()
+    sections: Sequence["Page"] = ()
 
 
 def of(
@@ -71,12 +62,13 @@ def of(
         If a run's file is damaged.
     """
     runs = comparison.runs if len(comparison.runs) <= MANY else {}
+    sections = (_section(name, run, test) for name, run in runs.items())
     return Page(
         title=title or f"{comparison.dataset}: runs side by side",
         notes=[*notes, *comparison.notes],
         figures=_sweep(comparison) if figures is None else figures,
         tables=[*tables(comparison), _shared(comparison), _digests(comparison)],
-        sections=[_section(name, run, test) for name, run in runs.items()],
+        sections=[section for section in sections if section.figures],
     )
 
 
@@ -172,34 +164,27 @@ def _of_explanation(variant: str, classes: Sequence[ClassInformation]) -> Page:
     )
 
 
-def _section(name: str, run: Run, test: Path) -> Section:
+def _section(name: str, run: Run, test: Path) -> Page:
     """The pictures of one run, and a note if some are missing."""
     drawn = of_run.of_files(run, test)
-    note = ""
+    notes = []
     if run.has("predictions.csv") and "predictions" not in drawn:
-        note = (
+        notes.append(
             "Its predictions are not shown in pictures: the test images of this checkout, in "
             "data/prepared/test, are not those that it was measured on."
         )
     elif run.has("predictions.csv") and "confident_mistakes" not in drawn:
-        note = "It makes no mistake on the test set."
+        notes.append("It makes no mistake on the test set.")
     figures = {f"{name}: {what.replace('_', ' ')}": figure for what, figure in drawn.items()}
-    return Section(title=name, figures=figures, note=note)
+    return Page(title=name, notes=notes, figures=figures)
 
 
 def _sweep(comparison: Comparison) -> dict[str, Figure]:
     """Pictures of several runs together: metrics by what differs, and learning curves."""
-    runs = comparison.runs
-    if len(runs) == 1:
-        return {}
-    points = side_by_side.points(
-        comparison.settings,
-        {name: run.metrics for name, run in runs.items()},
-        {name: run.history if run.has("history.csv") else {} for name, run in runs.items()},
-    )
-    labels = headings(run.metrics for run in runs.values())
+    labels = headings(run.metrics for run in comparison.runs.values())
     drawn = [name for name in DRAWN if name in labels] or list(labels)[:2]
-    return sweeps.draw(points, {name: labels[name] for name in drawn})
+    several = len(comparison.runs) > 1
+    return sweeps.draw(comparison.points, {n: labels[n] for n in drawn}) if several else {}
 
 
 def _shared(comparison: Comparison) -> Table:

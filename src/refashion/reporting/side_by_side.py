@@ -1,12 +1,10 @@
 """Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from statistics import mean, stdev
 from typing import Any, TypeVar
 
 from refashion.base.errors import UserError
@@ -21,17 +19,6 @@ ID_LENGTH = 8
 
 MANY = 12
 """Of more runs, no table shows the tests of each pair, and no page the pictures of each run."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seeds:
-    """Runs that differ in their seed alone, summed up."""
-
-    seeds: list[int]
-    """In rising order."""
-
-    metrics: dict[str, float]
-    """Mean of each metric, and with ``_std`` its standard deviation (n - 1 in the denominator)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +39,11 @@ class Comparison:
     shared: dict[str, Any]
     """Settings that are the same for all runs."""
 
-    seeds: dict[str, Seeds]
-    """Groups of runs that differ in their seed alone, by name."""
+    points: list[Point]
+    """Those that differ in their seeds alone, summed up."""
+
+    seeds: dict[str, Point]
+    """The points of several runs, by name, if each run has seeds of its own."""
 
     tests: dict[str, Any]
     """`evaluation.comparison.compare` of the runs with predictions."""
@@ -77,10 +67,17 @@ class Comparison:
         return {
             "dataset": self.dataset,
             "runs": runs,
-            "seeds": {name: asdict(group) for name, group in self.seeds.items()},
+            "seeds": {
+                name: {"seeds": self.seeds_of(point), "metrics": point.means}
+                for name, point in self.seeds.items()
+            },
             "pairs": self.tests["pairs"],
             "notes": self.notes,
         }
+
+    def seeds_of(self, point: Point) -> list[int | None]:
+        """The seed of each run of a point."""
+        return [self.runs[name].settings.get("seed") for name in point.runs]
 
 
 def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
@@ -93,12 +90,26 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         is missing.
     """
     runs, ids = list(runs), ids or {}
-    names = _names([(run, _settings(run)) for run in runs], [ids.get(run) for run in runs])
+    names = _names(runs, [ids.get(run, "") for run in runs])
     by_name = dict(sorted(zip(names, runs, strict=True)))
     settings = {name: _settings(run) for name, run in by_name.items()}
     first, *_ = settings.values()
-    differing = _differing(list(settings.values()))
-    seeds, notes = _over_seeds(by_name)
+    differing = _differing(settings.values())
+    shown = {name: {key: s.get(key) for key in differing} for name, s in settings.items()}
+    summed_up = points(
+        shown,
+        {name: run.metrics for name, run in by_name.items()},
+        {name: run.history if run.has("history.csv") else {} for name, run in by_name.items()},
+    )
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for name, run in by_name.items():
+        same[text([run.name, settings[name]])].append(name)
+    notes = [
+        f"{' and '.join(group)}: the same settings, data and seed gave different results, so there "
+        "is no mean over seeds; `refashion diverge` finds the first epoch where they differ"
+        for group in same.values()
+        if len(group) > 1
+    ]
     if len(by_name) > MANY:
         notes.append(
             f"{len(by_name)} runs: tests of their pairs are in --json alone, and pictures show all "
@@ -108,9 +119,14 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         dataset=_dataset(by_name),
         runs=by_name,
         ids={name: ids[run] for name, run in by_name.items() if run in ids},
-        settings={name: {key: s.get(key) for key in differing} for name, s in settings.items()},
+        settings=shown,
         shared={key: value for key, value in first.items() if key not in differing},
-        seeds=seeds,
+        points=summed_up,
+        seeds={
+            _common(point.runs) or point.label: point
+            for point in summed_up
+            if 1 < len(point.runs) == len({text(settings[name]) for name in point.runs})
+        },
         tests=comparison.compare(
             {name: run.predictions for name, run in by_name.items() if run.has("predictions.csv")}
         ),
@@ -139,24 +155,27 @@ def points(
     list of Point
         Sorted by their settings.
     """
-    differing = _differing(list(settings.values()))
-    swept = sorted(name for name in differing if not name.endswith("seed"))
+    differing = _differing(settings.values())
+    seeds = [name for name in differing if name.endswith("seed")]
+    swept = sorted({*differing} - {*seeds})
+    ranks = {run: [rank(own.get(name)) for name in swept] for run, own in settings.items()}
     groups: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for run, own in settings.items():
-        groups[tuple(rank(own.get(name)) for name in swept)].append(run)
+    for run in sorted(settings, key=lambda run: [rank(settings[run].get(name)) for name in seeds]):
+        groups[tuple(ranks[run])].append(run)
     columns = dict(zip(swept, zip(*groups, strict=True), strict=True))
     for name in sorted(swept, key="hidden".__eq__):
         if any(_follows(columns[name], columns[other]) for other in swept if other != name):
             swept.remove(name)
-    summed_up = [
+    found = [
         Point(
+            runs=runs,
             settings={name: settings[runs[0]].get(name) for name in swept},
             metrics=_by_name([_finite(metrics[run]) for run in runs]),
             curves=_by_name([curves[run] for run in runs]),
         )
         for runs in groups.values()
     ]
-    return sorted(summed_up, key=lambda point: [*map(rank, point.settings.values())])
+    return sorted(found, key=lambda point: [*map(rank, point.settings.values())])
 
 
 def _follows(values: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
@@ -184,24 +203,31 @@ def _settings(run: Run) -> dict[str, Any]:
     return {**run.settings, "numerics": run.record.contract}
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(settings: Collection[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that are not the same for all."""
     keys = dict.fromkeys(chain.from_iterable(settings))
     return [key for key in keys if len({rank(s.get(key)) for s in settings}) > 1]
 
 
-def _names(runs: Sequence[tuple[Run, Mapping[str, Any]]], ids: Sequence[str | None]) -> list[str]:
+def _names(runs: Sequence[Run], ids: Sequence[str]) -> list[str]:
     """Name runs by their own names, with what sets namesakes apart: a setting, or else the id."""
-    studies = {run.name.rpartition("/")[0] for run, _ in runs}
+    namesakes = _by_name([{run.name: _settings(run)} for run in runs])
+    marks = {name: _differing(settings) for name, settings in namesakes.items()}
+    one_study = len({run.name.rpartition("/")[0] for run in runs}) == 1
     names = []
-    for (run, settings), run_id in zip(runs, ids, strict=True):
-        namesakes = [other for namesake, other in runs if namesake.name == run.name]
-        marks = [f"{key}={text(settings.get(key))}" for key in _differing(namesakes)]
-        if namesakes.count(settings) > 1:
-            marks = [(run_id or "")[:ID_LENGTH]]
-        name = run.name.rpartition("/")[2] if len(studies) == 1 else run.name
-        names.append(" ".join([name, *marks]))
+    for run, run_id in zip(runs, ids, strict=True):
+        name, settings = run.name, _settings(run)
+        words = [f"{key}={text(settings.get(key))}" for key in marks[name]]
+        if namesakes[name].count(settings) > 1:
+            words = [run_id[:ID_LENGTH]]
+        names.append(" ".join([name.rpartition("/")[2] if one_study else name, *words]))
     return names
+
+
+def _common(names: Sequence[str]) -> str:
+    """The words that all names have."""
+    first, *others = (name.split() for name in names)
+    return " ".join(word for word in first if all(word in other for other in others))
 
 
 def _dataset(runs: Mapping[str, Run]) -> str:
@@ -214,39 +240,3 @@ def _dataset(runs: Mapping[str, Run]) -> str:
                 "choose runs of one data set"
             )
     return dataset
-
-
-def _over_seeds(runs: Mapping[str, Run]) -> tuple[dict[str, Seeds], list[str]]:
-    """Sum up the runs that differ in their seed alone, and note where that cannot be done."""
-    groups: defaultdict[str, defaultdict[Any, dict[str, Run]]]
-    groups = defaultdict(lambda: defaultdict(dict))
-    for name, run in runs.items():
-        record, seed = run.record, run.settings.get("seed")
-        alike = [record.name, record.contract, record.inputs, {**record.params, "seed": None}]
-        groups[json.dumps(alike, sort_keys=True)][seed][name] = run
-    firsts, summed_up, notes = [], [], []
-    for by_seed in groups.values():
-        repeated = [same for same in by_seed.values() if len(same) > 1]
-        notes += [
-            f"{' and '.join(same)}: the same settings, data and seed gave different results, so "
-            "there is no mean over seeds; `refashion diverge` finds the first epoch where they "
-            "differ"
-            for same in repeated
-        ]
-        if len(by_seed) > 1 and not repeated:
-            group = {seed: run for seed in sorted(by_seed) for run in by_seed[seed].values()}
-            first = group[min(group)]
-            firsts.append((first, {**_settings(first), "seed": None}))
-            metrics = _over_runs([run.metrics for run in group.values()])
-            summed_up.append(Seeds(seeds=list(group), metrics=metrics))
-    return dict(zip(_names(firsts, [None] * len(firsts)), summed_up, strict=True)), notes
-
-
-def _over_runs(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean and standard deviation of each metric that all runs have."""
-    metrics: dict[str, float] = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs if name in run]
-        if len(values) == len(runs) and not name.endswith("_std"):
-            metrics |= {name: mean(values), f"{name}_std": stdev(values)}
-    return metrics

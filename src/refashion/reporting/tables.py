@@ -47,11 +47,11 @@ def tables(comparison: Comparison) -> Iterator[Table]:
     yield table
     if comparison.seeds:
         title = "Runs that differ in their seed alone: mean ± standard deviation (n - 1)"
-        names = headings(group.metrics for group in comparison.seeds.values())
+        names = headings(point.means for point in comparison.seeds.values())
         table = Table("runs", "n", "seeds", *names.values(), title=title)
-        for name, group in comparison.seeds.items():
-            cells = (_cell(group.metrics, metric) for metric in names)
-            table.add_row(name, str(len(group.seeds)), text(group.seeds), *cells)
+        for name, point in comparison.seeds.items():
+            cells = (_cell(point.means, metric) for metric in names)
+            table.add_row(name, str(len(point.runs)), text(comparison.seeds_of(point)), *cells)
         yield table
     if len(comparison.runs) <= MANY:
         yield from pairs
