@@ -30,7 +30,6 @@ def learning_curves(title: str, history: Mapping[str, Sequence[float]]) -> Figur
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
-        axes.legend(frameon=False)
     return figure
 
 
@@ -73,11 +72,9 @@ def calibration(title: str, bins: Sequence[Mapping[str, float]]) -> Figure:
     above.plot(confidence, accuracy, "o", color=TRAIN, ms=4.5, label="images of one bin")
     above.vlines(confidence, confidence, accuracy, WRONG, lw=1.5, label="gap")
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-    above.legend(frameon=False, loc="upper left")
     below.bar(low, images, width, align="edge", color=TRAIN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class", ylabel="images")
-    for axes in (above, below):
-        plain(axes)
+    plain(above, below)
     return figure
 
 

@@ -17,11 +17,14 @@ def blank(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def plain(axes: Axes) -> None:
-    """Put a light grid behind the data, and no frame above and to the right."""
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def plain(*several: Axes) -> None:
+    """Put a light grid behind the data, no frame above and to the right, and name what is drawn."""
+    for axes in several:
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
 
 
 def png(figure: Figure) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -36,9 +37,7 @@ def weight_decay(runs: Sequence[Run]) -> Figure:
             norms.plot(history["epoch"], history[norm], style, color=colour, label=label)
     norms.set_yscale("log")
     norms.set(title="norms of the weights", xlabel="epoch")
-    for axes in (*losses, norms):
-        axes.legend(frameon=False, fontsize=8)
-        plain(axes)
+    plain(*losses, norms)
     return figure
 
 
@@ -55,20 +54,13 @@ def house_prices(runs: Sequence[Run]) -> Figure:
             name = f"{part}_log_rmse"
             label = f"{_short(run)}, {part}"
             curves.plot(run.history["epoch"], run.history[name], style, color=colour, label=label)
-            mean, std = run.metrics[name], run.metrics[f"{name}_std"]
-            ends.errorbar(mean, y, xerr=std, fmt=marker, color=colour, capsize=3)
-            ends.annotate(
-                f"{part} {mean:.3f}", (mean, y), (0, 6), textcoords="offset points",
-                ha="center", fontsize=7.5,
-            )  # fmt: skip
+            _mean_and_spread(ends, run, name, y, f"{part} {{:.3f}}", marker, colour)
     curves.set_yscale("log")
     curves.set(xlabel="epoch", ylabel="root mean squared error of log price")
-    curves.legend(frameon=False, fontsize=8)
     ends.set_yticks(range(len(runs)), [_short(run) for run in runs])
     ends.set(xlabel="after the last epoch, mean and standard deviation")
     ends.set(ylim=(len(runs) - 0.4, -0.6))
-    for axes in (curves, ends):
-        plain(axes)
+    plain(curves, ends)
     return figure
 
 
@@ -88,7 +80,8 @@ def initialisation(runs: Sequence[Run]) -> Figure:
             # A norm of 0 has no place on a logarithmic axis.
             points = [(int(row[x]), float(row["norm"])) for row in rows if float(row["norm"])]
             if points:
-                axes.plot(*zip(*points, strict=True), **style, label=label)
+                shown = label if axes is by_depth else None
+                axes.plot(*zip(*points, strict=True), **style, label=shown)
         by_loss = {d: run.history.get(f"loss_depth_{d}", []) for d in range(1, depths + 1)}
         if curve := by_loss[middle]:
             curves.plot(run.history["epoch"][: len(curve)], curve, **style)
@@ -99,7 +92,6 @@ def initialisation(runs: Sequence[Run]) -> Figure:
     for axes in (by_depth, by_layer):
         axes.set_yscale("log")
     by_depth.set(xlabel="hidden layers", ylabel="gradient norm", title="of the first layer")
-    by_depth.legend(frameon=False, fontsize=8)
     by_layer.set(xlabel="layer", title=f"of every layer, {depths} hidden")
     curves.set(xlabel="epoch", ylabel="training loss / nats", title=f"{middle} hidden layers")
     losses.set(xlabel="hidden layers", title="loss in the last epoch")
@@ -121,17 +113,24 @@ def k_fold(runs: Sequence[Run]) -> Figure:
         parts = [run for run in runs if run.record.parent == variant.name]
         accuracies = [run.metrics["validation_accuracy"] for run in parts]
         axes.plot(accuracies, [i] * len(accuracies), "o", color=colour, alpha=0.5, ms=6)
-        mean = variant.metrics["validation_accuracy"]
-        std = variant.metrics["validation_accuracy_std"]
-        axes.errorbar(mean, i, xerr=std, fmt="|", ms=16, color=colour, capsize=4)
-        axes.annotate(
-            f"{mean:.4f} ± {std:.4f}", (mean, i), (0, 11), textcoords="offset points",
-            ha="center", fontsize=8.5,
-        )  # fmt: skip
+        words = "{:.4f} ± {:.4f}"
+        _mean_and_spread(axes, variant, "validation_accuracy", i, words, "|", colour, ms=16)
     axes.set_yticks(range(len(variants)), [_short(variant) for variant in variants])
     axes.set(xlabel="validation accuracy", ylim=(len(variants) - 0.5, -0.7))
     plain(axes)
     return figure
+
+
+def _mean_and_spread(
+    axes: Axes, run: Run, metric: str, y: float, words: str, fmt: str, colour: str, ms: float = 6
+) -> None:
+    """Mark a metric and its standard deviation at a height, with a text of both above the mark."""
+    mean, std = run.metrics[metric], run.metrics[f"{metric}_std"]
+    axes.errorbar(mean, y, xerr=std, fmt=fmt, ms=ms, color=colour, capsize=3)
+    axes.annotate(
+        words.format(mean, std), (mean, y), (0, ms / 2 + 3), textcoords="offset points",
+        ha="center", fontsize=8,
+    )  # fmt: skip
 
 
 def _short(run: Run) -> str:

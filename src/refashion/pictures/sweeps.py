@@ -196,9 +196,10 @@ def _learning_curves(
         _scale(axes, "y", drawn)
         plain(axes)
     if few:
-        width = max(map(len, lines), default=0) + 8  # characters, the line included
+        labels = [f"{label:.60}" for label in lines]
+        width = max(map(len, labels), default=0) + 8  # characters, the line included
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": 1 + 100 // width}
-        figure.legend(lines.values(), lines, frameon=False, **place)
+        figure.legend(lines.values(), labels, frameon=False, **place)
     else:
         figure.colorbar(mapping, ax=figure.axes, label=heading)
     return figure
@@ -210,7 +211,7 @@ def _is_number(value: Any) -> bool:
 
 def _categories(axis: Axis, values: Sequence[Any], tilt: int = 0) -> list[int]:
     """Places of values on an axis that names each of them, or of many some, tilted by degrees."""
-    labels = dict(sorted((rank(value), text(value)) for value in values))
+    labels = dict(sorted((rank(value), f"{text(value):.24}") for value in values))
     step = -(-len(labels) // 40)
     axis.set_ticks(range(0, len(labels), step), list(labels.values())[::step])
     if len(labels) > 6:

@@ -144,10 +144,9 @@ def picture(variant: str, classes: Sequence[ClassInformation]) -> Figure:
     bars.plot([c.image_entropy for c in classes], names, "k|", ms=9, label="entropy of one image")
     bars.invert_yaxis()
     bars.set(title=f"{variant}: images taken for a class", xlabel="nats")
-    for axes in (losses, gradients, bars):
-        axes.set_xlabel("nats" if axes is bars else "o, of the true class")
-        plain(axes)
-        axes.legend(frameon=False, fontsize=8)
+    losses.set_xlabel("o, of the true class")
+    gradients.set_xlabel("o, of the true class")
+    plain(losses, gradients, bars)
     return figure
 
 
