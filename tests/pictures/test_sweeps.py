@@ -96,8 +96,8 @@ def test_hundreds_of_runs_at_random_some_of_which_diverged() -> None:
     panels, curves = drawn(points).values()
     assert [axes.get_xlabel() for axes in panels.axes] == ["lr", "momentum", "units"]
     assert {axes.get_title() for axes in panels.axes} == {"43 of 300 have no value"}
-    assert curves.legends == []
-    assert curves.axes[-1].get_ylabel() == "test accuracy"  # a colour bar
+    assert len(curves.axes[0].lines) == 257
+    assert len(curves.legends[0].get_texts()) <= sweeps.LONGEST_LEGEND
 
 
 def test_runs_of_one_setting_and_several_seeds() -> None:

@@ -12,8 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -22,7 +21,7 @@ from refashion.pictures.figures import TRAIN, blank, plain
 COLOURS = matplotlib.colormaps["viridis"]
 MOST_PANELS = 6
 LONGEST_LEGEND = 10
-"""Points that a legend names; of more, the colour tells the metric."""
+"""Of more points, a legend names some, evenly chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +43,7 @@ class Point:
     @property
     def label(self) -> str:
         """The settings on one line."""
-        return " ".join(f"{name}={text(value)}" for name, value in self.settings.items())
+        return " ".join(f"{name}={_short(value)}" for name, value in self.settings.items())
 
     @property
     def means(self) -> dict[str, float]:
@@ -90,8 +89,7 @@ def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> dict[str, Figur
     points
         At least one, sorted by `rank` of their settings.
     metrics
-        Names of the metrics to draw, and their headings. If the points are many, the first metric
-        colours the learning curves.
+        Names of the metrics to draw, and their headings.
     """
     swept = points[0].settings
     grid = math.prod(len({rank(point.settings[name]) for point in points}) for name in swept)
@@ -105,7 +103,7 @@ def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> dict[str, Figur
     if columns := [name for name in names if name.partition("_")[0] in splits][:4]:
         over_seeds = any(len(runs) > 1 for point in points for runs in point.curves.values())
         title = "learning curves" + ", mean ± standard deviation over seeds" * over_seeds
-        figures[title] = _learning_curves(title, points, columns, metrics)
+        figures[title] = _learning_curves(title, points, columns)
     return figures
 
 
@@ -162,31 +160,23 @@ def _heat_map(title: str, points: Sequence[Point], metric: str, heading: str) ->
     return figure
 
 
-def _learning_curves(
-    title: str, points: Sequence[Point], columns: Sequence[str], metrics: Mapping[str, str]
-) -> Figure:
+def _learning_curves(title: str, points: Sequence[Point], columns: Sequence[str]) -> Figure:
     """Means of the columns of the histories, with a band of one standard deviation."""
     rows = -(-len(columns) // 2)
     figure = blank(11.0, 3.1 * rows + 0.6, title)
-    metric, heading = next(iter(metrics.items()), ("", ""))
-    values = [point.means.get(metric, math.nan) for point in points]
-    few = len(points) <= LONGEST_LEGEND
-    shades = np.linspace(0, 0.9, len(points)) if few else np.ma.masked_invalid(values)
-    mapping = ScalarMappable(Normalize(0, 1) if few else None, COLOURS)
-    mapping.set_array(shades)
     lines = {}
     for i, column in enumerate(columns, start=1):
         axes = figure.add_subplot(rows, min(len(columns), 2), i)
         drawn: list[float] = []
-        for point, colour in zip(points, mapping.to_rgba(shades), strict=True):
+        colours = COLOURS(np.linspace(0, 0.9, len(points)))
+        for point, colour in zip(points, colours, strict=True):
             curves = point.curves.get(column, ())
-            epochs = min(map(len, curves), default=0)
-            if not epochs:
+            if not (epochs := min(map(len, curves), default=0)):
                 continue
             y = np.array([curve[:epochs] for curve in curves], float)
             y[~np.isfinite(y)] = np.nan
             x, middle = np.arange(1, epochs + 1), y.mean(0)
-            (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1.5 if few else 0.8)
+            (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1)
             if len(curves) > 1:
                 std = y.std(0, ddof=1)
                 axes.fill_between(x, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
@@ -195,13 +185,10 @@ def _learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _scale(axes, "y", drawn)
         plain(axes)
-    if few:
-        labels = [f"{label:.60}" for label in lines]
-        width = max(map(len, labels), default=0) + 8  # characters, the line included
-        place: dict[str, Any] = {"loc": "outside lower center", "ncols": 1 + 100 // width}
-        figure.legend(lines.values(), labels, frameon=False, **place)
-    else:
-        figure.colorbar(mapping, ax=figure.axes, label=heading)
+    labels = list(filter(None, lines))[:: -(-len(points) // LONGEST_LEGEND)]
+    width = max(map(len, labels), default=0) + 8  # characters, the line included
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, 130 // width)}
+    figure.legend([lines[n] for n in labels], labels, frameon=False, fontsize=9, **place)
     return figure
 
 
@@ -209,9 +196,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _short(value: Any) -> str:
+    return f"{value:g}" if _is_number(value) else f"{text(value):.24}"
+
+
 def _categories(axis: Axis, values: Sequence[Any], tilt: int = 0) -> list[int]:
     """Places of values on an axis that names each of them, or of many some, tilted by degrees."""
-    labels = dict(sorted((rank(value), f"{text(value):.24}") for value in values))
+    labels = dict(sorted((rank(value), _short(value)) for value in values))
     step = -(-len(labels) // 40)
     axis.set_ticks(range(0, len(labels), step), list(labels.values())[::step])
     if len(labels) > 6:
