@@ -20,7 +20,7 @@ from refashion.pictures.figures import TRAIN, blank, plain
 
 COLOURS = matplotlib.colormaps["viridis"]
 MOST_PANELS = 6
-LONGEST_LEGEND = 10
+LONGEST_LEGEND = 12
 """Of more points, a legend names some, evenly chosen."""
 
 
