@@ -17,7 +17,7 @@ def main() -> None:
     workspace = Workspace.here()
     studies = {name: listing.of_study(workspace, name) for name in PICTURES}
     drawn = {name: PICTURES[name](runs) for name, runs in studies.items() if runs}
-    drawn["explained"] = explained.picture(explained.explain(workspace))
+    drawn["explained"] = explained.picture(*explained.explain(workspace))
     for name, figure in drawn.items():
         (RESULTS / f"{name}.png").write_bytes(png(figure))
 
