@@ -302,7 +302,6 @@ def compare(
     Example: refashion compare 3f2a9c 77b01e
              refashion compare --experiment puffy-hake --markdown
              refashion compare --tag name=mlp --html build/mlp.html
-             refashion compare $(dvc exp list --name-only) --html build/sweep.html
     """
     if not (runs or experiment or tag):
         raise click.UsageError("name at least one RUN, an --experiment or a --tag")
