@@ -1,7 +1,6 @@
 """Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from refashion.evaluation import comparison
 from refashion.pictures.sweeps import Point, rank, text
 from refashion.runs.run import Run
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 ID_LENGTH = 8
@@ -101,9 +101,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         {name: run.metrics for name, run in by_name.items()},
         {name: run.history if run.has("history.csv") else {} for name, run in by_name.items()},
     )
-    same: defaultdict[str, list[str]] = defaultdict(list)
-    for name, run in by_name.items():
-        same[text([run.name, settings[name]])].append(name)
+    same = _gather({text([run.name, settings[name]]): name} for name, run in by_name.items())
     notes = [
         f"{' and '.join(group)}: the same settings, data and seed gave different results, so there "
         "is no mean over seeds; `refashion diverge` finds the first epoch where they differ"
@@ -141,8 +139,9 @@ def points(
 ) -> list[Point]:
     """Find which settings were swept, and sum up the runs that differ in their seeds alone.
 
-    Swept are those that differ between the runs, but for seeds, whose names end so. A setting that
-    is the same wherever another is, as what each network drops, is left out.
+    Swept are those that differ between the runs, but for seeds, whose names end so. What follows
+    from another setting that is not a number is left out: the dropout of each network, beside
+    ``hidden``.
 
     Parameters
     ----------
@@ -158,28 +157,29 @@ def points(
     differing = _differing(settings.values())
     seeds = [name for name in differing if name.endswith("seed")]
     swept = sorted({*differing} - {*seeds})
-    ranks = {run: [rank(own.get(name)) for name in swept] for run, own in settings.items()}
-    groups: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for run in sorted(settings, key=lambda run: [rank(settings[run].get(name)) for name in seeds]):
-        groups[tuple(ranks[run])].append(run)
+
+    def ranks(run: str, names: Iterable[str]) -> tuple[tuple[Any, ...], ...]:
+        return tuple(rank(settings[run].get(name)) for name in names)
+
+    in_order = sorted(settings, key=lambda run: ranks(run, seeds))
+    groups = _gather({ranks(run, swept): run} for run in in_order)
     columns = dict(zip(swept, zip(*groups, strict=True), strict=True))
-    for name in sorted(swept, key="hidden".__eq__):
+    for name in sorted(swept, key="hidden".__eq__):  # of two that are alike, hidden stays
         if any(_follows(columns[name], columns[other]) for other in swept if other != name):
             swept.remove(name)
-    found = [
+    return [
         Point(
             runs=runs,
             settings={name: settings[runs[0]].get(name) for name in swept},
-            metrics=_by_name([_finite(metrics[run]) for run in runs]),
-            curves=_by_name([curves[run] for run in runs]),
+            metrics=_gather(_finite(metrics[run]) for run in runs),
+            curves=_gather(curves[run] for run in runs),
         )
-        for runs in groups.values()
+        for runs in sorted(groups.values(), key=lambda runs: ranks(runs[0], swept))
     ]
-    return sorted(found, key=lambda point: [*map(rank, point.settings.values())])
 
 
 def _follows(values: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether each of the others, which are not all numbers, has one value.
+    """Whether each of the other setting's ranks, which are not all numbers, has one value here.
 
     Numbers that are as many as the others do not follow from them: chosen at random, they would.
     """
@@ -192,10 +192,12 @@ def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
 
 
-def _by_name(rows: Sequence[Mapping[str, T]]) -> dict[str, list[T]]:
-    """Values under each name, of all rows that have it."""
-    names = dict.fromkeys(chain.from_iterable(rows))
-    return {name: [row[name] for row in rows if name in row] for name in names}
+def _gather(rows: Iterable[Mapping[K, T]]) -> dict[K, list[T]]:
+    """Values under each key, of all rows that have it."""
+    values: dict[K, list[T]] = {}
+    for key, value in chain.from_iterable(row.items() for row in rows):
+        values.setdefault(key, []).append(value)
+    return values
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def _differing(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 def _names(runs: Sequence[Run], ids: Sequence[str]) -> list[str]:
     """Name runs by their own names, with what sets namesakes apart: a setting, or else the id."""
-    namesakes = _by_name([{run.name: _settings(run)} for run in runs])
+    namesakes = _gather({run.name: _settings(run)} for run in runs)
     marks = {name: _differing(settings) for name, settings in namesakes.items()}
     one_study = len({run.name.rpartition("/")[0] for run in runs}) == 1
     names = []
