@@ -38,6 +38,6 @@ def main(*names: str) -> None:
         if already_there:
             print(f"runs that were there already: {already_there}")
         place = connected.uri
-        if place == f"sqlite:///{store.default_database(workspace)}":
+        if connected.is_own:
             place = "make ui; to send them to a server: MLFLOW_TRACKING_URI=URL refashion publish"
         print(f"see them: {place}")

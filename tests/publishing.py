@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.entities import Run as MlflowRun
 
 from refashion.base.workspace import Workspace
@@ -40,6 +41,12 @@ def published(uri: str) -> list[MlflowRun]:
     """All runs of a store that are not deleted."""
     client = MlflowClient(tracking_uri=uri)
     return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def models(uri: str) -> list[LoggedModel]:
+    """All logged models of a store that are not deleted."""
+    client = MlflowClient(tracking_uri=uri)
+    return client.search_logged_models([e.experiment_id for e in client.search_experiments()])
 
 
 def artifacts(run: MlflowRun) -> Path:

@@ -255,7 +255,8 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
 
     With a NAME, this workspace's run of that name alone. Builds an emptied database anew, and fills
     a tracking server that is named after the runs were made; where nothing is missing, nothing
-    changes.
+    changes. In the workspace's own database, the name of an experiment that DVC no longer has goes
+    from the tag dvc_exp of its runs to dvc_exp_removed.
 
     \b
     Example: refashion publish

@@ -105,12 +105,12 @@ def test_a_database_built_anew(
     workspace: Any, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every experiment that the other tests have left."""
-    before = {run.data.tags["run_key"]: run.data.tags["result"] for run in runs(client)}
+    before = {run.data.tags["run_key"]: run.data.tags["weights_sha256"] for run in runs(client)}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/anew.db")
     rows = json.loads(refashion(workspace, "publish", "--json"))
     assert {row["outcome"] for row in rows} <= {"published", "already there"}
     anew = MlflowClient(f"sqlite:///{tmp_path}/anew.db")
-    after = {run.data.tags["run_key"]: run.data.tags["result"] for run in runs(anew)}
+    after = {run.data.tags["run_key"]: run.data.tags["weights_sha256"] for run in runs(anew)}
     assert after and after.items() <= before.items()
     names = workspace.run("git", "for-each-ref", "refs/exps", "--format=%(refname)").split()
     assert {row["source"] for row in rows} == {"workspace"} | {

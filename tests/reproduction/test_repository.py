@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 import yaml
 from pydantic import Field
 
+from publishing import CONTEXT, tell
 from refashion.base import files, params
 from refashion.base.errors import UserError
 from refashion.reproduction import consistency, diverge, gate, worktree
 from refashion.runs.run import in_folder
-from refashion.tracking import published, store
+from refashion.tracking import publish, published, store
 from synthetic import TIMINGS, write_variant, write_workspace
 
 # --- reproduce --------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
     record = {"variant": "mlp", "run_key": "0" * 64, "params": {}, "inputs": {}, "outputs": {}}
     files.write_json(repository.workspace.models / "mlp" / "record.json", record)
     commit = repository.experiment("old-habit")
-    tags = {"variant": "mlp", "published": "complete", "git_commit": commit, "git_dirty": "false"}
+    tags = {"name": "mlp", publish.PUBLISHED: "complete", "commit": commit, "dirty": "false"}
     run = repository.client.create_run("1", tags=tags, run_name="mlp")
     repository.client.log_text(run.info.run_id, json.dumps(record), "record.json")
     cure = f"`git worktree add ../{commit[:12]} {commit}`"
@@ -78,22 +80,24 @@ def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
 
 
 def test_what_cannot_be_brought_back(repository: Any) -> None:
-    run = repository.published("mlp")
-    name = run.info.run_id
     assert "no run, experiment or revision" in repository.refused("reproduce", "nothing")
     no_wide = repository.refused("reproduce", "main", "--name", "wide")
     assert "there are softmax, mlp, sweep/first" in no_wide
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    (folder / "uncommitted.diff").write_text(
-        "diff --git a/params.yaml b/params.yaml\n--- a/params.yaml\n+++ b/params.yaml\n"
-        "@@ -1 +1 @@\n-nothing like it\n+something\n"
+    diff = (
+        b"diff --git a/params.yaml b/params.yaml\n--- a/params.yaml\n+++ b/params.yaml\n"
+        b"@@ -1 +1 @@\n-nothing like it\n+something\n"
     )
-    repository.client.set_tag(name, "git_dirty", "true")
-    assert "do not apply to its commit" in repository.refused("reproduce", name)
-    repository.client.set_tag(name, "git_commit", "0" * 40)
-    assert "is not in this repository; fetch it" in repository.refused("reproduce", name)
-    repository.client.delete_tag(name, "git_commit")
-    assert "was made outside git" in repository.refused("reproduce", name)
+    head = repository.git("rev-parse", "HEAD")
+    for commit, changes, told in (
+        (head, diff, "do not apply to its commit"),
+        ("0" * 40, b"", "is not in this repository; fetch it"),
+        (None, b"", "was made outside git"),
+    ):
+        repository.client.delete_run(repository.published("mlp").info.run_id)
+        (done,) = tell(
+            repository.workspace, "mlp", context=replace(CONTEXT, commit=commit, diff=changes)
+        )
+        assert told in repository.refused("reproduce", done.run_id)
     repository.git("rm", "--quiet", "-r", "models", "reports")
     commit = repository.commit("Nothing made")
     assert "record.json is missing" in repository.refused("reproduce", commit, "--name", "mlp")
@@ -166,6 +170,7 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     with store.connect(repository.workspace, reading=True) as connected:
         (named,) = published.find("puffy-hake", connected)  # the study came out the same
     assert named.info.run_id == dirty
+    assert named.info.run_name == "softmax lr=0.05"
 
     done = repository.refashion("reproduce", dirty)
     assert (done.exit_code, done.stdout.endswith("): identical\n")) == (0, True), done.output
@@ -183,6 +188,15 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     first, second, _, _, *last = repository.refashion(*pair).stdout.splitlines()
     assert (first, second) == ("diverged in epoch 1", "  params lr: 0.1 | 0.05")
     assert last == ["  hardware: unknown", "  packages: unknown", "  code: stages/make.py"]
+
+    repository.dvc("exp", "remove", "puffy-hake")
+    for lines in ([f"puffy-hake: removed: softmax, run {dirty}"], []):  # told once
+        done = repository.refashion("publish")
+        assert done.exit_code == 0
+        assert [line for line in done.stdout.splitlines() if "removed" in line] == lines
+    tags = repository.client.get_run(dirty).data.tags
+    assert (tags["dvc_exp"], tags["dvc_exp_removed"]) == ("", "puffy-hake")
+    assert "no run, experiment or revision" in repository.refused("reproduce", "puffy-hake")
 
 
 def test_records_on_their_own(repository: Any) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from publishing import address, publish_softmax, published
+from publishing import address, models, publish_softmax, published
 from refashion.base.workspace import Workspace
-from refashion.tracking import publish
+from refashion.tracking import logged_model, publish
 from servers import free_port, serving
 from synthetic import write_workspace
 
@@ -81,8 +81,10 @@ def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
         return
     uri = request.getfixturevalue(request.param)
     yield uri
+    client = MlflowClient(tracking_uri=uri)
     for run in published(uri):
-        MlflowClient(tracking_uri=uri).delete_run(run.info.run_id)
+        logged_model.delete(run.info.run_id, run.info.experiment_id, client)
+        client.delete_run(run.info.run_id)
 
 
 def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path: Path) -> None:
@@ -98,10 +100,12 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
     assert sorted(name for run in runs for name in publish.experiments(run)) == names
     for run in runs:
         assert run.data.tags["dvc_exp"].split(",") == publish.experiments(run)
-        assert run.data.tags["published"] == "complete"
+        assert run.data.tags[publish.PUBLISHED] == "complete"
         assert run.info.status == "FINISHED"
-        assert len(run.data.metrics) == 24
+        assert len(run.data.metrics) == 13
         assert len(run.inputs.dataset_inputs) == 2
+    sources = sorted(model.source_run_id for model in models(uri))
+    assert sources == sorted(run.info.run_id for run in runs)
     assert alone(roots[0], uri)[0] == "already there"
 
 
@@ -112,10 +116,11 @@ def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     (unfinished,) = published(uri)
-    assert unfinished.data.tags["published"] != "complete"
+    assert unfinished.data.tags[publish.PUBLISHED] != "complete"
     outcome, run_id = alone(workspace.root, uri)
     assert outcome == "published"
     assert [run.info.run_id for run in published(uri)] == [run_id]
+    assert [model.source_run_id for model in models(uri)] == [run_id]
 
 
 def test_server_keeps_the_artifacts(server: str, workspace: Workspace) -> None:
@@ -125,4 +130,5 @@ def test_server_keeps_the_artifacts(server: str, workspace: Workspace) -> None:
     names = {item.path for item in client.list_artifacts(run_id)}
     assert {"record.json", "weights.safetensors"} <= names
     assert not (workspace.root / "mlflow-artifacts").exists()
+    logged_model.delete(run_id, client.get_run(run_id).info.experiment_id, client)
     client.delete_run(run_id)

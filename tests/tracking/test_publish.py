@@ -16,19 +16,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from publishing import CONTEXT, EXPERIMENT, address, artifacts, published, tell
+from publishing import CONTEXT, EXPERIMENT, address, artifacts, models, published, tell
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.runs import listing, write
-from refashion.tracking import publish
+from refashion.tracking import publish, store, view
 from synthetic import TIMINGS, write_evaluation, write_variant
 
 DRAW = of_run.draw  # which conftest replaces
 VARIANTS = ("softmax", "mlp", "dropout")
 COMMON = {
     *("record.json", "history.csv", "metrics.json", "params.yaml", "dvc.yaml"),
-    *("training_log.json", "uncommitted.diff", "environment.txt"),
+    *("training_log.json", "uncommitted.diff", "environment.txt", "digests.json"),
 }
 """Artifacts of any run."""
 
@@ -85,21 +85,21 @@ def test_run_carries_everything(
     assert (params["data.dataset"], params["data.limit"]) == ("fashion_mnist", "null")
     assert set(params) == {*record["params"], *(f"data.{name}" for name in record["data"])}
 
-    losses = client.get_metric_history(done.run_id, "validation_loss")
+    losses = client.get_metric_history(done.run_id, "epoch/validation_loss")
     assert [(m.step, m.value) for m in losses] == [(e, 1.1 / e) for e in (1, 2, 3, 4)]
     assert [m.timestamp - run.info.start_time for m in losses] == [3000, 5000, 7000, 8000]
     metrics = run.data.metrics
     assert metrics["test_accuracy"] == pytest.approx(1 - 9 / 60)
     assert metrics["test_cross_entropy_nats"] == 0.5
-    assert metrics["test_f1/T-shirt_top"] == 0.85
-    assert (metrics["seconds_per_epoch"], metrics["images_per_second"]) == (2.0, 60.5)
-    assert not [name for name in metrics if "peak" in name or "sha256" in name]
+    speed = {name: value for name, value in metrics.items() if name.startswith("system/")}
+    assert speed == {"system/seconds_per_epoch": 2.0, "system/images_per_second": 60.5}
+    assert not [name for name in metrics if "f1/" in name or "images" in name.partition("/")[0]]
 
     expected = {
-        **{"name": "mlp", "experiment": "fashion_mnist", "numerics": "native/cpu"},
+        **{"name": "mlp", "experiment": "fashion_mnist", "contract": "native/cpu"},
         **{"run_key": record["run_key"], "mlflow.source.name": "dvc repro evaluate@mlp"},
-        **{"git_commit": "c" * 40, "git_dirty": "true", "mlflow.source.git.commit": "c" * 40},
-        **{"dataset_digest": record["inputs"]["train"], "published": "complete"},
+        **{"commit": "c" * 40, "dirty": "true", "mlflow.source.git.commit": "c" * 40},
+        **{"weights_sha256": record["outputs"]["weights"], publish.PUBLISHED: "complete"},
         **{"device": "cpu", "device_name": "A Processor", "threads": "2", "torch": "2.9.0"},
     }
     assert expected.items() <= run.data.tags.items()
@@ -133,10 +133,45 @@ def test_runs_of_a_study_carry_theirs(workspace: Workspace, client: MlflowClient
     assert (experiment.name, run.info.run_name) == ("weight_decay", "decay_3")
     assert run.data.tags["name"] == "weight_decay/decay_3"
     assert metrics.items() <= run.data.metrics.items()
-    losses = client.get_metric_history(run.info.run_id, "train_loss")
-    assert [(m.step, m.value) for m in losses] == [(1, 0.5), (2, 0.25)]  # the last is told once
-    assert run.data.metrics["test_loss"] == 0.7
+    losses = client.get_metric_history(run.info.run_id, "epoch/train_loss")
+    assert [(m.step, m.value) for m in losses] == [(1, 0.5), (2, 0.25)]
+    assert run.data.metrics["epoch/test_loss"] == 0.7
     assert names_of_artifacts(run) == COMMON | {"gradients.csv"}
+
+
+def test_a_classifier_has_its_model(workspace: Workspace, client: MlflowClient) -> None:
+    (done, _) = tell(workspace, "mlp", "weight_decay/decay_3")
+    (model,) = models(address(workspace))
+    run = client.get_run(done.run_id)
+    assert (model.name, model.source_run_id, model.status) == ("mlp", done.run_id, "READY")
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert {"contract": "native/cpu", "run": "mlp"}.items() <= model.tags.items()
+    assert model.params == run.data.params
+    test = {name: value for name, value in run.data.metrics.items() if name.startswith("test_")}
+    assert {metric.key: metric.value for metric in model.metrics} == test
+    write_evaluation(workspace, "mlp", wrong=30)
+    tell(workspace, "mlp")
+    (model,) = models(address(workspace))
+    assert {metric.key: metric.value for metric in model.metrics}["test_accuracy"] == 0.5
+
+
+def test_experiments_and_runs_are_described(workspace: Workspace, client: MlflowClient) -> None:
+    (done, study) = tell(workspace, "mlp", "weight_decay/decay_3")
+    run = client.get_run(done.run_id)
+    description = run.data.tags["mlflow.note.content"]
+    assert "`mlp` on fashion_mnist: hidden layers [256], learning rate 0.1" in description
+    assert f"`refashion reproduce {done.run_id}`" in description
+    experiment = client.get_experiment(run.info.experiment_id)
+    columns = json.loads(experiment.tags[view.TAG])["selectedColumns"]
+    names = ("tags.`name`", "params.`lr`", "metrics.`test_accuracy`")
+    assert set(names) <= set(columns) and "metrics.`test_images`" not in columns
+    for key in (view.TAG, "mlflow.note.content"):
+        client.set_experiment_tag(experiment.experiment_id, key, "mine")
+    of_study = client.get_experiment(client.get_run(study.run_id).info.experiment_id)
+    assert "The study *weight_decay*" in of_study.tags["mlflow.note.content"]
+    tell(workspace, "softmax")
+    tags = client.get_experiment(experiment.experiment_id).tags
+    assert {tags[key] for key in (view.TAG, "mlflow.note.content")} == {"mine"}
 
 
 def test_folds_lie_under_their_variant(workspace: Workspace) -> None:
@@ -152,9 +187,9 @@ def test_run_without_log_claims_no_hardware(workspace: Workspace) -> None:
     tell(workspace, "mlp")
     run = the_run(workspace)
     assert not {"device", "device_name", "torch"} & set(run.data.tags)
-    assert not {"seconds_per_epoch", "images_per_second"} & set(run.data.metrics)
+    assert not [name for name in run.data.metrics if name.startswith("system/")]
     assert run.info.start_time == run.info.end_time
-    assert run.data.metrics["train_loss"] == 0.25
+    assert run.data.metrics["epoch/train_loss"] == 0.25
 
 
 def test_infinite_loss_is_published(workspace: Workspace) -> None:
@@ -163,7 +198,7 @@ def test_infinite_loss_is_published(workspace: Workspace) -> None:
     write.write(workspace, record, rows, digest="d" * 64, timings=TIMINGS)
     assert tell(workspace, "mlp")[0].outcome == "published"
     run = the_run(workspace)
-    assert run.data.metrics["train_loss"] > 1e300
+    assert run.data.metrics["epoch/train_loss"] > 1e300
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv", "record.json"])
@@ -197,10 +232,23 @@ def test_names_of_experiments_add_up(workspace: Workspace) -> None:
         (done,) = tell(workspace, "mlp", context=replace(EXPERIMENT, experiment=name))
         assert (done.outcome, done.run_id) == ("already there", first.run_id)
     run = the_run(workspace)
-    expected = {"dvc_exp": "b,puffy-hake", "dvc_exp_baseline": "b" * 40, "git_dirty": "false"}
+    expected = {"dvc_exp": "b,puffy-hake", "dvc_exp_baseline": "b" * 40, "dirty": "false"}
     assert expected.items() <= run.data.tags.items()
     assert publish.experiments(run) == ["b", "puffy-hake"]
     assert "uncommitted.diff" not in names_of_artifacts(run)
+
+
+def test_an_experiment_that_is_removed_comes_back(workspace: Workspace) -> None:
+    tell(workspace, "mlp", context=replace(EXPERIMENT, experiment="b"))
+    tell(workspace, "mlp", context=EXPERIMENT)
+    with store.connect(workspace) as connected:
+        publish.mark_removed(the_run(workspace), ["puffy-hake"], connected)
+    run = the_run(workspace)
+    assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b", "puffy-hake")
+    assert publish.experiments(run) == ["b"]
+    tell(workspace, "mlp", context=EXPERIMENT)
+    run = the_run(workspace)
+    assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b,puffy-hake", "")
 
 
 def test_other_outputs_of_the_same_key_are_a_divergence(workspace: Workspace) -> None:
@@ -211,7 +259,8 @@ def test_other_outputs_of_the_same_key_are_a_divergence(workspace: Workspace) ->
     tags = {run.info.run_id: run.data.tags for run in published(address(workspace))}
     assert tags[second.run_id]["divergence_of"] == first.run_id
     assert tags[second.run_id]["run_key"] == tags[first.run_id]["run_key"]
-    assert tags[second.run_id]["result"] != tags[first.run_id]["result"]
+    digests = [tags[done.run_id]["weights_sha256"] for done in (first, second)]
+    assert digests[0] != digests[1]
     assert tell(workspace, "mlp") == [replace(second, outcome="already there")]
     write_variant(workspace, "mlp")
     assert tell(workspace, "mlp") == [replace(first, outcome="already there")]
@@ -258,7 +307,9 @@ def test_what_was_deleted_in_mlflow(workspace: Workspace, client: MlflowClient) 
 # --- interrupted ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["log_batch", "log_artifacts", "set_terminated", "set_tag"])
+@pytest.mark.parametrize(
+    "step", ["log_batch", "log_model_artifacts", "log_artifacts", "set_terminated", "set_tag"]
+)
 def test_interrupted_publication_is_done_anew(
     workspace: Workspace, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +320,7 @@ def test_interrupted_publication_is_done_anew(
     (done,) = tell(workspace, "mlp")
     assert done.outcome == "published"
     assert the_run(workspace).info.run_id == done.run_id != unfinished.info.run_id
+    assert [model.source_run_id for model in models(address(workspace))] == [done.run_id]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +343,7 @@ def test_abandoned_publications_are_deleted(
         **{"now": int(time.time()), "long_ago": int(time.time()) - publish.PATIENCE - 1},
     )
     (first,) = tell(workspace, "mlp")
-    client.set_tag(first.run_id, "published", mark)
+    client.set_tag(first.run_id, publish.PUBLISHED, mark)
     (second,) = tell(workspace, "mlp")
     assert second.outcome == "published"
     runs = {run.info.run_id for run in published(address(workspace))}

@@ -46,9 +46,9 @@ def test_found_by_id_beginning_and_experiment(connected: Store, told: Workspace)
     )
     for nothing in ("puffy", run_id[:5], "0" * 32):
         assert published.find(nothing, connected) == []
-    connected.client.set_tag(run_id, "published", "elsewhere 1 1")
+    connected.client.set_tag(run_id, publish.PUBLISHED, "elsewhere 1 1")
     assert published.find(run_id, connected) == []  # not whole yet
-    connected.client.set_tag(run_id, "published", publish.COMPLETE)
+    connected.client.set_tag(run_id, publish.PUBLISHED, publish.COMPLETE)
 
 
 def test_beginning_of_several_ids_is_refused(
@@ -75,7 +75,7 @@ def test_read_back_as_it_was(connected: Store, told: Workspace, tmp_path: Path) 
 def test_an_altered_or_missing_artifact_is_refused(connected: Store, tmp_path: Path) -> None:
     run = the_run("mlp", connected)
     files = [file for file in artifacts(run).iterdir() if file.is_file()]
-    assert len(files) == 12
+    assert len(files) == 13
     for file in files:
         told = rf"^run {run.info.run_id}: its artifact {file.name} "
         with altered(file):
@@ -86,11 +86,23 @@ def test_an_altered_or_missing_artifact_is_refused(connected: Store, tmp_path: P
                 published.read(run, tmp_path / f"without {file.name}", connected)
 
 
-@pytest.mark.parametrize("tag", ["result", "evaluation"])
-def test_tags_of_other_artifacts_are_refused(connected: Store, tmp_path: Path, tag: str) -> None:
+@pytest.mark.parametrize(
+    "tag",
+    [publish.RESULT, publish.EVALUATION, "name", "contract", "weights_sha256", "commit", "dirty"],
+)
+def test_an_altered_or_missing_tag_is_refused(connected: Store, tmp_path: Path, tag: str) -> None:
+    for change in ({tag: "--help"}, {}):
+        run = the_run("mlp", connected)
+        del run.data.tags[tag]
+        run.data.tags.update(change)
+        with pytest.raises(UserError, match=f"its tag {tag} was altered after it was published"):
+            published.read(run, tmp_path / "run", connected)
+
+
+def test_altered_params_are_refused(connected: Store, tmp_path: Path) -> None:
     run = the_run("mlp", connected)
-    run.data.tags[tag] = "0" * 64
-    with pytest.raises(UserError, match="its tags result and evaluation are not those of its"):
+    run.data.params["lr"] = "0.2"
+    with pytest.raises(UserError, match="its params are not those of its record"):
         published.read(run, tmp_path / "run", connected)
 
 
@@ -100,7 +112,7 @@ def test_run_of_an_older_layout_is_refused_naming_its_commit(
     run = the_run("softmax", connected)
     file = artifacts(run) / "record.json"
     record = json.loads(file.read_text())
-    del record["layout"], run.data.tags["files"]
+    del record["layout"], run.data.tags[publish.OF_DIGESTS]
     told = rf"another layout .*git worktree .* {'c' * 40}`"
     with altered(file), pytest.raises(UserError, match=told):
         files.write_json(file, record)

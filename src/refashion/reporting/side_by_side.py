@@ -201,8 +201,10 @@ def _gather(rows: Iterable[Mapping[K, T]]) -> dict[K, list[T]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What determined a run, named as in params.yaml; the engine by its contract."""
-    return {**run.settings, "numerics": run.record.contract}
+    """What determined a run, named as in params.yaml; its contract tells the engine."""
+    settings = {**run.settings, "contract": run.record.contract}
+    settings.pop("numerics", None)
+    return settings
 
 
 def _differing(settings: Collection[Mapping[str, Any]]) -> list[str]:

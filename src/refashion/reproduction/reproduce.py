@@ -57,7 +57,7 @@ def find(
 def _state(published_run: PublishedRun) -> State:
     """State of the project that a published run came out of."""
     tags, file = published_run.tags, published_run.run.file
-    commit = tags.get("git_commit")
+    commit = tags.get("commit")
     if commit is None:
         raise UserError(
             f"run {published_run.id}: was made outside git, so its code is not known; choose a "
@@ -65,7 +65,7 @@ def _state(published_run: PublishedRun) -> State:
         )
     return State(
         commit=commit,
-        diff=file("uncommitted.diff").read_bytes() if tags["git_dirty"] == "true" else b"",
+        diff=file("uncommitted.diff").read_bytes() if tags["dirty"] == "true" else b"",
         params=file("params.yaml").read_bytes(),
         lock=file("dvc.lock").read_bytes(),
     )

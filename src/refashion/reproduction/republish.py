@@ -8,7 +8,7 @@ from refashion.reproduction import worktree
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
 from refashion.runs.run import Run
-from refashion.tracking import context, publish
+from refashion.tracking import context, publish, published
 from refashion.tracking.context import Context
 from refashion.tracking.store import Store
 
@@ -25,7 +25,8 @@ def republish(
     dict
         Of every run ``source``: ``workspace`` or the experiment's name; ``outcome``: that of
         `refashion.tracking.publish.Publication`, or ``missing``; ``detail``: its name and id, or
-        why it could not be published.
+        why it could not be published. Then, in the checkout's own database, the published runs of
+        experiments that DVC no longer has: ``removed``.
 
     Raises
     ------
@@ -55,6 +56,13 @@ def republish(
                 yield {"source": name, "outcome": "missing", "detail": str(error)}
             else:
                 yield from _publish(name, runs, origin, store, checkout)
+    if store.is_own and not names:  # a server has the experiments of others too
+        with store.lock:
+            for run, removed in published.of_other_experiments(experiments, store):
+                publish.mark_removed(run, removed, store)
+                detail = f"{run.data.tags['name']}, run {run.info.run_id}"
+                for name in removed:
+                    yield {"source": name, "outcome": "removed", "detail": detail}
 
 
 def _publish(

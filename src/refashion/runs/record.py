@@ -54,6 +54,11 @@ class Record:
         return _sha256({key: getattr(self, key) for key in DETERMINING})
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the training and the data, by their names in ``params.yaml``."""
+        return {**self.params, **{f"data.{name}": value for name, value in self.data.items()}}
+
+    @property
     def files(self) -> list[str]:
         """Names of the files that the training left."""
         return [name for name in self.outputs if name != "weights"]

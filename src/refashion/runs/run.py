@@ -87,11 +87,10 @@ class Run:
         """The variant's, or ``STUDY/NAME``."""
         return self.record.name
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, Any]:
         """Settings of the training and the data, by their names in ``params.yaml``."""
-        data = {f"data.{name}": value for name, value in self.record.data.items()}
-        return {**self.record.params, **data}
+        return self.record.settings
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:

@@ -1,12 +1,11 @@
 """What MLflow is told of a run: settings, metrics, tags, data sets, files and pictures."""
 
 import json
-import re
 import shutil
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refashion.base.workspace import Workspace
 from refashion.runs.run import LOG, MEASURED, Run
@@ -21,21 +20,30 @@ DIGEST_LENGTH = 12
 HARDWARE = ("device", "device_name", "threads", "cpu_capability", "torch", "python", "platform")
 """Entries of the log that become tags."""
 
+CONSTANTS = ("epochs", "folds", "seeds", "test_images")
+"""Entries of ``metrics.json`` that were given and not measured."""
+
 USES = {"validation": "validation", "test": "testing"}
 """What a set of examples is used for, by its name; the others are for training."""
 
 
 def params(run: Run) -> "list[Param]":
-    """All settings that determined the run: text as it is, the rest as JSON."""
+    """All settings that determined the run."""
     from mlflow.entities import Param
 
-    return [Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in run.settings.items()]
+    return [Param(name, text(value)) for name, value in run.settings.items()]
+
+
+def text(value: Any) -> str:
+    """A setting as MLflow has it: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def epoch_metrics(run: Run, now: float) -> "list[Metric]":
-    """Metrics of every epoch (step: epoch), and the speed where it was logged.
+    """Metrics of every epoch (``epoch/train_loss``), and the speed where it was logged.
 
-    `now`, in seconds since 1970, is the time of a run whose own times were not logged.
+    MLflow draws a section of charts for each prefix, ``system/`` last: so the learning curves come
+    first. `now`, in seconds since 1970, is the time of a run whose own times were not logged.
     """
     from mlflow.entities import Metric
 
@@ -44,51 +52,48 @@ def epoch_metrics(run: Run, now: float) -> "list[Metric]":
     moments = [start + passed for passed in accumulate(seconds)]
     epochs = run.history.get("epoch", [])
     metrics = [
-        Metric(name, value, round(time * 1000), int(epoch))
+        Metric(f"epoch/{name}", value, round(time * 1000), int(epoch))
         for name, column in run.history.items()
         if name != "epoch"
         for value, time, epoch in zip(column, moments, epochs, strict=False)  # some end early
     ]
     if run.log and epochs:
         speed = {
-            "seconds_per_epoch": sum(seconds) / len(epochs),
-            "images_per_second": run.log["images_per_second"],
-            "peak_memory_mib": run.log["peak_memory_mib"],
+            "system/seconds_per_epoch": sum(seconds) / len(epochs),
+            "system/images_per_second": run.log["images_per_second"],
+            "system/peak_memory_mib": run.log["peak_memory_mib"],
         }
         metrics += [Metric(k, v, round(end * 1000), 0) for k, v in speed.items() if v is not None]
     return metrics
 
 
-def final_metrics(run: Run, now: float) -> "list[Metric]":
-    """Metrics measured at the end, and the F1 score of every class (``test_f1/Ankle_boot``)."""
+def final_metrics(run: Run, now: float, model_id: str | None = None) -> "list[Metric]":
+    """Metrics measured at the end, of the run and of its logged model."""
     from mlflow.entities import Metric
 
-    metrics = {name: value for name, value in run.metrics.items() if name not in run.history}
-    # MLflow draws a chart of every metric, those with a slash first: more than one of each
-    # class would bury the learning curves. The others are in per_class.csv.
-    for row in run.table("per_class.csv") if run.has("per_class.csv") else ():
-        metrics["test_f1/" + re.sub(r"[^\w.-]+", "_", row["class"])] = float(row["f1"])
-    return [Metric(name, value, round(now * 1000), 0) for name, value in metrics.items()]
+    return [
+        Metric(name, value, round(now * 1000), 0, model_id=model_id)
+        for name, value in run.metrics.items()
+        if name not in CONSTANTS
+    ]
 
 
 def tags(run: Run, context: Context) -> dict[str, str]:
-    """Where the run comes from, and on which hardware it was made, where that was logged."""
+    """What the run is, where it comes from, and on which hardware it was made, if that is known."""
     record = run.record
     values = {
         "name": record.name,
         "experiment": record.experiment,
-        "numerics": record.contract,
+        "contract": record.contract,
         "run_key": record.run_key,
-        "result": record.result,
-        "dataset_digest": next(iter(record.inputs.values())),
+        "weights_sha256": record.outputs["weights"],
         "dvc_exp_baseline": context.baseline,
         "mlflow.source.name": f"dvc repro {record.stage}",
         "mlflow.source.type": "LOCAL",
     }
     if context.commit:
-        dirty = str(context.dirty).lower()
-        values |= {"git_commit": context.commit, "git_dirty": dirty}
-        values |= {"mlflow.source.git.commit": context.commit, "mlflow.source.git.dirty": dirty}
+        values |= {"commit": context.commit, "dirty": str(context.dirty).lower()}
+        values |= {"mlflow.source.git.commit": context.commit}
     values |= {name: (run.log or {}).get(name) for name in HARDWARE}
     return {name: str(value) for name, value in values.items() if value is not None}
 

@@ -52,11 +52,11 @@ class Context:
         return bool(self.diff)
 
 
-def committed(file: Path, commit: str) -> bool:
-    """Whether a commit has a file, byte for byte."""
+def committed(file: Path, commit: str) -> bytes:
+    """Content of a file in a commit; empty if the commit does not have it."""
     name = f"{commit}:./{file.name}\n".encode()
     printed = _git(file.parent, "cat-file", "--batch", names=name)  # a line about it comes first
-    return printed.partition(b"\n")[2] == file.read_bytes() + b"\n"
+    return printed.partition(b"\n")[2][:-1]
 
 
 def gather(root: Path) -> Context:

@@ -5,7 +5,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,18 +14,31 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.run import Run
-from refashion.tracking import contents
+from refashion.tracking import contents, logged_model, view
 from refashion.tracking.context import Context, committed
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
-COMPLETE = "complete"
-"""Last value of the tag ``published``; until then it tells who is publishing, and since when."""
+PUBLISHED = "refashion.published"
+"""The tag that tells who is publishing, and since when; at last it is `COMPLETE`."""
 
-OF_EXPERIMENT = "dvc_exp."
-"""Begins the tag of each DVC experiment that came to the run."""
+COMPLETE = "complete"
+
+RESULT, EVALUATION = "refashion.result", "refashion.evaluation"
+"""The tags with the digests of what the training left, and of what was measured after it."""
+
+DIGESTS = "digests.json"
+"""The artifact with the digests of all others, and the tags that the run was published with."""
+
+OF_DIGESTS = "refashion.digests"
+"""The tag with that artifact's own digest."""
+
+OF_EXPERIMENT = "refashion.dvc_exp."
+"""Begins the tag of each DVC experiment that came to the run: `THERE`, or `REMOVED` since."""
+
+THERE, REMOVED = "there", "removed"
 
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
@@ -77,13 +90,14 @@ def publish(
     """
     for name in run.record.files:
         run.file(name)
-    if context.baseline and committed(run.file("record.json"), context.baseline):
+    file = run.file("record.json")
+    if context.baseline and committed(file, context.baseline) == file.read_bytes():
         context = replace(context, experiment=None, baseline=None)
     with store.lock:
-        experiment_id = _experiment(run.record.experiment, store)
+        experiment_id = _experiment(run, store)
         complete = _complete(run, experiment_id, store)
         created = None
-        if all(published.data.tags["result"] != run.record.result for published in complete):
+        if all(published.data.tags[RESULT] != run.record.result for published in complete):
             divergence_of = complete[0].info.run_id if complete else None
             tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent_id}
             created = _create(experiment_id, tags, run, context, store, workspace)
@@ -92,7 +106,7 @@ def publish(
         outcome: Outcome = "already there"
         if oldest.info.run_id == created:
             outcome = "divergence" if divergence_of else "published"
-        elif oldest.data.tags["evaluation"] != run.measured:
+        elif oldest.data.tags[EVALUATION] != run.measured:
             _measure_anew(oldest, run, store, workspace)
             outcome = "measured anew"
     return Publication(
@@ -111,21 +125,49 @@ def publish_all(
         yield done
 
 
-def experiments(published: "MlflowRun") -> list[str]:
-    """Names of the DVC experiments that came to a published run."""
-    keys = sorted(published.data.tags)
-    return [key.removeprefix(OF_EXPERIMENT) for key in keys if key.startswith(OF_EXPERIMENT)]
+def experiments(published: "MlflowRun", state: str = THERE) -> list[str]:
+    """Names of the DVC experiments that came to a published run and are there, or were removed."""
+    tags = sorted(published.data.tags.items())
+    return [
+        key.removeprefix(OF_EXPERIMENT)
+        for key, value in tags
+        if key.startswith(OF_EXPERIMENT) and value == state
+    ]
 
 
-def _experiment(name: str, store: Store) -> str:
-    """Return the id of an experiment, which is made if there is none."""
+def mark_removed(published: "MlflowRun", names: Collection[str], store: Store) -> None:
+    """Tell on a published run that DVC no longer has these experiments."""
+    there = set(experiments(published)).difference(names)
+    tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), REMOVED)
+    tags |= _listing(published, there, {*experiments(published, REMOVED), *names})
+    _tag(published, tags, store)
+
+
+def _listing(
+    published: "MlflowRun", there: Iterable[str], removed: Iterable[str]
+) -> dict[str, str]:
+    """The tags that list the names of experiments for people, of those that say anything."""
+    lists = {"dvc_exp": ",".join(sorted(there)), "dvc_exp_removed": ",".join(sorted(removed))}
+    return {key: value for key, value in lists.items() if value or key in published.data.tags}
+
+
+def _tag(published: "MlflowRun", tags: Mapping[str, str], store: Store) -> None:
+    """Set tags of a run."""
+    from mlflow.entities import RunTag
+
+    store.client.log_batch(published.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+
+def _experiment(run: Run, store: Store) -> str:
+    """Return the id of the run's experiment, which is made if there is none."""
     from mlflow.exceptions import MlflowException
 
+    name, tags = run.record.experiment, view.experiment_tags(run)
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         location = store.artifacts and f"{store.artifacts}/{name}"
         try:
-            return store.client.create_experiment(name, location)
+            return store.client.create_experiment(name, location, tags)
         except MlflowException:
             experiment = store.client.get_experiment_by_name(name)
             if experiment is None:  # no other publisher was faster
@@ -136,6 +178,8 @@ def _experiment(name: str, store: Store) -> str:
             f"`MLFLOW_TRACKING_URI={store.uri} mlflow experiments restore "
             f"-x {experiment.experiment_id}`, then run `dvc repro`"
         )
+    for key in tags.keys() - experiment.tags.keys():  # what people have changed stays
+        store.client.set_experiment_tag(experiment.experiment_id, key, tags[key])
     return experiment.experiment_id
 
 
@@ -144,12 +188,19 @@ def _complete(run: Run, experiment_id: str, store: Store) -> "list[MlflowRun]":
     found = store.client.search_runs([experiment_id], f"tags.run_key = '{run.record.run_key}'")
     complete = []
     for published in found:
-        state = published.data.tags.get("published")  # None: somebody else's run
+        state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
         if state == COMPLETE:
             complete.append(published)
         elif state and _abandoned(state):
-            store.client.delete_run(published.info.run_id)
+            _delete(published, store)
     return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id))
+
+
+def _delete(published: "MlflowRun", store: Store) -> None:
+    """Delete a publication and its model."""
+    run_id, experiment_id = published.info.run_id, published.info.experiment_id
+    logged_model.delete(run_id, experiment_id, store.client)
+    store.client.delete_run(run_id)
 
 
 def _abandoned(publisher: str) -> bool:
@@ -173,25 +224,24 @@ def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -
     name has a tag of its own, for of two who change one tag at a time the first would be lost;
     ``dvc_exp`` lists them for people, and is looked at again after it was written.
     """
-    from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
     client = store.client
     names = {context.experiment} if context.experiment else set()
     while True:
         complete = _complete(run, experiment_id, store)
-        oldest, *doubles = (p for p in complete if p.data.tags["result"] == run.record.result)
+        oldest, *doubles = (p for p in complete if p.data.tags[RESULT] == run.record.result)
         for double in doubles:
-            client.delete_run(double.info.run_id)
+            _delete(double, store)
             # Read when nobody can add to it any more.
             names.update(experiments(client.get_run(double.info.run_id)))
-        known = set(experiments(oldest))
-        listed = ",".join(sorted(known | names))
-        if names <= known and oldest.data.tags.get("dvc_exp", "") == listed:
+        there = names.union(experiments(oldest))
+        tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), THERE)
+        tags |= _listing(oldest, there, set(experiments(oldest, REMOVED)) - there)
+        if tags.items() <= oldest.data.tags.items():
             return oldest
-        tags = [RunTag(OF_EXPERIMENT + name, "yes") for name in sorted(names - known)]
         try:
-            client.log_batch(oldest.info.run_id, tags=[*tags, RunTag("dvc_exp", listed)])
+            _tag(oldest, tags, store)
         except MlflowException:
             if client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
@@ -201,15 +251,18 @@ def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Wor
     """Replace metrics, files and pictures of a former evaluation of this training."""
     from mlflow.entities import RunTag
 
-    run_id = published.info.run_id
-    with tempfile.TemporaryDirectory() as name:
+    client, run_id = store.client, published.info.run_id
+    models = logged_model.of_run(run_id, published.info.experiment_id, client)
+    metrics = contents.final_metrics(run, time.time(), models[0].model_id if models else None)
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as former:
         folder = Path(name)
         contents.write_measured(run, workspace, folder)
-        metrics = contents.final_metrics(run, time.time())
-        digests = {**json.loads(published.data.tags["files"]), **_digests(folder)}
-        store.client.log_artifacts(run_id, str(folder))
-    tags = [RunTag("evaluation", run.measured), RunTag("files", json.dumps(digests))]
-    store.client.log_batch(run_id, metrics, tags=tags)
+        file = Path(client.download_artifacts(run_id, DIGESTS, former))
+        promised = json.loads(file.read_text(encoding="utf-8"))
+        digest = _write_digests(folder, promised["files"], promised["tags"])
+        client.log_artifacts(run_id, str(folder))
+    tags = [RunTag(EVALUATION, run.measured), RunTag(OF_DIGESTS, digest)]
+    client.log_batch(run_id, metrics, tags=tags)
 
 
 def _create(
@@ -221,34 +274,44 @@ def _create(
     workspace: Workspace,
 ) -> str:
     """Make MLflow's run and all it carries; its last tag says that nothing is missing."""
+    from mlflow.entities import RunTag
+
     client, now = store.client, time.time()
     start, end = contents.times(run, now)
-    tags = {
-        **contents.tags(run, context),
-        "evaluation": run.measured,
-        "published": f"{socket.gethostname()} {os.getpid()} {now:.0f}",
-        **{name: value for name, value in further_tags.items() if value},
-    }
+    tags = contents.tags(run, context)
+    tags |= {name: value for name, value in further_tags.items() if value}
+    committed_record = committed(run.file("record.json"), context.commit) if context.commit else b""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contents.write_training(run, context, workspace, folder)
         contents.write_measured(run, workspace, folder)
-        tags["files"] = json.dumps(_digests(folder))
+        digest = _write_digests(folder, {}, tags)
+        metrics = contents.epoch_metrics(run, now)
+        params = contents.params(run)
         # Whatever of the run is missing or broken has been noticed by now.
-        metrics = contents.epoch_metrics(run, now) + contents.final_metrics(run, now)
         run_id = client.create_run(
             experiment_id,
             start_time=round(start * 1000),
-            tags=tags,
-            run_name=run.name.rpartition("/")[2],
+            tags={
+                **tags,
+                RESULT: run.record.result,
+                EVALUATION: run.measured,
+                OF_DIGESTS: digest,
+                PUBLISHED: f"{socket.gethostname()} {os.getpid()} {now:.0f}",
+            },
+            run_name=view.run_name(run, committed_record),
         ).info.run_id
-        client.log_batch(run_id, params=contents.params(run))
+        description = RunTag(view.DESCRIPTION, view.run_description(run, run_id))
+        client.log_batch(run_id, params=params, tags=[description])
+        settings = {param.key: param.value for param in params}
+        model_id = logged_model.log(run, run_id, experiment_id, settings, client)
+        metrics += contents.final_metrics(run, now, model_id)
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics=metrics[first : first + BATCH])
         _log_inputs(run_id, run, store)
         client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
-    client.set_tag(run_id, "published", COMPLETE)
+    client.set_tag(run_id, PUBLISHED, COMPLETE)
     return run_id
 
 
@@ -263,6 +326,9 @@ def _log_inputs(run_id: str, run: Run, store: Store) -> None:
             store.client.log_inputs(run_id, [dataset])
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a folder."""
-    return {f.name: files.sha256(f) for f in folder.iterdir() if f.is_file()}
+def _write_digests(folder: Path, former: Mapping[str, str], tags: Mapping[str, str]) -> str:
+    """Write the digests of a folder's files, beside those of `former` ones, and give its own."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): files.sha256(path) for path in paths}
+    files.write_json(folder / DIGESTS, {"files": {**former, **digests}, "tags": dict(tags)})
+    return files.sha256(folder / DIGESTS)

@@ -1,7 +1,7 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
-from refashion.tracking.publish import COMPLETE, experiments
+from refashion.tracking import contents
+from refashion.tracking.publish import (
+    COMPLETE,
+    DIGESTS,
+    EVALUATION,
+    OF_DIGESTS,
+    PUBLISHED,
+    RESULT,
+    experiments,
+)
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -58,7 +67,7 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
     runs = []
     for run in _complete(store):
         known = [run.data.tags.get("weights_sha256", "")]
-        known += json.loads(run.data.tags.get("files", "{}")).values()
+        known += json.loads(artifact(run, DIGESTS, store))["files"].values()
         if any(whole.startswith(digest) for whole in known for digest in digests):
             runs.append(run)
     return runs
@@ -66,7 +75,7 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
 
 def commit(mlflow_run: "MlflowRun") -> str | None:
     """Hash of the commit that a run's code is of; None outside git."""
-    return mlflow_run.data.tags.get("git_commit")
+    return mlflow_run.data.tags.get("commit")
 
 
 def artifact(mlflow_run: "MlflowRun", name: str, store: Store) -> bytes:
@@ -76,34 +85,62 @@ def artifact(mlflow_run: "MlflowRun", name: str, store: Store) -> bytes:
         return Path(store.client.download_artifacts(run_id, name, folder)).read_bytes()
 
 
+def of_other_experiments(
+    names: Collection[str], store: Store
+) -> "Iterator[tuple[MlflowRun, list[str]]]":
+    """Give the complete runs of DVC experiments that are not among `names`, with their names."""
+    for run in _complete(store):
+        others = [name for name in experiments(run) if name not in names]
+        if others:
+            yield run, others
+
+
 def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
-    """Download a run's artifacts to a folder and make sure that they are what was published.
+    """Download a run's artifacts to a folder and make sure that all is what was published.
 
     Raises
     ------
     UserError
-        If an artifact is missing or was altered, or if the run has an older layout.
+        If an artifact, a tag or a param is missing or was altered, or if the run has an older
+        layout.
     """
     run_id, tags = mlflow_run.info.run_id, mlflow_run.data.tags
     folder.mkdir(parents=True, exist_ok=True)
     store.client.download_artifacts(run_id, "", str(folder))
-    run = in_folder(folder, f"run {run_id}", tags.get("git_commit"))
-    # A run of an older layout has no digests of its files, and its record is refused.
-    faults = []
-    for name, promised in json.loads(tags.get("files", "{}")).items():
-        file = folder / name
-        if not file.is_file():
-            faults.append(f"its artifact {name} is missing")
-        elif files.sha256(file) != promised:
-            faults.append(f"its artifact {name} was altered after it was published")
-    if not faults and (run.record.result, run.measured) != (tags["result"], tags["evaluation"]):
-        faults.append("its tags result and evaluation are not those of its artifacts")
-    if faults:
+    run = in_folder(folder, f"run {run_id}", tags.get("commit"))
+    fault = next(_faults(run, folder, mlflow_run), None)
+    if fault:
         raise UserError(
-            f"{run.title}: {faults[0]}; choose another run, or delete this one and publish anew "
-            "with `refashion publish`"
+            f"{run.title}: {fault}; choose another run, or delete this one and publish anew with "
+            "`refashion publish`"
         )
     return PublishedRun(run=run, id=run_id, tags=tags)
+
+
+def _faults(run: Run, folder: Path, mlflow_run: "MlflowRun") -> Iterator[str]:
+    """What is missing or altered, the worst first."""
+    tags = mlflow_run.data.tags
+    if OF_DIGESTS not in tags and run.record:  # which refuses a run of an older layout
+        yield f"its tag {OF_DIGESTS} is missing"
+        return
+    digests = folder / DIGESTS
+    if not digests.is_file():
+        yield f"its artifact {DIGESTS} is missing"
+        return
+    if files.sha256(digests) != tags[OF_DIGESTS]:
+        yield f"its artifact {DIGESTS} was altered after it was published"
+    promised = json.loads(digests.read_text(encoding="utf-8"))
+    for name, digest in promised["files"].items():
+        if not (folder / name).is_file():
+            yield f"its artifact {name} is missing"
+        elif files.sha256(folder / name) != digest:
+            yield f"its artifact {name} was altered after it was published"
+    measured = {RESULT: run.record.result, EVALUATION: run.measured}
+    for key, value in {**promised["tags"], **measured}.items():
+        if tags.get(key) != value:
+            yield f"its tag {key} was altered after it was published"
+    if {param.key: param.value for param in contents.params(run)} != mlflow_run.data.params:
+        yield "its params are not those of its record"
 
 
 def _complete(store: Store) -> "list[MlflowRun]":
@@ -112,7 +149,7 @@ def _complete(store: Store) -> "list[MlflowRun]":
     runs: list[MlflowRun] = []
     token = None
     while True:
-        page = store.client.search_runs(ids, f"tags.published = '{COMPLETE}'", page_token=token)
+        page = store.client.search_runs(ids, f"tags.`{PUBLISHED}` = '{COMPLETE}'", page_token=token)
         runs += page
         token = page.token
         if not token:

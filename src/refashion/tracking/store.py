@@ -52,6 +52,9 @@ class Store:
     artifacts: str | None
     """Where a new experiment keeps its artifacts; None: where the server says."""
 
+    is_own: bool
+    """Whether it is the database of the user's own checkout, and nobody else's."""
+
     lock: AbstractContextManager[object]
     """Held by one publisher at a time; no lock at all for a server, which others use too."""
 
@@ -110,7 +113,8 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         with lock:  # two clients must not create one database
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
-        yield Store(client=client, uri=shown, artifacts=artifacts, lock=lock)
+        is_own = database == default_database(workspace)
+        yield Store(client=client, uri=shown, artifacts=artifacts, is_own=is_own, lock=lock)
     except filelock.Timeout as error:
         raise UserError(
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "

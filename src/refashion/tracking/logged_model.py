@@ -1,0 +1,138 @@
+"""The model of a run in MLflow: code and weights, no pickle, and the same bits on every machine."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from refashion.base import files
+from refashion.data.catalogue import DATASETS
+from refashion.runs.run import WEIGHTS, Run
+from refashion.tracking import view
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SCRIPT = PACKAGE / "serving" / "model_code.py"
+CODE = (
+    *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
+    *("data/__init__.py", "data/catalogue.py", "serving/__init__.py", "serving/classify.py"),
+)
+"""What the script imports, and all that these import: the code inside a model."""
+
+ARTIFACTS = {"weights": WEIGHTS, "record": "record.json"}
+"""Files of the run that a model takes along, by the names that the script knows them by."""
+
+REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
+
+
+def log(
+    run: Run, run_id: str, experiment_id: str, params: Mapping[str, str], client: "MlflowClient"
+) -> str | None:
+    """Log the model of a published run; its id, or None for a run that has no classifier."""
+    from mlflow.entities import LoggedModelOutput
+
+    record = run.record
+    classes = DATASETS[record.data["dataset"]].classes if run.has(WEIGHTS) else ()
+    if not classes:
+        return None
+    about = {
+        "contract": record.contract,
+        "dataset": record.data["dataset"],
+        "run": record.name,
+        "run_key": record.run_key,
+        "weights_sha256": record.outputs["weights"],
+    }
+    name = re.sub(r"[^\w-]", "_", record.name.rpartition("/")[2])  # MLflow takes few characters
+    # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
+    tags = {**about, view.DESCRIPTION: view.run_description(run, run_id)}
+    logged = client.create_logged_model(experiment_id, name, run_id, tags, dict(params))
+    with TemporaryDirectory() as folder:
+        _write(Path(folder), run, logged, {**about, "classes": list(classes)})
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id
+
+
+def of_run(run_id: str, experiment_id: str, client: "MlflowClient") -> "list[LoggedModel]":
+    """The models that were logged for a run: one, or none."""
+    return client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+
+
+def delete(run_id: str, experiment_id: str, client: "MlflowClient") -> None:
+    """Delete the model of a run, unless somebody else is faster."""
+    from mlflow.exceptions import MlflowException
+
+    for model in of_run(run_id, experiment_id, client):
+        try:
+            client.delete_logged_model(model.model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+
+
+def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any]) -> None:
+    """Write a model as MLflow lays it out.
+
+    `mlflow.pyfunc.save_model` would run the script, and so import torch, for 1.5 s.
+    """
+    import numpy as np
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature, infer_signature
+    from mlflow.types import Schema, TensorSpec
+
+    shutil.copyfile(SCRIPT, folder / SCRIPT.name)
+    artifacts = {}
+    for name, file in ARTIFACTS.items():
+        artifacts[name] = {"path": f"artifacts/{file}", "uri": f"{logged.source_run_id}/{file}"}
+        _copy(run.file(file), folder / "artifacts" / file)
+    for pattern in CODE:
+        for source in PACKAGE.glob(pattern):
+            _copy(source, folder / "code" / PACKAGE.name / source.relative_to(PACKAGE))
+    image = np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28)
+    answers = infer_signature(
+        image, [{"class": "", "probabilities": dict.fromkeys(about["classes"], 0.1)}]
+    )
+    example = {"type": "ndarray"}
+    for key, name in (("artifact_path", "input"), ("serving_input_path", "serving_input")):
+        example[key] = f"{name}_example.json"
+        files.write_text(folder / example[key], json.dumps({"inputs": image.tolist()}))
+    # Without labels of builds: 2.9.0+cpu is on no index.
+    pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+    files.write_text(folder / "requirements.txt", "\n".join([*pins, ""]))
+    python = {"python": pyfunc.PYTHON_VERSION, "dependencies": ["-r requirements.txt"]}
+    files.write_json(folder / "python_env.yaml", python)
+    model = Model(
+        artifact_path=logged.artifact_location,
+        run_id=logged.source_run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+        # With uint8, MLflow would cut fractions off and know one shape: the model checks images.
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(object), (-1,))]), outputs=answers.outputs
+        ),
+        saved_input_example_info=example,
+        metadata=about,
+    )
+    pyfunc.add_to_model(
+        model,
+        loader_module="mlflow.pyfunc.loaders.code_model",
+        code="code",
+        python_env="python_env.yaml",
+        model_code_path=SCRIPT.name,
+        artifacts=artifacts,
+        streamable=False,
+    )
+    model.save(folder / "MLmodel")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

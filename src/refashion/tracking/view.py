@@ -1,0 +1,125 @@
+"""What people see first in MLflow: names, descriptions, and the columns of the table of runs."""
+
+import json
+import textwrap
+from typing import Any
+
+from refashion.runs import record
+from refashion.runs.run import Run
+from refashion.tracking.contents import CONSTANTS, text
+
+KEY = "refashion"
+"""Of the shared view in the address of the table of runs."""
+
+TAG = f"mlflow.sharedViewState.{KEY}"
+
+DESCRIPTION = "mlflow.note.content"
+"""The tag of a run or an experiment that MLflow's pages show as its description."""
+
+CHANGES_LENGTH = 80
+"""Characters at most of what a run's name says about changes."""
+
+HEADLINES = ("test_accuracy", "test_cross_entropy_nats")
+"""Metrics of classifiers that the table of runs shows."""
+
+CHARACTER = 6
+"""Pixels of a column for each character of its key."""
+
+PHRASES = {
+    "hidden": "hidden layers {}",
+    "dropout": "dropout {}",
+    "optimizer": "optimizer {}",
+    "lr": "learning rate {}",
+    "momentum": "momentum {}",
+    "weight_decay": "weight decay {}",
+    "batch_size": "batches of {}",
+    "epochs": "{} epochs",
+    "seeds": "mean of {} seeds",
+    "folds": "mean of {} folds",
+    "seed": "seed {}",
+}
+"""Settings in words, in the order of a run's description."""
+
+
+def run_name(run: Run, committed: bytes) -> str:
+    """Name a run by its variant and what differs from its committed record: ``mlp lr=0.03``.
+
+    `committed` is the content of that record; empty if there is none.
+    """
+    name = run.name.rpartition("/")[2]
+    try:
+        before = record.parse(json.loads(committed or b"{}"))
+    except ValueError:
+        before = None
+    if before is None:
+        return name
+    changes = [
+        f"{key}={text(value)}"
+        for key, value in run.settings.items()
+        if value != (old := before.settings.get(key)) and (_is_set(value) or _is_set(old))
+        if value != run.record.experiment  # which is the data set's name, and stands above
+    ]
+    shortened = textwrap.shorten(" ".join(changes), CHANGES_LENGTH, placeholder=" ...")
+    return f"{name} {shortened}".rstrip()
+
+
+def run_description(run: Run, run_id: str) -> str:
+    """Settings in words, how to make the run again, and where to read on (Markdown)."""
+    words = [
+        phrase.format(value)
+        for key, phrase in PHRASES.items()
+        if _is_set(value := run.settings.get(key)) or (key, value) == ("seed", 0)
+    ]
+    return (
+        f"`{run.name}` on {run.record.data['dataset']}: {', '.join(words)}.\n\n"
+        f"Make it again: `refashion reproduce {run_id}` "
+        f"(README, *Reproduce any run*). More: README, *{_section(run)}*."
+    )
+
+
+def experiment_tags(run: Run) -> dict[str, str]:
+    """Description and shared view of the experiment that a run belongs to.
+
+    The view is of version 3.17 of MLflow's pages, which read its state as JSON.
+    """
+    study, _, _ = run.name.rpartition("/")
+    what = f"The study *{study}*: a run for each of its settings, `studies.{study}` in params.yaml"
+    if not study:
+        what = "Classifiers of *Dive into Deep Learning*, chapters 3 and 4: a run for each variant "
+        what += "in params.yaml, and for each change of its settings"
+    measured = [name for name in run.metrics if name not in CONSTANTS]
+    held_out = [name for name in measured if name.startswith(("test_", "validation_"))]
+    headlines = [name for name in HEADLINES if name in measured]
+    columns = [
+        *("attributes.`Created`", "tags.`dvc_exp`", "tags.`dvc_exp_removed`"),  # where there is any
+        *("tags.`name`", "params.`lr`"),
+        *(f"metrics.`{name}`" for name in headlines or held_out or measured),
+    ]
+    state = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {key: CHARACTER * len(key) for key in columns if key.startswith("metrics")},
+    }
+    return {
+        DESCRIPTION: f"{what}.\n\nMake a run again, bit for bit: `refashion reproduce RUN_ID`. "
+        f"Compare: `refashion compare RUN_ID RUN_ID`. More: README, *{_section(run)}*.",
+        TAG: json.dumps(state),
+    }
+
+
+def address(server: str, experiment_id: str) -> str:
+    """Where a server shows the runs of an experiment in that view."""
+    page = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={KEY}&workflowType=machine_learning"
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a setting does anything: no zero, no empty list and no list of zeros."""
+    return any(value) if isinstance(value, list) else bool(value)
+
+
+def _section(run: Run) -> str:
+    """Section of the README that tells of a run."""
+    return "Studies" if "/" in run.name else "Change a number"

@@ -1,0 +1,58 @@
+"""Names tell runs apart, and descriptions point to what there is."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refashion.base import files
+from refashion.base.workspace import Workspace
+from refashion.runs import listing
+from refashion.runs.run import Run
+from refashion.tracking import view
+
+
+def changed(run: Run, folder: Path, **params: Any) -> Run:
+    """A run with other settings."""
+    record = replace(run.record, params={**run.record.params, **params})
+    files.write_json(folder / "record.json", record.as_dict())
+    return replace(run, folders=(folder,))
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({}, "mlp"),
+        ({"lr": 0.03}, "mlp lr=0.03"),
+        ({"lr": 0.03, "hidden": [512, 256]}, "mlp hidden=[512, 256] lr=0.03"),
+        ({"dropout": [0.0, 0.0]}, "mlp"),  # no dropout, in however many layers
+        ({"dropout": [0.5]}, "mlp dropout=[0.5]"),
+        ({"seed": 1, "optimizer": "adam"}, "mlp optimizer=adam seed=1"),
+        ({"hidden": [256] * 40}, "mlp hidden=[" + "256, " * 13 + "..."),
+    ],
+)
+def test_a_name_tells_what_differs_from_the_commit(
+    workspace: Workspace, tmp_path: Path, params: dict[str, Any], name: str
+) -> None:
+    run = listing.variant(workspace, "mlp")
+    committed = changed(run, tmp_path / "committed", dropout=[0.0])
+    content = committed.file("record.json").read_bytes()
+    assert view.run_name(changed(committed, tmp_path / "now", **params), content) == name
+
+
+@pytest.mark.parametrize("committed", [b"", b"{}", b"no JSON", b'{"layout": 2}'])
+def test_a_new_variant_has_its_own_name_alone(workspace: Workspace, committed: bytes) -> None:
+    assert view.run_name(listing.variant(workspace, "mlp"), committed) == "mlp"
+    assert view.run_name(listing.find(workspace, "k_fold/mlp.fold_1"), committed) == "mlp.fold_1"
+
+
+@pytest.mark.parametrize("name", ["mlp", "k_fold/mlp"])
+def test_the_readme_has_the_sections_that_are_named(workspace: Workspace, name: str) -> None:
+    readme = (Workspace.here().root / "README.md").read_text()
+    run = listing.find(workspace, name)
+    texts = [view.run_description(run, "id"), *view.experiment_tags(run).values()]
+    sections = [part for text in texts for part in text.split("*")[1::2] if "README" in text]
+    assert {f"## {section}" for section in sections if section[0].isupper()} - {
+        "## Dive into Deep Learning"
+    } <= set(readme.splitlines())
