@@ -5,9 +5,10 @@ SHELL := /bin/sh
 
 # To create .venv with; any Python >= 3.11.
 PYTHON ?= python3
-# Where `make ui` listens, and the runs that it shows.
+# Where `make ui` listens, and the database that it shows; empty: this checkout's.
 PORT ?= 5000
-DB ?= $(firstword $(wildcard mlflow.db $(DEMO)/mlflow.db) mlflow.db)
+# The demo's, where there is no other.
+DB ?= $(if $(wildcard mlflow.db),,$(wildcard $(DEMO)/mlflow.db))
 # Anything, for `make test`: the slow tests too.
 SLOW ?=
 # A revision that no variant may be significantly worse than, for `make gate`.
@@ -133,13 +134,8 @@ report: $(READY) ## Write this workspace's results as a page with pictures to bu
 	@refashion report
 
 .PHONY: ui
-ui: database $(READY) ## Show the runs in MLflow's pages on this machine (PORT=5000)
-	@echo "Open http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning and stop with Ctrl-C"
-	@mlflow ui --backend-store-uri sqlite:///$(DB) --host 127.0.0.1 --port $(PORT) --workers 1
-
-.PHONY: database
-database:
-	@test -e $(DB) || { echo "error: $(DB) does not exist, so there is no run to show: make repro" >&2; exit 2; }
+ui: $(READY) ## Show the runs in MLflow's pages, in a browser where there is one (PORT=5000)
+	@$(if $(DB),MLFLOW_TRACKING_URI=sqlite:///$(DB)) refashion ui --port $(PORT)
 
 .PHONY: clean
 clean: ## Remove what can be made again: builds, logs, pictures, tools' caches; never data or runs

@@ -278,6 +278,27 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
 
 
 @main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.pass_obj
+def ui(workspace: Workspace, port: int) -> None:
+    """Show the runs in MLflow's pages, in a browser where there is one, until Ctrl-C.
+
+    Prints the address of the table of runs, the newest first, with settings and test metrics. A
+    database is served on this machine alone; MLFLOW_TRACKING_URI names another one, or a server.
+
+    \b
+    Example: refashion ui
+             MLFLOW_TRACKING_URI=sqlite:///build/demo/mlflow.db refashion ui --port 5001
+    """
+    from refashion.tracking import store
+    from refashion.tracking import ui as pages
+
+    with store.connect(workspace, reading=True) as connected:
+        chosen = pages.experiment(workspace, connected)
+    pages.show(connected, chosen, port, workspace.logs / "ui.log")
+
+
+@main.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--experiment", metavar="NAME", help="All runs of an experiment, MLflow's or DVC's.")
 @click.option("--tag", metavar="KEY=VALUE", help="All runs with this tag.")

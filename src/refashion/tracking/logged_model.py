@@ -85,7 +85,7 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
     """
     import numpy as np
     from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature, infer_signature
+    from mlflow.models import Model, infer_signature
     from mlflow.types import Schema, TensorSpec
 
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
@@ -97,9 +97,10 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
         for source in PACKAGE.glob(pattern):
             _copy(source, folder / "code" / PACKAGE.name / source.relative_to(PACKAGE))
     image = np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28)
-    answers = infer_signature(
-        image, [{"class": "", "probabilities": dict.fromkeys(about["classes"], 0.1)}]
-    )
+    answer = {"class": "", "probabilities": dict.fromkeys(about["classes"], 0.1)}
+    signature = infer_signature(image, [answer])
+    # With uint8, MLflow would cut fractions off and know one shape: the model checks images.
+    signature.inputs = Schema([TensorSpec(np.dtype(object), (-1,))])
     example = {"type": "ndarray"}
     for key, name in (("artifact_path", "input"), ("serving_input_path", "serving_input")):
         example[key] = f"{name}_example.json"
@@ -114,10 +115,7 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
         run_id=logged.source_run_id,
         model_uuid=logged.model_id,
         model_id=logged.model_id,
-        # With uint8, MLflow would cut fractions off and know one shape: the model checks images.
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(object), (-1,))]), outputs=answers.outputs
-        ),
+        signature=signature,
         saved_input_example_info=example,
         metadata=about,
     )

@@ -1,0 +1,121 @@
+"""MLflow's pages on this machine, opened at the runs of the workspace."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.data.catalogue import DATASETS
+from refashion.tracking import view
+from refashion.tracking.store import Store
+
+HOST = "127.0.0.1"
+"""The loopback interface: nobody else can look."""
+
+PATIENCE = 60
+"""Seconds that MLflow has to start, and to end."""
+
+
+def experiment(workspace: Workspace, store: Store) -> str:
+    """Id of the experiment to show: of the workspace's data set, of another one, or of a study.
+
+    Raises
+    ------
+    UserError
+        If nothing was published there.
+    """
+    experiments = store.client.search_experiments()
+    ids = {e.name: e.experiment_id for e in experiments if view.TAG in e.tags}
+    for name in (workspace.params().data.dataset, *DATASETS, *ids):
+        if name in ids:
+            return ids[name]
+    raise UserError(f"{store.uri}: there is no run to show; publish with `make repro`")
+
+
+def show(store: Store, experiment_id: str, port: int, log: Path) -> None:
+    """Print where the runs are shown, open it in a browser, and serve a database until Ctrl-C.
+
+    What MLflow's server prints goes to the file `log`.
+
+    Raises
+    ------
+    UserError
+        If the port is in use, or MLflow does not start.
+    """
+    if store.uri.startswith("http"):
+        _open(view.address(store.uri, experiment_id))
+        return
+    _check_free(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    command += ["--backend-store-uri", store.client.tracking_uri]
+    # Workers for jobs that nothing here asks for would be six more processes.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    for signum in (signal.SIGINT, signal.SIGHUP):  # also where a shell has made it deaf to Ctrl-C
+        signal.signal(signum, signal.default_int_handler)
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:  # in a session of its own, to end all its processes at once
+        server = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        address = f"http://{HOST}:{port}"
+        if not _answers(f"{address}/health", server):
+            raise UserError(f"{address}: MLflow does not answer; {log} tells why")
+        _open(view.address(address, experiment_id))
+        print("Ctrl-C stops it", flush=True)
+        server.wait()
+        raise UserError(f"{address}: MLflow has ended; {log} tells why")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _end(server)
+
+
+def _open(address: str) -> None:
+    """Print an address, and open it where there is a screen and somebody to look at it."""
+    print(address, flush=True)
+    screens = {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
+    if (screens or sys.platform == "darwin") and "CI" not in os.environ:
+        webbrowser.open(address)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port}: {error.strerror}; choose another, as in `make ui PORT={port + 1}` "
+                f"or `refashion ui --port {port + 1}`"
+            ) from None
+
+
+def _answers(page: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Wait for a page; False if the server ends, or has not answered for long."""
+    end = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(page, timeout=5).close()
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End all processes of a server."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, signum)
+            server.wait(PATIENCE)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue

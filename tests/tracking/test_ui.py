@@ -1,0 +1,88 @@
+"""`refashion ui`, as a user calls it and in a real browser."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner
+from playwright.sync_api import Page, expect, sync_playwright
+
+from publishing import tell
+from refashion import cli
+from refashion.base.workspace import Workspace
+from servers import environment, free_port
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a busy machine."""
+
+MAIN = (
+    "import sys; from pathlib import Path; from refashion import cli; "
+    "from refashion.base.workspace import Workspace; "
+    "cli.main(sys.argv[1:], obj=Workspace(Path.cwd()))"
+)
+
+
+@contextmanager
+def ui(workspace: Workspace, port: int) -> "Iterator[subprocess.Popen[str]]":
+    """Start the command in the workspace, and end it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "ui", "--port", str(port)],
+        cwd=workspace.root,
+        env=environment(CI="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        try:
+            yield command
+        finally:
+            command.terminate()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1900, "height": 900})
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+def test_the_table_of_runs_is_shown_until_ctrl_c(workspace: Workspace, page: Page) -> None:
+    tell(workspace, "mlp", "weight_decay/decay_0")
+    port = free_port()
+    with ui(workspace, port) as command:
+        assert command.stdout
+        address = command.stdout.readline().strip()
+        assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
+        page.goto(address)
+        for key in ("tags.`name`", "params.`lr`", "metrics.`test_accuracy`"):
+            header = page.locator(f'.ag-header-cell[col-id="{key}"]')
+            expect(header).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("link", name="mlp", exact=True)).to_be_visible()
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_cannot_be_shown_is_told_in_one_line(workspace: Workspace, busy: bool) -> None:
+    """A port that is in use, and a database without runs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        told = "mlflow.db: there is no run to show; publish with `make repro`\n"
+        if busy:
+            tell(workspace, "mlp")
+            told = f"`make ui PORT={port + 1}` or `refashion ui --port {port + 1}`\n"
+        done = CliRunner().invoke(cli.main, ["ui", "--port", str(port)], obj=workspace)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.endswith(told)
