@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.reproduction import consistency
 
 
@@ -38,10 +39,6 @@ def add(repository: Any) -> None:
 
 def drop_stage(repository: Any) -> None:
     repository.change(variants={"mlp": {"hidden": [32], "lr": 0.2}})
-
-
-def break_lock(repository: Any) -> None:
-    (repository.workspace.root / "dvc.lock").write_text("schema: '2.0'\nstages: {track: {cmd: 1}}")
 
 
 def forge(repository: Any) -> None:
@@ -75,7 +72,12 @@ ANEW = "`dvc repro --force dvc.yaml:evaluate@mlp` makes it anew"
 @pytest.mark.parametrize(
     ("alter", "file", "fault", "cure"),
     [
-        (alter_params, "dvc.lock", "evaluate@mlp: its params are not", "run `dvc repro dvc.yaml`"),
+        (
+            alter_params,
+            "dvc.lock",
+            "evaluate@mlp: its params are not those",
+            "run `dvc repro dvc.yaml`",
+        ),
         (
             alter_code,
             "stages/make.py",
@@ -90,7 +92,6 @@ ANEW = "`dvc repro --force dvc.yaml:evaluate@mlp` makes it anew"
         ),
         (add, "models/wide/history.csv", "is no output of any stage", "`git rm "),
         (drop_stage, "dvc.lock", "has the stage evaluate@softmax, dvc.yaml has not", "delete it"),
-        (break_lock, "dvc.lock", "cannot be read (stages.track.cmd: ", "`git checkout HEAD -- "),
         (forge, RECORD, "history.csv beside it is not the one that it tells of", ANEW),
         (forge_weights, RECORD, "its weights are not those of the last epoch", ANEW),
         (forge_settings, RECORD, "its lr is 0.2, that of params.yaml is 0.3", ANEW),
@@ -111,26 +112,32 @@ def test_the_command(repository: Any) -> None:
     alter_code(repository)
     done = repository.refashion("gate", "--quick")
     assert done.exit_code == 1 and "FAILS  consistent: stages/make.py: " in done.stderr
-    (repository.workspace.root / "dvc.yaml").write_text("stages: {")
-    assert repository.refused("gate", "--quick").startswith("error: dvc.yaml: line 1: ")
+    for name, text in (("dvc.lock", "stages: {track: {cmd: 1}}"), ("dvc.yaml", "stages: {")):
+        (repository.workspace.root / name).write_text(text)
+        assert name in repository.refused("gate", "--quick")
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_bit_of_a_result_or_a_lock(original: Any, data: st.DataObject) -> None:
-    """But for the digest of a folder with folders that only DVC's cache has."""
+    """But for counts, and the digest of a folder with folders that only DVC's cache has."""
     root = original.workspace.root
     name = data.draw(
         st.sampled_from(original.git("ls-files", "models", "reports", "dvc.lock").split())
     )
     content = (root / name).read_bytes()
-    beyond = content.find(b"md5: ", content.find(b"    - path: reports\n"))
     altered = bytearray(content)
     at = data.draw(st.integers(0, len(content) - 1))
-    assume(name != "dvc.lock" or not beyond <= at < beyond + len("md5: ") + 32 + len(".dir"))
+    if name == "dvc.lock":
+        line = content.count(b"\n", 0, at)
+        lines = content.splitlines()
+        unknown = lines.index(b"    - path: reports") + 2
+        assume(line != unknown and lines[line].split(b":")[0].strip() not in (b"size", b"nfiles"))
     altered[at] ^= 1 << data.draw(st.integers(0, 7))
     try:
         (root / name).write_bytes(altered)
         assert faults(original), altered[max(0, at - 40) : at + 40]
+    except UserError:
+        pass  # it cannot be read at all
     finally:
         (root / name).write_bytes(content)

@@ -2,20 +2,25 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import worktree
 from refashion.runs import listing
+from refashion.runs.record import LAYOUT, Record, parse
 from refashion.tracking import published
 from refashion.tracking.publish import experiments
 from refashion.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
 
 RECORD = "record.json"
 
@@ -44,31 +49,6 @@ class Source:
         yield f"  again: {self.command}"
 
 
-@dataclass(frozen=True)
-class _Record:
-    """The content of a ``record.json``, of whatever layout."""
-
-    content: bytes
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return json.loads(self.content)
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        return self.fields.get("outputs", {})
-
-    @property
-    def run(self) -> tuple[str, str]:
-        """Name and weights: records that agree in both are of one run, in several layouts."""
-        fields = self.fields
-        return fields.get("name") or fields["variant"], self.outputs.get("weights", "")
-
-    def has(self, digest: str) -> bool:
-        """Whether the digest of an output begins so."""
-        return any(output.startswith(digest) for output in self.outputs.values())
-
-
 def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     """Find what a file or a digest comes from, in the workspace, in git and in MLflow.
 
@@ -92,36 +72,62 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     UserError
         If the text is neither a file nor a digest, or the workspace is not in git.
     """
-    file, root = Path(text), workspace.root
-    records: list[_Record] = []
-    summaries: dict[str, list[str]] = {}
-    digests = [text]
+    root, file = workspace.root, Path(text)
+    digests, blob = [text], ""
     if file.is_file():
         digests = [files.sha256(file), *_of_weights(file)]
-        for commit, path in _commits_with(file.read_bytes(), root):
-            if record := _beside(commit, path, root):
-                records.append(record)
-            else:
-                summaries.setdefault(path, []).append(commit)
+        blob = worktree.git("hash-object", str(file.resolve()), folder=root).decode().strip()
     elif not re.fullmatch(f"[0-9a-f]{{{published.SHORTEST},64}}", text):
         raise UserError(
             f"{text}: no such file, and no digest ({published.SHORTEST} to 64 digits of 0-9 and "
             "a-f); name a file that a run left, or its SHA-256"
         )
-    for digest in digests:
-        records = [*_here(digest, workspace), *records, *_recorded(digest, root)]
+    held: dict[bytes, list[str]] = {}  # records, with digests of files of their runs
+    for run in listing.everything(workspace):
+        if run.has(RECORD):
+            held[run.file(RECORD).read_bytes()] = [files.sha256(file) for file in run.files]
+    commits: dict[bytes, list[str]] = defaultdict(list)  # that brought a record
+    summaries: dict[str, list[str]] = defaultdict(list)  # commits that brought the file by a path
+    for commit, path, is_file, content in _brought(blob, root):
+        if path.endswith(RECORD):
+            commits[content].append(commit)
+        if is_file and not _parse(content):
+            summaries[path].append(commit)
+        held.setdefault(content, []).extend(digests if is_file else ())
+    runs: dict[bytes, list[MlflowRun]] = defaultdict(list)
     if store:
-        runs = published.holding(digests, store)
-        records += [_Record(published.artifact(run, RECORD, store)) for run in runs]
-    by_run: dict[tuple[str, str], list[_Record]] = {}
-    for record in dict.fromkeys(records):
-        by_run.setdefault(record.run, []).append(record)
-    sources = [_source(of_run, root, store) for of_run in by_run.values()]
-    for path, commits in summaries.items():
-        again = f"git checkout {commits[0]} && dvc repro"
-        source = Source(name=path, run_ids=[], experiments=[], commits=commits, command=again)
-        sources.append(source)
-    return sources
+        for mlflow_run in published.holding(digests, store):
+            content = published.artifact(mlflow_run, RECORD, store)
+            runs[content].append(mlflow_run)
+            held.setdefault(content, []).extend(digests)
+
+    by_run: dict[tuple[str, str], dict[bytes, Record]] = defaultdict(dict)
+    for content, others in held.items():
+        if record := _parse(content):
+            known = [*record.outputs.values(), *others]
+            if any(whole.startswith(digest) for whole in known for digest in digests):
+                by_run[record.name, record.outputs["weights"]][content] = record
+    return [
+        *(
+            _source(
+                next(iter(of_run.values())),
+                [commit for content in of_run for commit in commits[content]],
+                [mlflow_run for content in of_run for mlflow_run in runs[content]],
+                root,
+            )
+            for of_run in by_run.values()
+        ),
+        *(
+            Source(
+                name=path,
+                run_ids=[],
+                experiments=[],
+                commits=those,
+                command=f"git checkout {those[0]} && dvc repro",
+            )
+            for path, those in summaries.items()
+        ),
+    ]
 
 
 def searched(workspace: Workspace, store: Store | None) -> str:
@@ -146,67 +152,48 @@ def _of_weights(file: Path) -> Iterator[str]:
         return
 
 
-def _here(digest: str, workspace: Workspace) -> Iterator[_Record]:
-    """Records of the workspace's runs with such an output, or another file of this SHA-256."""
-    for run in listing.everything(workspace):
-        if run.has(RECORD):
-            record = _Record(run.file(RECORD).read_bytes())
-            digests = (files.sha256(file) for file in run.files)
-            if record.has(digest) or any(found.startswith(digest) for found in digests):
-                yield record
-
-
-def _introduced(*criterion: str, root: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Commits, the newest first, with a path and the content of every file that git's log finds."""
-    form = ("--format=commit %H", "--name-only", "--no-renames", "--diff-filter=AM")
-    commit = ""
-    for line in worktree.git("log", "--all", *form, *criterion, folder=root).decode().splitlines():
-        if line.startswith("commit "):
-            commit = line.removeprefix("commit ")
-        elif line:
-            yield commit, line, worktree.git("show", f"{commit}:{line}", folder=root)
-
-
-def _commits_with(content: bytes, root: Path) -> Iterator[tuple[str, str]]:
-    """Commits that brought a result of this content, the newest first, and its path."""
-    blob = worktree.git("hash-object", "--stdin", folder=root, feed=content).decode().strip()
-    criterion = (f"--find-object={blob}", "--", "models", "reports")
-    for commit, path, committed in _introduced(*criterion, root=root):
-        if committed == content:  # and not replaced it
-            yield commit, path
-
-
-def _recorded(digest: str, root: Path) -> Iterator[_Record]:
-    """Records that were ever committed with such an output, the newest first."""
-    for _, _, content in _introduced(f"-S{digest}", "--", f"*{RECORD}", root=root):
-        record = _Record(content)
-        if record.has(digest):
-            yield record
-
-
-def _beside(commit: str, path: str, root: Path) -> _Record | None:
-    """The record in the folder of a committed file, if it has one."""
-    record = f"{commit}:{PurePosixPath(path).with_name(RECORD)}"
-    if not worktree.git("ls-tree", "--full-tree", *record.split(":"), folder=root):
+def _parse(content: bytes) -> Record | None:
+    """Read a record; None, if it is none that this code reads."""
+    try:
+        fields = json.loads(content)
+        return parse(fields) if fields["layout"] == LAYOUT else None
+    except (ValueError, KeyError):
         return None
-    found = _Record(worktree.git("show", record, folder=root))
-    return found if found.outputs else None  # once a study had one record for all its runs
 
 
-def _source(records: list[_Record], root: Path, store: Store | None) -> Source:
-    """All that is known of the run of some records."""
-    commits = [commit for record in records for commit, _ in _commits_with(record.content, root)]
-    digests = [sha256(record.content).hexdigest() for record in records]
-    runs = published.holding(digests, store) if store else []
+def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, bytes]]:
+    """Records that commits brought, and the file of a name in git's store, the newest first.
+
+    For each the commit, its path, whether it is that file, and the record in its folder, if any.
+    """
+    form = ("--format=commit %H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
+    log = worktree.git("log", "--all", *form, "--", "models", "reports", folder=root).decode()
+    rows, commit = [], ""
+    for line in filter(None, log.splitlines()):
+        about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH
+        if not path:
+            commit = line.removeprefix("commit ")
+        elif (is_file := about.split()[3] == blob) or path.endswith(RECORD):
+            rows.append((commit, path, is_file))
+    names = [f"{commit}:{PurePosixPath(path).with_name(RECORD)}\n" for commit, path, _ in rows]
+    answer = worktree.git("cat-file", "--batch", folder=root, feed="".join(names).encode())
+    stream = BytesIO(answer)
+    for row in rows:
+        size = stream.readline().split()[-1]  # of "NAME TYPE SIZE", or of "NAME missing"
+        yield *row, stream.read(int(size) + 1)[:-1] if size.isdigit() else b""
+
+
+def _source(record: Record, commits: list[str], runs: "list[MlflowRun]", root: Path) -> Source:
+    """All that is known of a run."""
     names = {name for run in runs for name in experiments(run)}
     names |= {n for n, (commit, _) in worktree.experiments(root).items() if commit in commits}
-    again = f"dvc repro {records[0].fields.get('stage', '')}".strip()
+    again = f"dvc repro {record.stage}"
     if runs:
         again = f"refashion reproduce {runs[0].info.run_id}"
     elif commits:
         again = f"git checkout {commits[0]} && {again}"
     return Source(
-        name=records[0].run[0],
+        name=record.name,
         run_ids=[run.info.run_id for run in runs],
         experiments=sorted(names),
         commits=commits or sorted({c for run in runs if (c := published.commit(run))}),
