@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from refashion.reproduction import worktree
 from refashion.runs import listing
 from refashion.runs.record import LAYOUT, Record, parse
 from refashion.tracking import published
-from refashion.tracking.publish import experiments
+from refashion.tracking.publish import RESULT, experiments
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 
 RECORD = "record.json"
 
+Key = tuple[str, str]
+"""Name and result of a run; the path of a file that sums up several, and no result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What a file or a digest comes from."""
 
-    name: str
-    """Of the run; the path of a file that sums up several."""
-    run_ids: list[str]
-    """MLflow's."""
-    experiments: list[str]
-    """DVC's."""
-    commits: list[str]
-    """Those that brought the result, the newest first; if none did, those of the run's code."""
-    command: str
-    """Makes it again."""
+    name: str  # of the run; the path of a file that sums up several
+    run_ids: list[str]  # MLflow's
+    experiments: list[str]  # DVC's
+    commits: list[str]  # that brought the result, the newest first; else those of the run's code
+    command: str  # makes it again
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -50,22 +48,11 @@ class Source:
 
 
 def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
-    """Find what a file or a digest comes from, in the workspace, in git and in MLflow.
+    """Find what a file or a digest comes from: in the workspace, in git and, if given, in MLflow.
 
-    Parameters
-    ----------
-    text : str
-        Path of a file that a run left, under whatever name: weights, a table, metrics, a record;
-        or the beginning of the SHA-256 of weights or of such a file.
-    workspace : Workspace
-        Whose results are searched, and whose repository with DVC's experiments.
-    store : Store or None
-        Where published runs are searched, if anywhere.
-
-    Returns
-    -------
-    list of Source
-        Several for what several runs share, those of the workspace first.
+    The text is the path of a file that a run left, under whatever name: weights, a table, metrics,
+    a record; or the beginning of the SHA-256 of weights or of such a file. What several runs share
+    has several sources, those of the workspace first.
 
     Raises
     ------
@@ -82,52 +69,47 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
             f"{text}: no such file, and no digest ({published.SHORTEST} to 64 digits of 0-9 and "
             "a-f); name a file that a run left, or its SHA-256"
         )
-    held: dict[bytes, list[str]] = {}  # records, with digests of files of their runs
-    for run in listing.everything(workspace):
-        if run.has(RECORD):
-            held[run.file(RECORD).read_bytes()] = [files.sha256(file) for file in run.files]
-    commits: dict[bytes, list[str]] = defaultdict(list)  # that brought a record
-    summaries: dict[str, list[str]] = defaultdict(list)  # commits that brought the file by a path
-    for commit, path, is_file, content in _brought(blob, root):
-        if path.endswith(RECORD):
-            commits[content].append(commit)
-        if is_file and not _parse(content):
-            summaries[path].append(commit)
-        held.setdefault(content, []).extend(digests if is_file else ())
-    runs: dict[bytes, list[MlflowRun]] = defaultdict(list)
-    if store:
-        for mlflow_run in published.holding(digests, store):
-            content = published.artifact(mlflow_run, RECORD, store)
-            runs[content].append(mlflow_run)
-            held.setdefault(content, []).extend(digests)
+    found: dict[Key, str] = {}  # to the stage that makes it
+    commits: dict[Key, list[str]] = defaultdict(list)
+    runs: dict[Key, list[MlflowRun]] = defaultdict(list)
 
-    by_run: dict[tuple[str, str], dict[bytes, Record]] = defaultdict(dict)
-    for content, others in held.items():
-        if record := _parse(content):
-            known = [*record.outputs.values(), *others]
-            if any(whole.startswith(digest) for whole in known for digest in digests):
-                by_run[record.name, record.outputs["weights"]][content] = record
-    return [
-        *(
-            _source(
-                next(iter(of_run.values())),
-                [commit for content in of_run for commit in commits[content]],
-                [mlflow_run for content in of_run for mlflow_run in runs[content]],
-                root,
-            )
-            for of_run in by_run.values()
-        ),
-        *(
+    def have(others: Iterable[str]) -> bool:
+        return any(whole.startswith(digest) for whole in others for digest in digests)
+
+    for run in listing.everything(workspace):
+        record = _parse(run.file(RECORD).read_bytes()) if run.has(RECORD) else None
+        if record and have([*record.outputs.values(), *map(files.sha256, run.files)]):
+            found[record.name, record.result] = record.stage
+    for commit, path, is_file, record in _brought(blob, root):
+        key = (record.name, record.result) if record else (path, "")
+        if is_file or (record and have(record.outputs.values())):
+            found.setdefault(key, record.stage if record else "")
+        if path.endswith(RECORD) if record else is_file:
+            commits[key].append(commit)
+    if store:
+        for mlflow_run in published.holding([*digests, *(r for _, r in found if r)], store):
+            tags = mlflow_run.data.tags
+            runs[tags["name"], tags[RESULT]].append(mlflow_run)
+    of_exps = {commit: name for name, (commit, _) in worktree.experiments(root).items()}
+    sources = []
+    for key in dict.fromkeys([*found, *runs]):
+        again = f"dvc repro {found.get(key, '')}".strip()
+        if runs[key]:
+            again = f"refashion reproduce {runs[key][0].info.run_id}"
+        elif commits[key]:
+            again = f"git checkout {commits[key][0]} && {again}"
+        code = {run.data.tags["commit"] for run in runs[key] if "commit" in run.data.tags}
+        names = {name for run in runs[key] for name in experiments(run)}
+        sources.append(
             Source(
-                name=path,
-                run_ids=[],
-                experiments=[],
-                commits=those,
-                command=f"git checkout {those[0]} && dvc repro",
+                name=key[0],
+                run_ids=[run.info.run_id for run in runs[key]],
+                experiments=sorted(names | {of_exps[c] for c in commits[key] if c in of_exps}),
+                commits=commits[key] or sorted(code),
+                command=again,
             )
-            for path, those in summaries.items()
-        ),
-    ]
+        )
+    return sources
 
 
 def searched(workspace: Workspace, store: Store | None) -> str:
@@ -137,19 +119,19 @@ def searched(workspace: Workspace, store: Store | None) -> str:
     return f"{workspace.root}, {commits} commits (DVC's experiments too), {server}"
 
 
-def _of_weights(file: Path) -> Iterator[str]:
-    """The digest of the weights in a file, if it is one of safetensors."""
+def _of_weights(file: Path) -> list[str]:
+    """The digest of the weights in a file; none, if that is none of safetensors."""
     if file.read_bytes()[8:9] != b"{":  # after the length of its header
-        return
+        return []
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from refashion.training import digest
 
     try:
-        yield digest.weights(load_file(file))
+        return [digest.weights(load_file(file))]
     except (SafetensorError, ValueError):
-        return
+        return []
 
 
 def _parse(content: bytes) -> Record | None:
@@ -161,7 +143,7 @@ def _parse(content: bytes) -> Record | None:
         return None
 
 
-def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, bytes]]:
+def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | None]]:
     """Records that commits brought, and the file of a name in git's store, the newest first.
 
     For each the commit, its path, whether it is that file, and the record in its folder, if any.
@@ -180,22 +162,4 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, bytes]]:
     stream = BytesIO(answer)
     for row in rows:
         size = stream.readline().split()[-1]  # of "NAME TYPE SIZE", or of "NAME missing"
-        yield *row, stream.read(int(size) + 1)[:-1] if size.isdigit() else b""
-
-
-def _source(record: Record, commits: list[str], runs: "list[MlflowRun]", root: Path) -> Source:
-    """All that is known of a run."""
-    names = {name for run in runs for name in experiments(run)}
-    names |= {n for n, (commit, _) in worktree.experiments(root).items() if commit in commits}
-    again = f"dvc repro {record.stage}"
-    if runs:
-        again = f"refashion reproduce {runs[0].info.run_id}"
-    elif commits:
-        again = f"git checkout {commits[0]} && {again}"
-    return Source(
-        name=record.name,
-        run_ids=[run.info.run_id for run in runs],
-        experiments=sorted(names),
-        commits=commits or sorted({c for run in runs if (c := published.commit(run))}),
-        command=again,
-    )
+        yield *row, _parse(stream.read(int(size) + 1)) if size.isdigit() else None

@@ -63,26 +63,16 @@ def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
 
 
 def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
-    """Find the complete runs with weights or a file whose SHA-256 begins as one of `digests`."""
+    """Find the complete runs with a result or a file whose SHA-256 begins as one of `digests`."""
     runs = []
     for run in _complete(store):
-        known = [run.data.tags.get("weights_sha256", "")]
-        known += json.loads(artifact(run, DIGESTS, store))["files"].values()
+        known = [run.data.tags[RESULT], run.data.tags.get("weights_sha256", "")]
+        with TemporaryDirectory() as folder:
+            file = Path(store.client.download_artifacts(run.info.run_id, DIGESTS, folder))
+            known += json.loads(file.read_text(encoding="utf-8"))["files"].values()
         if any(whole.startswith(digest) for whole in known for digest in digests):
             runs.append(run)
     return runs
-
-
-def commit(mlflow_run: "MlflowRun") -> str | None:
-    """Hash of the commit that a run's code is of; None outside git."""
-    return mlflow_run.data.tags.get("commit")
-
-
-def artifact(mlflow_run: "MlflowRun", name: str, store: Store) -> bytes:
-    """Content of one of a run's artifacts."""
-    with TemporaryDirectory() as folder:
-        run_id = mlflow_run.info.run_id
-        return Path(store.client.download_artifacts(run_id, name, folder)).read_bytes()
 
 
 def of_other_experiments(
