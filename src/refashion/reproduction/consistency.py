@@ -46,16 +46,9 @@ def check(workspace: Workspace) -> Iterator[Check]:
     Of what is not in git, the lock's own digests are compared: an output's with those of the deps
     that it is, or that it is part of. That of a folder of such folders is beyond this check.
 
-    Yields
-    ------
-    Check
-        One that does not hold for every file at fault, with what is wrong and what to do; or one
-        that holds.
-
-    Raises
-    ------
-    UserError
-        If the workspace is not in git, or DVC cannot read its pipeline, locks or ``params.yaml``.
+    Yields one check that does not hold for every file at fault, with what is wrong and what to do;
+    or one that holds. `UserError` if the workspace is not in git, or DVC cannot read its pipeline,
+    locks or ``params.yaml``.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -64,22 +57,22 @@ def check(workspace: Workspace) -> Iterator[Check]:
     tracked = worktree.git("ls-files", "-z", folder=root).decode().split("\0")[:-1]
     try:
         with Repo(str(root)) as repo:
-            stages = list(repo.index.stages)
+            stages = {f"{s.path_in_repo}:{s.name}": s for s in repo.index.stages}
             faults = list(_stale(root, stages))
     except DvcException as error:
         raise UserError(f"{' '.join(str(error).split())}; mend that first") from None
-    faults += _altered(root, tracked, [stage for stage in stages if any(_digests(stage).values())])
+    faults += _altered(root, tracked, stages)
     for name in _under("models", tracked) + _under("reports", tracked):
-        makers = [s for s in stages for out in s.outs if _under(_path(out), [name])]
+        makers = [a for a, s in stages.items() for out in s.outs if _under(_path(out), [name])]
         if not makers:
             faults.append((name, f"is no output of any stage; `git rm {name}` removes it"))
         elif name.endswith("/record.json"):
             run = in_folder((root / name).parent, name.removesuffix("/record.json"))
             try:
-                texts = list(_contradictions(run, makers[0]))
+                texts = list(_contradictions(run, stages[makers[0]]))
             except (UserError, ValueError) as error:
                 texts = [str(error)]
-            cure = f"`dvc repro --force {_address(makers[0])}` makes it anew"
+            cure = f"`dvc repro --force {makers[0]}` makes it anew"
             faults += [(name, f"{text}; {cure}") for text in texts]
     for name, fault in faults:
         yield Check(name=f"consistent: {name}", holds=False, detail=fault)
@@ -88,20 +81,9 @@ def check(workspace: Workspace) -> Iterator[Check]:
         yield Check(name="consistent", holds=True, detail=detail)
 
 
-def _address(stage: "Stage") -> str:
-    return f"{stage.path_in_repo}:{stage.name}"
-
-
 def _path(item: Any) -> str:
     """Path of a dep or an output of DVC, relative to the root."""
     return Path(item.fs_path).relative_to(item.repo.root_dir).as_posix()
-
-
-def _digests(stage: "Stage") -> dict[Fault, str | None]:
-    """MD5 that the lock has of what a stage left and used; None, if it has none."""
-    items = [("left", out) for out in stage.outs]
-    items += [("used", dep) for dep in stage.deps if dep not in stage.params]
-    return {(_path(item), verb): item.hash_info.value for verb, item in items}
 
 
 def _under(path: str, names: Iterable[str]) -> list[str]:
@@ -109,51 +91,54 @@ def _under(path: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name == path or name.startswith(f"{path}/")]
 
 
-def _stale(root: Path, stages: Sequence["Stage"]) -> Iterator[Fault]:
+def _stale(root: Path, stages: Mapping[str, "Stage"]) -> Iterator[Fault]:
     """Locks that are not those of their pipelines and settings."""
-    for file in dict.fromkeys(stage.path_in_repo for stage in stages):
-        pipeline = {stage.name: stage for stage in stages if stage.path_in_repo == file}
-        name = file.replace(".yaml", ".lock")
-        locked = worktree.read_lock(root / name)
-        for gone in [stage for stage in locked if stage not in pipeline]:
-            yield name, f"has the stage {gone}, {file} has not; delete it there"
-        for stage in pipeline.values():
-            if stage.name not in locked:
-                fault = f"has no stage {stage.name}"
-            elif stage.cmd_changed:
-                fault = f"{stage.name}: its cmd is not that of {file}"
-            elif any(dep.status() for dep in stage.params):
-                fault = f"{stage.name}: its params are not those of params.yaml"
-            else:
-                continue
-            yield name, f"{fault}; run `dvc repro {file}`"
+    pipelines = dict.fromkeys(stage.path_in_repo for stage in stages.values())
+    locks = {file: worktree.read_lock((root / file).with_suffix(".lock")) for file in pipelines}
+    locked = [f"{file}:{name}" for file, lock in locks.items() for name in lock]
+    for address in dict.fromkeys([*locked, *stages]):
+        file, _, name = address.partition(":")
+        if address not in stages:
+            fault = f"has the stage {name}, {file} has not; delete it there"
+        elif address not in locked:
+            fault = f"has no stage {name}; run `dvc repro {file}`"
+        elif stages[address].cmd_changed:
+            fault = f"{name}: its cmd is not that of {file}; run `dvc repro {file}`"
+        elif any(dep.status() for dep in stages[address].params):
+            fault = f"{name}: its params are not those of params.yaml; run `dvc repro {file}`"
+        else:
+            continue
+        yield file.replace(".yaml", ".lock"), fault
 
 
-def _altered(root: Path, tracked: Sequence[str], stages: Sequence["Stage"]) -> Iterator[Fault]:
+def _altered(root: Path, tracked: Sequence[str], stages: Mapping[str, "Stage"]) -> Iterator[Fault]:
     """Files and folders that are not what the lock says."""
-    locked = [(stage, key, digest) for stage in stages for key, digest in _digests(stage).items()]
-    outs = {path: digest for _, (path, verb), digest in locked if digest and verb == "left"}
+    entries = [
+        (_path(item), verb, address, item.hash_info.value)
+        for address, stage in stages.items()
+        for verb, items in (("left", stage.outs), ("used", stage.deps))
+        for item in items
+        if item not in stage.params and any(dep.hash_info for dep in stage.deps)
+    ]
+    outs = {path: digest for path, verb, _, digest in entries if verb == "left" and digest}
     known = {path: digest for path, digest in outs.items() if not _under(path, tracked)}
-    for name in tracked:
-        file = root / name
-        known[name] = md5(file.read_bytes() if file.is_file() else b"").hexdigest()
+    present = [name for name in tracked if (root / name).is_file()]
+    known |= {name: md5((root / name).read_bytes()).hexdigest() for name in present}
     at_odds = defaultdict(list)
-    for stage, (path, verb), digest in locked:
+    for path, verb, address, digest in entries:
         if not digest or _digest(path, known) not in (None, digest):
-            at_odds[path, verb].append(stage)
+            at_odds[path, verb].append(address)
     for (path, verb), those in at_odds.items():
-        who = _address(those[0])
-        who += f" and {len(those) - 1} more" if those[1:] else ""
-        pipelines = " ".join(sorted({stage.path_in_repo for stage in those}))
-        yield (
-            path,
-            f"is not what {who} {verb}, by the lock; `git checkout HEAD -- {path}` if it was "
-            f"changed in error, or `dvc repro {pipelines}`",
+        who = those[0] + (f" and {len(those) - 1} more" if those[1:] else "")
+        pipelines = " ".join(sorted({address.partition(":")[0] for address in those}))
+        cure = (
+            f"`git checkout HEAD -- {path}` if it was changed in error, or `dvc repro {pipelines}`"
         )
+        yield path, f"is not what {who} {verb}, by the lock; {cure}"
 
 
 def _digest(path: str, known: Mapping[str, str]) -> str | None:
-    """MD5 of a file, or of a folder of files; None for a folder of folders of unknown files."""
+    """MD5 of a file, or of the listing of a folder; None if that has folders of unknown files."""
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
