@@ -81,9 +81,9 @@ def results(run: str) -> Results:
     >>> refashion.results("mlp").history.plot(y=["train_loss", "validation_loss"])
     """
     workspace = Workspace.here()
-    here = {found.title: found for found in listing.everything(workspace)}
-    if run in here:
-        return _results(here[run])
+    for found in listing.everything(workspace):
+        if found.title == run:
+            return _results(found)
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         runs = published.find(run, connected)
         if len(runs) != 1:

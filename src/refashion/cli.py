@@ -62,7 +62,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def answer(value: Any, lines: Iterable[str], as_json: bool, yes: bool = True) -> NoReturn:
     """Print a value as JSON with sorted keys, or lines, and exit: 0 for yes, 1 for no."""
     if as_json:
-        lines = [json.dumps(value, indent=2, sort_keys=True)]
+        lines = [json.dumps(value, indent=2, sort_keys=True, default=dataclasses.asdict)]
     for line in lines:
         print(line)
     sys.exit(not yes)
@@ -146,10 +146,8 @@ def verify(workspace: Workspace, revision: str, as_json: bool) -> None:
 
     commit = worktree.require(revision, workspace.root)
     rows = verification.verify(workspace, commit)
-    lines = []
-    for row in rows:
-        digests = "different: promised {promised}, actual {actual}".format(**row)
-        lines.append(f"{row['path']}: {'identical' if row['identical'] else digests}")
+    outcomes = ("{path}: different: promised {promised}, actual {actual}", "{path}: identical")
+    lines = (outcomes[row["identical"]].format(**row) for row in rows)
     same = all(row["identical"] for row in rows)
     answer({"commit": commit, "outputs": rows}, lines, as_json, same)
 
@@ -199,7 +197,7 @@ def which(workspace: Workspace, thing: str, as_json: bool) -> None:
         sources = origins.which(thing, workspace, store)
         lines = [line for source in sources for line in source.lines()]
         lines = lines or [f"{thing}: of no run in {origins.searched(workspace, store)}"]
-    answer([dataclasses.asdict(source) for source in sources], lines, as_json, bool(sources))
+    answer(sources, lines, as_json, bool(sources))
 
 
 @main.command()
@@ -226,15 +224,10 @@ def gate(workspace: Workspace, baseline: str | None, quick: bool, as_json: bool)
         raise click.UsageError("choose one of --quick and --baseline")
 
     from refashion.reproduction import consistency
+    from refashion.reproduction import gate as gates
 
-    if quick:
-        made = consistency.check(workspace)
-    else:
-        from refashion.reproduction import gate as gates
-
-        made = gates.gate(workspace, baseline)
     checks = []
-    for check in made:
+    for check in consistency.check(workspace) if quick else gates.gate(workspace, baseline):
         checks.append(check)
         outcome = "holds" if check.holds else "FAILS"
         print(f"{outcome}  {check.name}: {check.detail}", file=sys.stderr)
@@ -242,8 +235,7 @@ def gate(workspace: Workspace, baseline: str | None, quick: bool, as_json: bool)
     if file := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(file).open("a", encoding="utf-8") as appended:
             appended.write(summary)
-    rows = [dataclasses.asdict(check) for check in checks]
-    answer(rows, [summary], as_json, all(check.holds for check in checks))
+    answer(checks, [summary], as_json, all(check.holds for check in checks))
 
 
 @main.command()
@@ -457,9 +449,8 @@ def predict(
         except UserError as error:
             print(f"error: {file}: {error}", file=sys.stderr)
         else:
-            rows += [
-                {"file": file} | row for row in classify.answers(chosen.classes, probabilities)
-            ]
+            (row,) = classify.answers(chosen.classes, probabilities)
+            rows.append({"file": file, **row})
     lines = (f"{r['file']}\t{r['class']}\t{r['probabilities'][r['class']]:.4f}" for r in rows)
     answer(rows, lines, as_json, len(rows) == len(images))
 

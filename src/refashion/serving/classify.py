@@ -24,16 +24,9 @@ def probabilities(weights: Weights, images: Any) -> np.ndarray:
 def pixels(images: Any) -> np.ndarray:
     """Images as rows of pixels, uint8 [n, 784].
 
-    Parameters
-    ----------
-    images
-        Array, tensor or nested lists of the shape [n, 28, 28] or [n, 784], or a single image,
-        [28, 28] or [784]. Pixels are whole numbers from 0 (black) to 255 (white), of any type.
-
-    Raises
-    ------
-    UserError
-        If the shape is another, or the numbers are: fractions, out of range, or from 0 to 1.
+    They are an array, a tensor or nested lists of the shape [n, 28, 28] or [n, 784], or a single
+    image, [28, 28] or [784]; pixels are whole numbers from 0 (black) to 255 (white), of any type.
+    `UserError` if the shape is another, or the numbers are fractions, out of range or from 0 to 1.
     """
     try:
         array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
@@ -59,10 +52,5 @@ def pixels(images: Any) -> np.ndarray:
 
 def answers(classes: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
     """For each row of probabilities [n, 10] the likeliest ``class`` and all ``probabilities``."""
-    return [
-        {
-            "class": classes[row.argmax()],
-            "probabilities": dict(zip(classes, row.tolist(), strict=True)),
-        }
-        for row in rows
-    ]
+    answers = (dict(zip(classes, row.tolist(), strict=True)) for row in rows)
+    return [{"class": max(p, key=p.__getitem__), "probabilities": p} for p in answers]

@@ -17,6 +17,7 @@ from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
 from refashion.evaluation import model as trained_model
 from refashion.runs import listing
+from refashion.runs.run import Run
 from refashion.serving import classify
 from refashion.training.initial import Weights
 
@@ -75,20 +76,11 @@ def _grey(picture: Image.Image) -> Image.Image:
 
 
 def read(file: Path, resize: bool = False) -> np.ndarray:
-    """Read an image: uint8 [28, 28], colour as grey and what is transparent as black.
+    """Read an image of any format of Pillow as `Model` takes it: uint8 [28, 28].
 
-    Parameters
-    ----------
-    file : Path
-        In any format of Pillow.
-    resize : bool
-        Scale other sizes by Lanczos' filter, with black borders beside what is no square.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, is no image, or has not 28x28 pixels of 8 bits. The message says
-        what is wrong, but not with which file.
+    On request other sizes are scaled by Lanczos' filter, with black borders beside what is no
+    square. `UserError` if the file is missing, is no image, or has not 28x28 pixels of 8 bits; it
+    says what is wrong, but not with which file.
     """
     try:
         with Image.open(file) as picture:
@@ -114,8 +106,7 @@ def load(workspace: Workspace, model: str | None = None) -> Model:
         return _of_registry(workspace, model)
     variants = workspace.params().variants
     if model is None or model in variants:
-        name, dataset, weights = trained_here(workspace, model)
-        return _model(name, str(workspace.root), dataset, weights)
+        return _model(str(workspace.root), *trained_here(workspace, model))
     try:
         return _of_run(workspace, model)
     except UserError as error:
@@ -125,16 +116,17 @@ def load(workspace: Workspace, model: str | None = None) -> Model:
 def trained_here(workspace: Workspace, variant: str | None) -> tuple[str, str, Weights]:
     """Name, data set and weights of a variant trained here; by default of the best one.
 
-    Raises
-    ------
-    UserError
-        If there is no such variant, or its model is missing or altered.
+    `UserError` if there is no such variant, or its model is missing or altered.
     """
     settings = workspace.params()
     chosen = variant or _best(list(settings.variants), workspace)
     settings.variant(chosen)  # refuses other names
-    run = listing.variant(workspace, chosen)
-    return chosen, run.record.data["dataset"], trained_model.load(run)
+    return _read(listing.variant(workspace, chosen))
+
+
+def _read(run: Run) -> tuple[str, str, Weights]:
+    """Name, data set and weights of a run."""
+    return run.name, run.record.data["dataset"], trained_model.load(run)
 
 
 def _best(variants: Sequence[str], workspace: Workspace) -> str:
@@ -143,13 +135,13 @@ def _best(variants: Sequence[str], workspace: Workspace) -> str:
         return variants[0]
     file = workspace.comparison
     compared = json.loads(file.read_text(encoding="utf-8"))["variants"] if file.exists() else {}
-    measured = [name for name in variants if name in compared]
-    if not measured:
+    accuracies = {name: compared[name]["accuracy"] for name in variants if name in compared}
+    if not accuracies:
         raise UserError(
             f"{file}: compares no variant of params.yaml; run `dvc repro`, or name one: "
             f"{', '.join(variants)}"
         )
-    return max(measured, key=lambda name: compared[name]["accuracy"])
+    return max(accuracies, key=accuracies.__getitem__)
 
 
 def _of_run(workspace: Workspace, text: str) -> Model:
@@ -160,8 +152,7 @@ def _of_run(workspace: Workspace, text: str) -> Model:
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         mlflow_run = registry.one_run(text, connected)
         run = published.read(mlflow_run, Path(folder), connected).run
-        source = f"run {mlflow_run.info.run_id}"
-        return _model(run.name, source, run.record.data["dataset"], trained_model.load(run))
+        return _model(f"run {mlflow_run.info.run_id}", *_read(run))
 
 
 def _of_registry(workspace: Workspace, uri: str) -> Model:
@@ -180,9 +171,9 @@ def _of_registry(workspace: Workspace, uri: str) -> Model:
             loaded = mlflow.pyfunc.load_model(here).unwrap_python_model()
         except mlflow.MlflowException as error:
             raise UserError(f"{uri}: {error}") from None
-    return _model(about["run"], uri, about["dataset"], loaded.weights)
+    return _model(uri, about["run"], about["dataset"], loaded.weights)
 
 
-def _model(name: str, source: str, dataset: str, weights: Weights) -> Model:
+def _model(source: str, name: str, dataset: str, weights: Weights) -> Model:
     """A model whose classes are those of its data set."""
     return Model(name=name, source=source, classes=DATASETS[dataset].classes, weights=weights)
