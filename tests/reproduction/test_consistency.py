@@ -117,7 +117,7 @@ def test_the_command(repository: Any) -> None:
         assert name in repository.refused("gate", "--quick")
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_bit_of_a_result_or_a_lock(original: Any, data: st.DataObject) -> None:
     """But for counts, and the digest of a folder with folders that only DVC's cache has."""

@@ -90,7 +90,7 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
         for mlflow_run in published.holding([*digests, *(r for _, r in found if r)], store):
             tags = mlflow_run.data.tags
             runs[tags["name"], tags[RESULT]].append(mlflow_run)
-    of_exps = {commit: name for name, (commit, _) in worktree.experiments(root).items()}
+    in_git = worktree.experiments(root).items()
     sources = []
     for key in dict.fromkeys([*found, *runs]):
         again = f"dvc repro {found.get(key, '')}".strip()
@@ -98,13 +98,13 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
             again = f"refashion reproduce {runs[key][0].info.run_id}"
         elif commits[key]:
             again = f"git checkout {commits[key][0]} && {again}"
-        code = {run.data.tags["commit"] for run in runs[key] if "commit" in run.data.tags}
-        names = {name for run in runs[key] for name in experiments(run)}
+        code = {c for run in runs[key] if (c := run.data.tags.get("commit"))}
+        names = {name for name, (commit, _) in in_git if commit in commits[key]}
         sources.append(
             Source(
                 name=key[0],
                 run_ids=[run.info.run_id for run in runs[key]],
-                experiments=sorted(names | {of_exps[c] for c in commits[key] if c in of_exps}),
+                experiments=sorted(names.union(*map(experiments, runs[key]))),
                 commits=commits[key] or sorted(code),
                 command=again,
             )
@@ -139,7 +139,7 @@ def _parse(content: bytes) -> Record | None:
     try:
         fields = json.loads(content)
         return parse(fields) if fields["layout"] == LAYOUT else None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -148,18 +148,18 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | N
 
     For each the commit, its path, whether it is that file, and the record in its folder, if any.
     """
-    form = ("--format=commit %H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
+    form = ("--format=%H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
     log = worktree.git("log", "--all", *form, "--", "models", "reports", folder=root).decode()
     rows, commit = [], ""
     for line in filter(None, log.splitlines()):
         about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH
         if not path:
-            commit = line.removeprefix("commit ")
+            commit = line
         elif (is_file := about.split()[3] == blob) or path.endswith(RECORD):
             rows.append((commit, path, is_file))
     names = [f"{commit}:{PurePosixPath(path).with_name(RECORD)}\n" for commit, path, _ in rows]
-    answer = worktree.git("cat-file", "--batch", folder=root, feed="".join(names).encode())
-    stream = BytesIO(answer)
+    feed = "".join(names).encode()
+    stream = BytesIO(worktree.git("cat-file", "--batch", folder=root, feed=feed))
     for row in rows:
         size = stream.readline().split()[-1]  # of "NAME TYPE SIZE", or of "NAME missing"
         yield *row, _parse(stream.read(int(size) + 1)) if size.isdigit() else None
