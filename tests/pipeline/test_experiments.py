@@ -74,21 +74,21 @@ def test_one_number(workspace, experiment) -> None:
 
 def test_one_variant_changed_shown_taken_and_removed(workspace, experiment) -> None:
     settings = ("-S", "variants.mlp.lr=0.03", "-S", "variants.mlp.hidden=[512,256]")
-    printed = experiment("deeper", *settings)
+    printed = experiment("puffy-hake", *settings)
     assert "train@softmax' didn't change" in printed
-    tracked = runs(workspace, "deeper")
+    tracked = runs(workspace, "puffy-hake")
     assert set(tracked) == {"mlp"}
     assert tracked["mlp"]["lr"] == "0.03"
     assert json.loads(tracked["mlp"]["hidden"]) == [512, 256]
     columns = ("--only-changed", "--sort-by", "accuracy.mlp", "--sort-order", "desc")
     table = workspace.run("dvc", "exp", "show", *columns)
-    assert "[deeper]" in table and "accuracy.mlp" in table and "accuracy.softmax" not in table
+    assert "[puffy-hake]" in table and "accuracy.mlp" in table and "accuracy.softmax" not in table
     workspace.run("git", "checkout", ".")
     workspace.run("dvc", "checkout")
-    workspace.run("dvc", "exp", "apply", "deeper")
+    workspace.run("dvc", "exp", "apply", "puffy-hake")
     assert "variants.mlp.lr" in workspace.run("dvc", "params", "diff")
-    workspace.run("dvc", "exp", "remove", "deeper")
-    assert "deeper" not in workspace.run("dvc", "exp", "list", "--name-only")
+    workspace.run("dvc", "exp", "remove", "puffy-hake")
+    assert "puffy-hake" not in workspace.run("dvc", "exp", "list", "--name-only")
 
 
 def test_a_study(workspace, experiment) -> None:
