@@ -6,12 +6,12 @@ Each begins its heading with a title: which model on which data.
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from refashion.data.idx import SIDE
-from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
+from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, heat_map, plain
 
 COLUMNS = 9
 
@@ -37,23 +37,16 @@ def confusion_matrix(
     title: str, classes: Sequence[str], actual: Sequence[str], predicted: Sequence[str]
 ) -> Figure:
     """Count the test images by true and predicted class; colour: share of the true class."""
-    position = {name: i for i, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, ([position[a] for a in actual], [position[p] for p in predicted]), 1)
+    answers = (pd.Categorical(names, classes) for names in (actual, predicted))
+    counts = pd.crosstab(*answers, dropna=False).to_numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    cells = {place: str(count) for place, count in np.ndenumerate(counts)}
     figure = blank(7.4, 6.4, f"{title}: confusion matrix on the test set")
     axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), count in np.ndenumerate(counts):
-        colour = "white" if shares[i, j] > 0.55 else "0.75" if count == 0 else "0.15"
-        axes.text(
-            j, i, str(count), ha="center", va="center", fontsize=8.5, color=colour, in_layout=False
-        )
+    heat_map(axes, shares, cells, "share of the true class", cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.tick_params(length=0)
-    figure.colorbar(picture, label="share of the true class", shrink=0.8)
     return figure
 
 
@@ -86,7 +79,7 @@ def predictions(
     captions = [f"{a}\n{p}" for a, p in answers]
     wrong = [i for i, (a, p) in enumerate(answers) if a != p]
     head = f"{title}: the first test images, true class over predicted class"
-    return _gallery(head, images[: len(answers)], captions, marked=wrong)[0]
+    return _gallery(head, images[: len(answers)], captions, marked=wrong)
 
 
 def confident_mistakes(
@@ -103,11 +96,9 @@ def confident_mistakes(
     """
     wrong = [i for i, (a, p) in enumerate(zip(actual, predicted, strict=True)) if a != p]
     wrong = sorted(wrong, key=lambda i: (-confidence[i], i))[: 2 * COLUMNS]
-    if not wrong:
-        return None
     captions = [f"{actual[i]}\n{predicted[i]}\n{confidence[i]:.1%}" for i in wrong]
     head = f"{title}: most confident mistakes, true class over predicted class and confidence"
-    return _gallery(head, images[wrong], captions)[0]
+    return _gallery(head, images[wrong], captions) if wrong else None
 
 
 def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -118,57 +109,48 @@ def first_layer(title: str, weights: np.ndarray, classes: Sequence[str]) -> Figu
     """
     units = weights.shape[1]
     if units == len(classes):
-        tiles, captions, columns = weights.T, list(classes), 5
-        what = "one template a class"
+        tiles, captions, columns, what = weights.T, classes, 5, "one template a class"
     else:
         tiles = weights.T[np.argsort(-np.linalg.norm(weights, axis=0), kind="stable")[:60]]
         captions, columns = [""] * len(tiles), 12
         what = f"{len(tiles)} of {units} units, the largest first" if units > 60 else "all units"
-    finite = np.abs(tiles[np.isfinite(tiles)])  # a training may have diverged
-    largest = finite.max(initial=1e-6)
+    # A training may have diverged.
+    largest = np.abs(tiles[np.isfinite(tiles)]).max(initial=1e-6)
     head, limits = f"{title}: first-layer weights, {what}", (-largest, largest)
-    figure, picture = _gallery(head, tiles, captions, columns, cmap="RdBu_r", limits=limits)
-    bar = figure.colorbar(picture, label="weight", fraction=0.04, pad=0.02, aspect=30)
-    bar.outline.set_visible(False)
+    figure = _gallery(head, tiles, captions, columns, cmap="RdBu_r", limits=limits)
+    figure.colorbar(figure.axes[0].images[0], label="weight", fraction=0.04, pad=0.02, aspect=30)
     return figure
 
 
 def _gallery(
     title: str,
-    tiles: Sequence[np.ndarray] | np.ndarray,
+    tiles: np.ndarray,
     captions: Sequence[str],
     columns: int = COLUMNS,
     *,
+    marked: Collection[int] = (),
     cmap: str = "gray_r",
     limits: tuple[float, float] = (0, 255),
-    marked: Collection[int] = (),
-) -> tuple[Figure, AxesImage]:
+) -> Figure:
     """Lay images out in rows, captions above; in one picture, for axes take long to draw."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     lines = captions[0].count("\n") + 1 if captions[0] else 0
-    inch = 1.2 if lines else 0.7
+    inch, beside = (1.2, 2) if lines else (0.7, 1)
     above = round(lines * SIDE * 0.155 / inch) + 3  # pixels; a line of text is 0.155 inches high
-    beside = 4 if lines else 2
-    mosaic = np.full((rows * (SIDE + above), columns * (SIDE + beside)), np.nan)
-    width, height = (n / SIDE * inch for n in reversed(mosaic.shape))
-    figure = blank(max(width, 7.0) + 0.8, height + 0.5, title)
+    margins = (0, rows * columns - len(tiles)), (above, 0), (beside, beside)
+    images = tiles.reshape(-1, SIDE, SIDE).astype(float)
+    framed = np.pad(images, margins, constant_values=np.nan)
+    _, height, width = framed.shape
+    mosaic = np.block([list(framed[i : i + columns]) for i in range(0, len(framed), columns)])
+    x_inches, y_inches = columns * width / SIDE * inch, rows * height / SIDE * inch
+    figure = blank(max(x_inches, 7.0) + 0.8, y_inches + 0.5, title)
     axes = figure.subplots()
     axes.set_axis_off()
-    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
-        top = i // columns * (SIDE + above) + above
-        left = i % columns * (SIDE + beside) + beside // 2
-        mosaic[top : top + SIDE, left : left + SIDE] = tile.reshape(SIDE, SIDE)
-        axes.text(
-            left + SIDE / 2,
-            top - 2.5,
-            caption,
-            ha="center",
-            va="baseline",
-            fontsize=8.5,
-            linespacing=1.1,
-            color=WRONG if i in marked else "0.15",
-            in_layout=False,
-        )
-    picture = axes.imshow(mosaic, cmap=cmap, vmin=limits[0], vmax=limits[1])
-    return figure, picture
+    axes.imshow(mosaic, cmap=cmap).set_clim(*limits)
+    for i, caption in enumerate(captions):
+        row, column = divmod(i, columns)
+        x, y = (column + 0.5) * width, row * height + above - 2.5
+        text = axes.text(x, y, caption, ha="center", va="baseline", in_layout=False)
+        text.set(color=WRONG if i in marked else "0.15", fontsize=8.5, linespacing=1.1)
+    return figure

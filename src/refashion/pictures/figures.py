@@ -1,13 +1,17 @@
-"""What all drawings share: empty figures, colours, and PNG files."""
+"""What all drawings share: empty figures, colours, heat maps, and PNG files."""
 
+from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 110
-TRAIN, VALIDATION, WRONG = "#1f5fa8", "#e0802b", "#c22f2f"
+COLOURS = ("#1f5fa8", "#e0802b", "#3c8d40", "#c22f2f", "#7b52ab", "#4a4a4a", "#b8860b", "#2a9d9d")
+TRAIN, VALIDATION, WRONG = COLOURS[0], COLOURS[1], COLOURS[3]
 
 
 def blank(width: float, height: float, title: str) -> Figure:
@@ -25,6 +29,20 @@ def plain(*several: Axes) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
+
+
+def heat_map(
+    axes: Axes, values: np.ndarray, cells: Mapping[tuple[int, int], str], label: str, **how: Any
+) -> None:
+    """Draw a matrix by `Axes.imshow`, with texts in its cells and a colour bar."""
+    image = axes.imshow(values, **how)
+    dark = image.to_rgba(values)[..., :3].mean(2) < 0.5
+    for (i, j), text in cells.items():
+        colour = "0.75" if text == "0" else "white" if dark[i, j] else "0.15"
+        centred = axes.text(j, i, text, ha="center", va="center", in_layout=False)
+        centred.set(color=colour, fontsize=8.5)
+    axes.tick_params(length=0)
+    image.figure.colorbar(image, label=label, shrink=0.8)
 
 
 def png(figure: Figure) -> bytes:

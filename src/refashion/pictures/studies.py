@@ -1,16 +1,17 @@
 """Drawings of the studies, from their runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refashion.pictures.figures import TRAIN, VALIDATION, blank, plain
+from refashion.pictures.figures import COLOURS, TRAIN, VALIDATION, blank, plain
 from refashion.runs.run import Run
 
-COLOURS = ("#1f5fa8", "#e0802b", "#3c8d40", "#c22f2f", "#7b52ab", "#4a4a4a", "#b8860b", "#2a9d9d")
+NORMS = {"l1": "L1", "l2": "L2", "linf": "maximum"}
 SCHEMES = {
     "constant": "constant 0.01",
     "small_normal": "N(0, 0.01)",
@@ -26,17 +27,16 @@ def weight_decay(runs: Sequence[Run]) -> Figure:
     figure = blank(12.0, 3.9, f"weight decay: linear regression, means of {seeds} seeds")
     *losses, norms = figure.subplots(1, len(runs) + 1, width_ratios=[1.0] * len(runs) + [1.2])
     for axes, run, style in zip(losses, runs, cycle(("-", "--", ":", "-.")), strict=False):
-        history, penalty = run.history, run.record.params["weight_decay"]
+        history, penalty = run.history, f"{run.record.params['weight_decay']:g}"
         for part, colour in (("train", TRAIN), ("test", VALIDATION)):
             axes.plot(history["epoch"], history[f"{part}_loss"], color=colour, label=part)
-        axes.set_yscale("log")
-        axes.set(title=f"weight decay {penalty:g}", xlabel="epoch", ylabel="half squared error")
+        axes.set(title=f"weight decay {penalty}", yscale="log")
+        axes.set(xlabel="epoch", ylabel="half squared error")
         axes.sharey(losses[0])
-        for norm, colour in zip(("l1", "l2", "linf"), COLOURS, strict=False):
-            label = f"{'maximum' if norm == 'linf' else norm.upper()}, {penalty:g}"
+        for (norm, name), colour in zip(NORMS.items(), COLOURS, strict=False):
+            label = f"{name}, {penalty}"
             norms.plot(history["epoch"], history[norm], style, color=colour, label=label)
-    norms.set_yscale("log")
-    norms.set(title="norms of the weights", xlabel="epoch")
+    norms.set(title="norms of the weights", xlabel="epoch", yscale="log")
     plain(*losses, norms)
     return figure
 
@@ -46,91 +46,79 @@ def house_prices(runs: Sequence[Run]) -> Figure:
     folds = runs[0].metrics["folds"]
     figure = blank(11.0, 3.9, f"house prices: {folds}-fold validation")
     curves, ends = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    for i, (run, colour) in enumerate(zip(runs, cycle(COLOURS), strict=False)):
-        for part, style, marker, y in (
-            ("train", ":", "s", i - 0.15),
-            ("validation", "-", "o", i + 0.15),
-        ):
-            name = f"{part}_log_rmse"
-            label = f"{_short(run)}, {part}"
-            curves.plot(run.history["epoch"], run.history[name], style, color=colour, label=label)
-            _mean_and_spread(ends, run, name, y, f"{part} {{:.3f}}", marker, colour)
-    curves.set_yscale("log")
-    curves.set(xlabel="epoch", ylabel="root mean squared error of log price")
-    ends.set_yticks(range(len(runs)), [_short(run) for run in runs])
+    for run, colour in zip(runs, cycle(COLOURS), strict=False):
+        for part, style in (("train", ":"), ("validation", "-")):
+            errors, label = run.history[f"{part}_log_rmse"], f"{_short(run)}, {part}"
+            curves.plot(run.history["epoch"], errors, style, color=colour, label=label)
+    curves.set(xlabel="epoch", ylabel="root mean squared error of log price", yscale="log")
+    forms = {f"{part}_log_rmse": f"{part} {{:.3f}}" for part in ("train", "validation")}
+    _means_and_spreads(ends, runs, forms)
     ends.set(xlabel="after the last epoch, mean and standard deviation")
-    ends.set(ylim=(len(runs) - 0.4, -0.6))
     plain(curves, ends)
     return figure
 
 
 def initialisation(runs: Sequence[Run]) -> Figure:
     """Gradients by depth and by layer before training, and the losses that follow."""
-    depths = runs[0].record.params["depths"]
-    middle = (depths + 1) // 2
+    depths = range(1, runs[0].record.params["depths"] + 1)
+    middle = (depths[-1] + 1) // 2
     figure = blank(14.5, 3.7, "initialisation: gradients at the start, and what comes of them")
     by_depth, by_layer, curves, losses = figure.subplots(1, 4)
     for run, colour in zip(runs, cycle(COLOURS), strict=False):
         style = {"color": colour, "marker": "o", "ms": 3.5}
-        label = SCHEMES.get(_short(run), _short(run))
-        gradients = run.table("gradients.csv")
-        first = [row for row in gradients if row["layer"] == "1"]
-        deepest = [row for row in gradients if row["depth"] == str(depths)]
-        for axes, rows, x in ((by_depth, first, "depth"), (by_layer, deepest, "layer")):
-            # A norm of 0 has no place on a logarithmic axis.
-            points = [(int(row[x]), float(row["norm"])) for row in rows if float(row["norm"])]
-            if points:
-                shown = label if axes is by_depth else None
-                axes.plot(*zip(*points, strict=True), **style, label=shown)
-        by_loss = {d: run.history.get(f"loss_depth_{d}", []) for d in range(1, depths + 1)}
-        if curve := by_loss[middle]:
-            curves.plot(run.history["epoch"][: len(curve)], curve, **style)
-        # What diverged on the way has no loss in the last epoch.
-        last = [(d, loss[-1]) for d, loss in by_loss.items() if loss and len(loss) == len(run.rows)]
-        if last:
-            losses.plot(*zip(*last, strict=True), **style)
-    for axes in (by_depth, by_layer):
-        axes.set_yscale("log")
+        gradients = pd.read_csv(run.file("gradients.csv"))
+        first = gradients[gradients["layer"] == 1]
+        deepest = gradients[gradients["depth"] == depths[-1]]
+        # What diverged on the way has no loss from then on.
+        history = pd.read_csv(run.file("history.csv"), index_col="epoch")
+        loss = history.reindex(columns=[f"loss_depth_{d}" for d in depths]).to_numpy(float)
+        name = SCHEMES.get(_short(run), _short(run))
+        by_depth.plot(first["depth"], first["norm"], label=name, **style)
+        by_layer.plot(deepest["layer"], deepest["norm"], **style)
+        curves.plot(history.index, loss[:, middle - 1], **style)
+        losses.plot(depths, loss[-1:].T, **style)
     by_depth.set(xlabel="hidden layers", ylabel="gradient norm", title="of the first layer")
-    by_layer.set(xlabel="layer", title=f"of every layer, {depths} hidden")
+    by_layer.set(xlabel="layer", title=f"of every layer, {depths[-1]} hidden")
     curves.set(xlabel="epoch", ylabel="training loss / nats", title=f"{middle} hidden layers")
     losses.set(xlabel="hidden layers", title="loss in the last epoch")
+    for axes in (by_depth, by_layer):
+        axes.set_yscale("log", nonpositive="mask")
     for axes in (curves, losses):
         axes.set_ylim(0, 3)
-    for axes in (by_depth, by_layer, curves, losses):
+    for axes in figure.axes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plain(axes)
+    plain(*figure.axes)
     return figure
 
 
 def k_fold(runs: Sequence[Run]) -> Figure:
     """Validation accuracy of every fold, with its mean and spread."""
+    metric = "validation_accuracy"
     variants = [run for run in runs if run.record.parent is None]
     folds = variants[0].metrics["folds"]
     figure = blank(8.0, 0.9 + 0.7 * len(variants), f"{folds}-fold validation")
     axes = figure.subplots()
     for i, (variant, colour) in enumerate(zip(variants, cycle(COLOURS), strict=False)):
-        parts = [run for run in runs if run.record.parent == variant.name]
-        accuracies = [run.metrics["validation_accuracy"] for run in parts]
-        axes.plot(accuracies, [i] * len(accuracies), "o", color=colour, alpha=0.5, ms=6)
-        words = "{:.4f} ± {:.4f}"
-        _mean_and_spread(axes, variant, "validation_accuracy", i, words, "|", colour, ms=16)
-    axes.set_yticks(range(len(variants)), [_short(variant) for variant in variants])
-    axes.set(xlabel="validation accuracy", ylim=(len(variants) - 0.5, -0.7))
+        accuracies = [run.metrics[metric] for run in runs if run.record.parent == variant.name]
+        axes.plot(accuracies, [i] * len(accuracies), "o", color=colour, alpha=0.5)
+    _means_and_spreads(axes, variants, {metric: "{:.4f} ± {:.4f}"})
+    axes.set(xlabel="validation accuracy")
     plain(axes)
     return figure
 
 
-def _mean_and_spread(
-    axes: Axes, run: Run, metric: str, y: float, words: str, fmt: str, colour: str, ms: float = 6
-) -> None:
-    """Mark a metric and its standard deviation at a height, with a text of both above the mark."""
-    mean, std = run.metrics[metric], run.metrics[f"{metric}_std"]
-    axes.errorbar(mean, y, xerr=std, fmt=fmt, ms=ms, color=colour, capsize=3)
-    axes.annotate(
-        words.format(mean, std), (mean, y), (0, ms / 2 + 3), textcoords="offset points",
-        ha="center", fontsize=8,
-    )  # fmt: skip
+def _means_and_spreads(axes: Axes, runs: Sequence[Run], forms: Mapping[str, str]) -> None:
+    """Mark metrics and their standard deviations from the first run down, with texts of both."""
+    for i, (run, colour) in enumerate(zip(runs, cycle(COLOURS), strict=False)):
+        for j, (metric, form) in enumerate(forms.items()):
+            mean, std = run.metrics[metric], run.metrics[f"{metric}_std"]
+            y = i + 0.4 * (j - (len(forms) - 1) / 2)
+            axes.errorbar(mean, y, xerr=std, fmt="|", ms=12, color=colour, capsize=3)
+            words = form.format(mean, std)
+            text = axes.annotate(words, (mean, y), (0, 8), textcoords="offset points")
+            text.set(fontsize=8, ha="center")
+    axes.set_yticks(range(len(runs)), [_short(run) for run in runs])
+    axes.set_ylim(len(runs) - 0.5, -0.7)
 
 
 def _short(run: Run) -> str:
