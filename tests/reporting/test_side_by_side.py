@@ -31,8 +31,8 @@ def of(workspaces: Mapping[str, Workspace], *names: str) -> Comparison:
 def test_variants_of_one_workspace(workspaces: dict[str, Workspace]) -> None:
     comparison = of(workspaces, "main softmax", "main mlp", "main dropout")
     assert list(comparison.runs) == ["dropout", "mlp", "softmax"]
-    assert comparison.dataset == "fashion_mnist"
     told = comparison.as_dict()
+    assert told["dataset"] == "fashion_mnist"
     mlp = told["runs"]["mlp"]
     assert told["runs"]["dropout"]["settings"] == {"hidden": [256, 256], "lr": 0.5}
     assert (mlp["run"], mlp["metrics"]["test_accuracy"]) == ("mlp", pytest.approx(51 / 60))

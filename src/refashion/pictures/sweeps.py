@@ -10,13 +10,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from refashion.pictures.figures import TRAIN, blank, plain
+from refashion.pictures.figures import TRAIN, blank, heat_map, plain
 
 COLOURS = matplotlib.colormaps["viridis"]
 MOST_PANELS = 6
@@ -51,13 +52,12 @@ class Point:
 
         Of one run, its metrics, which may be means themselves.
         """
-        means = {}
-        for name, values in self.metrics.items():
-            if len(self.runs) == 1:
-                means[name] = values[0]
-            elif len(values) == len(self.runs) and not name.endswith("_std"):
-                means |= {name: mean(values), f"{name}_std": stdev(values)}
-        return means
+        if len(self.runs) == 1:
+            return {name: value for name, (value,) in self.metrics.items()}
+        complete = {name: v for name, v in self.metrics.items() if len(v) == len(self.runs)}
+        several = {name: v for name, v in complete.items() if not name.endswith("_std")}
+        spreads = {f"{name}_std": stdev(values) for name, values in several.items()}
+        return {name: mean(values) for name, values in several.items()} | spreads
 
 
 def text(value: Any) -> str:
@@ -78,8 +78,8 @@ def rank(value: Any) -> tuple[Any, ...]:
     return 3, text(value)
 
 
-def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> dict[str, Figure]:
-    """Draw a sweep: figures by their titles.
+def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> list[Figure]:
+    """Draw a sweep.
 
     Each metric is drawn against the settings: as a heat map if two were swept on a grid, else in a
     panel for each of the first 6. Learning curves lie over each other in one more figure.
@@ -91,19 +91,15 @@ def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> dict[str, Figur
     metrics
         Names of the metrics to draw, and their headings.
     """
-    swept = points[0].settings
+    swept = list(points[0].settings)
     grid = math.prod(len({rank(point.settings[name]) for point in points}) for name in swept)
-    against_settings = _heat_map if len(swept) == 2 and len(points) > grid / 2 else _panels
-    figures = {}
-    for metric, heading in metrics.items() if swept else ():
-        title = f"{heading} by {', '.join(list(swept)[:MOST_PANELS])}"
-        figures[title] = against_settings(title, points, metric, heading)
+    by_settings = _heat_map if len(swept) == 2 and len(points) > grid / 2 else _panels
+    title = f"by {', '.join(swept[:MOST_PANELS])}"
+    figures = [by_settings(f"{h} {title}", points, m, h) for m, h in metrics.items() if swept]
     names = dict.fromkeys(chain.from_iterable(point.curves for point in points))
     splits = ("train", "validation", "test")
     if columns := [name for name in names if name.partition("_")[0] in splits][:4]:
-        over_seeds = any(len(runs) > 1 for point in points for runs in point.curves.values())
-        title = "learning curves" + ", mean ± standard deviation over seeds" * over_seeds
-        figures[title] = _learning_curves(title, points, columns)
+        figures.append(_learning_curves(points, columns))
     return figures
 
 
@@ -118,22 +114,20 @@ def _panels(title: str, points: Sequence[Point], metric: str, heading: str) -> F
     for i, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, i)
         values = [point.settings[name] for point in points]
-        if numeric := all(map(_is_number, values)):
-            x = values
-            _scale(axes, "x", values, factor=1 if name == "lr" else 10)
-        else:
-            x = _categories(axes.xaxis, values, tilt=90)
-            axes.margins(x=0.1)
+        numeric = all(map(_is_number, values))
+        x = values if numeric else _categories(axes.xaxis, values, tilt=90)
         line = "o-" if numeric and len(names) == 1 else "o"
         axes.errorbar(x, y, spread, fmt=line, color=TRAIN, ms=5, capsize=3)
         for position, point in zip(x, points, strict=True):
             runs = point.metrics.get(metric, ())
             axes.plot([position] * len(runs), runs, ".", color=TRAIN, ms=6, alpha=0.35)
-        axes.set(xlabel=name, ylabel=heading)
+        axes.set(xlabel=name, ylabel=heading, xmargin=0.1)
+        if numeric:
+            _scale(axes, "x", values, factor=1 if name == "lr" else 10)
         _scale(axes, "y", y)
         if missing := sum(map(math.isnan, y)):
             axes.set_title(f"{missing} of {len(points)} have no value", fontsize=8)
-        plain(axes)
+    plain(*figure.axes)
     return figure
 
 
@@ -145,50 +139,46 @@ def _heat_map(title: str, points: Sequence[Point], metric: str, heading: str) ->
     axes = figure.subplots()
     x = _categories(axes.xaxis, columns[across], tilt=90)
     y = _categories(axes.yaxis, columns[up])
-    means = np.full((max(y) + 1, max(x) + 1), np.nan)
+    means, cells = np.full((max(y) + 1, max(x) + 1), np.nan), {}
     for i, j, point in zip(y, x, points, strict=True):
-        means[i, j] = point.means.get(metric, math.nan)
-        if means.size <= 64 and metric in point.means:
-            spread = point.means.get(f"{metric}_std")
-            cell = f"{means[i, j]:.3g}" + (f"\n± {spread:.1g}" if spread else "")
-            box: dict[str, Any] = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.7}
-            axes.text(j, i, cell, ha="center", va="center", fontsize=8, bbox=box)
+        if metric in point.means:
+            middle, spread = point.means[metric], point.means.get(f"{metric}_std")
+            means[i, j] = middle
+            cells[i, j] = f"{middle:.3g}" + (f"\n± {spread:.1g}" if spread else "")
     norm = LogNorm() if 0 not in means and _spans(means.ravel().tolist(), 20) else None
-    picture = axes.imshow(means, cmap=COLOURS, norm=norm, origin="lower", aspect="auto")
+    texts = cells if means.size <= 64 else {}
+    heat_map(axes, means, texts, heading, cmap=COLOURS, norm=norm, origin="lower", aspect="auto")
     axes.set(xlabel=across, ylabel=up, facecolor="0.92")
-    figure.colorbar(picture, label=heading)
     return figure
 
 
-def _learning_curves(title: str, points: Sequence[Point], columns: Sequence[str]) -> Figure:
+def _learning_curves(points: Sequence[Point], columns: Sequence[str]) -> Figure:
     """Means of the columns of the histories, with a band of one standard deviation."""
+    over_seeds = any(len(runs) > 1 for point in points for runs in point.curves.values())
+    title = "learning curves" + ", mean ± standard deviation over seeds" * over_seeds
     rows = -(-len(columns) // 2)
     figure = blank(11.0, 3.1 * rows + 0.6, title)
-    lines = {}
+    colours, lines = COLOURS(np.linspace(0, 0.9, len(points))), {}
     for i, column in enumerate(columns, start=1):
-        axes = figure.add_subplot(rows, min(len(columns), 2), i)
-        drawn: list[float] = []
-        colours = COLOURS(np.linspace(0, 0.9, len(points)))
+        axes, drawn = figure.add_subplot(rows, min(len(columns), 2), i), []
         for point, colour in zip(points, colours, strict=True):
-            curves = point.curves.get(column, ())
-            if not (epochs := min(map(len, curves), default=0)):
+            if not (values := point.curves.get(column)):
                 continue
-            y = np.array([curve[:epochs] for curve in curves], float)
-            y[~np.isfinite(y)] = np.nan
-            x, middle = np.arange(1, epochs + 1), y.mean(0)
-            (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1)
+            curves = pd.DataFrame(values).replace([math.inf, -math.inf], math.nan)
+            middle, std = curves.mean(skipna=False), curves.std(skipna=False)
+            epochs = curves.columns + 1
+            (lines[point.label],) = axes.plot(epochs, middle, ".-", color=colour, lw=1)
             if len(curves) > 1:
-                std = y.std(0, ddof=1)
-                axes.fill_between(x, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
-            drawn += middle[np.isfinite(middle)].tolist()
+                axes.fill_between(epochs, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
+            drawn.extend(middle)
         axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _scale(axes, "y", drawn)
-        plain(axes)
+    plain(*figure.axes)
     labels = list(filter(None, lines))[:: -(-len(points) // LONGEST_LEGEND)]
     width = max(map(len, labels), default=0) + 8  # characters, the line included
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, 130 // width)}
-    figure.legend([lines[n] for n in labels], labels, frameon=False, fontsize=9, **place)
+    style: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    figure.legend([lines[n] for n in labels], labels, ncols=max(1, 130 // width), **style)
     return figure
 
 
@@ -221,12 +211,9 @@ def _scale(axes: Axes, name: str, values: Sequence[float], factor: float = 20) -
     """Make the axis "x" or "y" logarithmic, linear about 0, if the values span a factor."""
     if not _spans(values, factor):
         return
-    axis, set_scale = {
-        "x": (axes.xaxis, axes.set_xscale),
-        "y": (axes.yaxis, axes.set_yscale),
-    }[name]
+    axis, set_scale = getattr(axes, f"{name}axis"), getattr(axes, f"set_{name}scale")
     if 0 in values:
-        set_scale("symlog", linthresh=min(filter(None, values)))
+        set_scale("symlog", linthresh=min(value for value in values if value > 0))
     else:
         set_scale("log")
         axis.set_major_locator(LogLocator(subs=(1, 3)))

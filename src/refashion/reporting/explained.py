@@ -16,6 +16,7 @@ from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
 from refashion.pictures.figures import TRAIN, VALIDATION, WRONG, blank, plain
 from refashion.portable import softmax, streams
+from refashion.reporting.tables import table
 from refashion.serving import predict
 from refashion.training import portable
 
@@ -73,15 +74,15 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Cla
     classes
         Names of the k classes; those that are never predicted are left out.
     """
-    predicted, rows = logits.argmax(1), []
+    rows, predicted = [], logits.argmax(1)
     for i in predicted.unique().tolist():
-        chosen = predicted == i
-        n, probabilities = int(chosen.sum()), logits[chosen].softmax(1)
-        p, q = labels[chosen].bincount(minlength=len(classes)).double() / n, probabilities.mean(0)
-        entropy, cross_entropy = float(entr(p).sum()), -float(xlogy(p, q).sum())
-        image_entropy, divergence = float(entr(probabilities).sum() / n), cross_entropy - entropy
-        row = (classes[i], n, entropy, cross_entropy, divergence, image_entropy)
-        rows.append(ClassInformation(*row))
+        of_class = predicted == i
+        images, probabilities = int(of_class.sum()), logits[of_class].softmax(1)
+        p = labels[of_class].bincount(minlength=len(classes)).double() / images
+        entropy, cross_entropy = float(entr(p).sum()), -float(xlogy(p, probabilities.mean(0)).sum())
+        image_entropy = float(entr(probabilities).sum() / images)
+        measures = (entropy, cross_entropy, cross_entropy - entropy, image_entropy)
+        rows.append(ClassInformation(classes[i], images, *measures))
     return rows
 
 
@@ -98,29 +99,25 @@ def naive(logits: Tensor) -> Tensor:
 def tables(variant: str, classes: Sequence[ClassInformation]) -> Iterator[Table]:
     """Tables of softmax, of its cross-entropy and gradient, and of what `explain` gives."""
     title = "What softmax does: positive, sums to 1, keeps the order, ignores a common shift"
-    table = Table("logits", "softmax", title=title)
-    for logits in ([1.0, 2.0, 3.0], [101.0, 102.0, 103.0], [10.0, 20.0, 30.0], [0.1, 0.2, 0.3]):
-        probabilities = softmax.softmax(torch.tensor([logits], dtype=torch.float64))[0].tolist()
-        table.add_row(_list(logits, "g"), _list(probabilities, ".4f"))
-    yield table
+    logits = [[1, 2, 3], [101, 102, 103], [10, 20, 30], [0.1, 0.2, 0.3]]
+    o = torch.tensor(logits, dtype=torch.float64)
+    columns = [_lists(o, "g"), _lists(softmax.softmax(o), ".4f")]
+    yield table(title, ("logits", "softmax"), zip(*columns, strict=True))
     title = "What LogSumExp avoids: cross-entropy of the first class, in nats"
-    table = Table("logits", "log of the softmax", "LogSumExp", title=title)
-    for logits in ([10.0, 0.0], [1000.0, 0.0], [0.0, 1000.0], [-1000.0, -1000.0]):
-        o = torch.tensor([logits], dtype=torch.float64)
-        loss, _ = softmax.cross_entropy(o, torch.tensor([0]))
-        table.add_row(_list(logits, "g"), f"{float(naive(o)[0]):.6g}", f"{float(loss):.6g}")
-    yield table
-    table = Table("what", "value", title="The gradient of the cross-entropy is softmax(o) - y")
+    o = torch.tensor([[10, 0], [1000, 0], [0, 1000], [-1000, -1000]], dtype=torch.float64)
+    loss, _ = softmax.cross_entropy(o, torch.zeros(4, dtype=torch.int64), reduction="none")
+    columns = [_lists(o, "g"), _lists(naive(o)[:, None], ".6g"), _lists(loss[:, None], ".6g")]
+    yield table(title, ("logits", "log of the softmax", "LogSumExp"), zip(*columns, strict=True))
+    title = "The gradient of the cross-entropy is softmax(o) - y"
     what = f"largest difference from autograd, {NUM_RANDOM} random examples"
-    table.add_row(what, f"{_gradient_error():.1e}")
-    yield table
+    yield table(title, ("what", "value"), [(what, f"{_gradient_error():.1e}")])
     title = f"{variant}: the images that it takes for each class, in nats (bits)"
-    measures = ("H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
-    table = Table("taken for", "images", *measures, title=title)
-    for name, images, *values in classes:
-        cells = (f"{nats:.4f} ({nats / math.log(2):.4f})" for nats in values)
-        table.add_row(name, f"{images:,}", *cells)
-    yield table
+    header = ("taken for", "images", "H(P)", "H(P, Q)", "KL(P|Q)", "entropy of one image")
+    rows = (
+        [name, f"{images:,}", *(f"{nats:.4f} ({nats / math.log(2):.4f})" for nats in measures)]
+        for name, images, *measures in classes
+    )
+    yield table(title, header, rows)
 
 
 def picture(variant: str, classes: Sequence[ClassInformation]) -> Figure:
@@ -137,11 +134,10 @@ def picture(variant: str, classes: Sequence[ClassInformation]) -> Figure:
     gradients.plot(o, loss, color=TRAIN, label="loss / nats")
     gradients.plot(o, gradient[:, 0], color=WRONG, label="gradient, softmax(o) - y")
     gradients.set(title="loss and gradient")
-    names, entropies = [c.name for c in classes], [c.entropy for c in classes]
-    divergences = [c.divergence for c in classes]
+    names, _, entropies, _, divergences, image_entropies = zip(*classes, strict=True)
     bars.barh(names, entropies, color=TRAIN, label="entropy H(P)")
     bars.barh(names, divergences, left=entropies, color=WRONG, label="KL(P|Q)")
-    bars.plot([c.image_entropy for c in classes], names, "k|", ms=9, label="entropy of one image")
+    bars.plot(image_entropies, names, "k|", ms=9, label="entropy of one image")
     bars.invert_yaxis()
     bars.set(title=f"{variant}: images taken for a class", xlabel="nats")
     losses.set_xlabel("o, of the true class")
@@ -168,5 +164,5 @@ def _two_classes(o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return logits, *softmax.cross_entropy(logits, labels, reduction="none")
 
 
-def _list(values: Sequence[float], form: str) -> str:
-    return ", ".join(f"{value:{form}}" for value in values)
+def _lists(rows: Tensor, form: str) -> list[str]:
+    return [", ".join(f"{value:{form}}" for value in row) for row in rows.tolist()]

@@ -1,7 +1,7 @@
 """HTML pages of runs side by side, which hold their pictures and load nothing."""
 
-import base64
 import sys
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +18,11 @@ from refashion.base.workspace import Workspace
 from refashion.pictures import of_run, sweeps
 from refashion.pictures.figures import png
 from refashion.pictures.studies import PICTURES
+from refashion.pictures.sweeps import text
 from refashion.reporting import explained, side_by_side
 from refashion.reporting.explained import ClassInformation
 from refashion.reporting.side_by_side import MANY, Comparison
-from refashion.reporting.tables import headings, rows_of, tables
+from refashion.reporting.tables import headings, rows_of, table, tables
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.tracking import context
@@ -37,8 +38,8 @@ class Page:
     title: str
     notes: Sequence[str]
     """Paragraphs."""
-    figures: Mapping[str, Figure]
-    """By their alternative text."""
+    figures: Sequence[Figure]
+    """Their titles are their alternative texts."""
     tables: Sequence[Table] = ()
     sections: Sequence["Page"] = ()
 
@@ -49,12 +50,12 @@ def of(
     *,
     title: str | None = None,
     notes: Iterable[str] = (),
-    figures: Mapping[str, Figure] | None = None,
+    figures: Sequence[Figure] | None = None,
 ) -> Page:
     """The page of runs side by side: notes, tables, pictures of all together and of each run.
 
     `test` is the folder of the test images, and `notes` introduces the runs. `figures` are the
-    pictures of all runs together, by their alternative text; by default those of a sweep.
+    pictures of all runs together; by default those of a sweep.
 
     Raises
     ------
@@ -64,10 +65,10 @@ def of(
     runs = comparison.runs if len(comparison.runs) <= MANY else {}
     sections = (_section(name, run, test) for name, run in runs.items())
     return Page(
-        title=title or f"{comparison.dataset}: runs side by side",
+        title=title or f"{comparison.shared['data.dataset']}: runs side by side",
         notes=[*notes, *comparison.notes],
         figures=_sweep(comparison) if figures is None else figures,
-        tables=[*tables(comparison), _shared(comparison), _digests(comparison)],
+        tables=[*tables(comparison), *_origins(comparison)],
         sections=[section for section in sections if section.figures],
     )
 
@@ -84,21 +85,20 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
         If a result is missing, or nothing can be written there.
     """
     variants = side_by_side.of(listing.variants(workspace))
-    pages = {path.name: of(variants, workspace.test, title="Variants")}
+    pages = {"": of(variants, workspace.test, title="Variants")}
     for study in PICTURES:
         if runs := listing.of_study(workspace, study):
-            name = f"{path.stem}-{study}{path.suffix}"
-            pages[name] = _of_study(study, runs, workspace.test)
+            pages[f"-{study}"] = _of_study(study, runs, workspace.test)
     try:
-        explanation = explained.explain(workspace)
+        pages["-explained"] = _of_explanation(*explained.explain(workspace))
     except UserError as error:
         print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
-    else:
-        pages[f"{path.stem}-explained{path.suffix}"] = _of_explanation(*explanation)
-    titles, origin = {name: page.title for name, page in pages.items()}, stamp(workspace)
-    for name, page in pages.items():
-        write(path.with_name(name), page, origin, titles)
-        yield path.with_name(name)
+    origin = stamp(workspace)
+    by_path = {path.with_stem(f"{path.stem}{name}"): page for name, page in pages.items()}
+    titles = {file.name: page.title for file, page in by_path.items()}
+    for file, page in by_path.items():
+        write(file, page, origin, titles)
+        yield file
 
 
 def stamp(workspace: Workspace) -> str:
@@ -125,16 +125,15 @@ def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None =
     UserError
         If nothing can be written there.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    template = jinja2.Template(
+        Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"rows": rows_of, "png": _base64}
-    template = environment.get_template("page.html.jinja")
-    html = template.render(page=page, origin=origin, pages=pages or {}, file_name=path.name)
+    shown = {"page": page, "origin": origin, "pages": pages or {}, "file_name": path.name}
+    html = template.render(shown, rows=rows_of, png=lambda figure: b64encode(png(figure)).decode())
     try:
         files.write_text(path, html)
     except OSError as error:
@@ -144,65 +143,50 @@ def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None =
 def _of_study(study: str, runs: Sequence[Run], test: Path) -> Page:
     """The page of a study: its notes and picture, and the runs that no other sums up."""
     module = import_module(f"refashion.studies.{study}")
-    return of(
-        side_by_side.of(run for run in runs if run.record.parent is None),
-        test,
-        title=module.TITLE,
-        notes=module.NOTES,
-        figures={module.TITLE: PICTURES[study](runs)},
-    )
+    comparison = side_by_side.of(run for run in runs if run.record.parent is None)
+    picture = PICTURES[study](runs)
+    return of(comparison, test, title=module.TITLE, notes=module.NOTES, figures=[picture])
 
 
 def _of_explanation(variant: str, classes: Sequence[ClassInformation]) -> Page:
     """The page that explains softmax and cross-entropy."""
-    title = "Softmax and cross-entropy"
     return Page(
-        title=title,
+        title="Softmax and cross-entropy",
         notes=explained.NOTES,
-        figures={f"{title}: losses and information": explained.picture(variant, classes)},
+        figures=[explained.picture(variant, classes)],
         tables=list(explained.tables(variant, classes)),
     )
 
 
 def _section(name: str, run: Run, test: Path) -> Page:
     """The pictures of one run, and a note if some are missing."""
-    drawn = of_run.of_files(run, test)
+    figures = of_run.of_files(run, test)
     notes = []
-    if run.has("predictions.csv") and "predictions" not in drawn:
+    if run.has("predictions.csv") and "predictions" not in figures:
         notes.append(
             "Its predictions are not shown in pictures: the test images of this checkout, in "
             "data/prepared/test, are not those that it was measured on."
         )
-    elif run.has("predictions.csv") and "confident_mistakes" not in drawn:
+    elif run.has("predictions.csv") and "confident_mistakes" not in figures:
         notes.append("It makes no mistake on the test set.")
-    figures = {f"{name}: {what.replace('_', ' ')}": figure for what, figure in drawn.items()}
-    return Page(title=name, notes=notes, figures=figures)
+    return Page(title=name, notes=notes, figures=list(figures.values()))
 
 
-def _sweep(comparison: Comparison) -> dict[str, Figure]:
+def _sweep(comparison: Comparison) -> list[Figure]:
     """Pictures of several runs together: metrics by what differs, and learning curves."""
     labels = headings(run.metrics for run in comparison.runs.values())
     drawn = [name for name in DRAWN if name in labels] or list(labels)[:2]
     several = len(comparison.runs) > 1
-    return sweeps.draw(comparison.points, {n: labels[n] for n in drawn}) if several else {}
+    return sweeps.draw(comparison.points, {n: labels[n] for n in drawn}) if several else []
 
 
-def _shared(comparison: Comparison) -> Table:
-    table = Table("setting", "value", title="Settings of all runs")
-    for name, value in comparison.shared.items():
-        table.add_row(name, sweeps.text(value))
-    return table
-
-
-def _digests(comparison: Comparison) -> Table:
+def _origins(comparison: Comparison) -> Iterator[Table]:
+    """Tables of the settings of all runs, and of their ids and digests."""
+    shared = ((name, text(value)) for name, value in comparison.shared.items())
+    yield table("Settings of all runs", ("setting", "value"), shared)
     known = bool(comparison.ids)
-    columns = ["run", *["MLflow run", "commit"] * known, "run key", "weights"]
-    table = Table(*columns, title="Ids and digests")
+    header, rows = ["run", *["MLflow run", "commit"] * known, "run key", "weights"], []
     for name, run in comparison.runs.items():
         origin = [comparison.ids.get(name, "-"), (run.commit or "-")[:12]] * known
-        table.add_row(name, *origin, run.record.run_key, run.record.outputs["weights"])
-    return table
-
-
-def _base64(figure: Figure) -> str:
-    return base64.b64encode(png(figure)).decode()
+        rows.append([name, *origin, run.record.run_key, run.record.outputs["weights"]])
+    yield table("Ids and digests", header, rows)

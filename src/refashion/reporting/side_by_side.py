@@ -25,8 +25,6 @@ MANY = 12
 class Comparison:
     """Runs on one data set; each is named so that the others are told from it."""
 
-    dataset: str
-
     runs: dict[str, Run]
     """By name, in alphabetical order."""
 
@@ -65,7 +63,7 @@ class Comparison:
             for name, run in self.runs.items()
         }
         return {
-            "dataset": self.dataset,
+            "dataset": self.shared["data.dataset"],
             "runs": runs,
             "seeds": {
                 name: {"seeds": self.seeds_of(point), "metrics": point.means}
@@ -89,10 +87,15 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         If two are of different data sets or were measured on different test sets, or if a file
         is missing.
     """
-    runs, ids = list(runs), ids or {}
-    names = _names(runs, [ids.get(run, "") for run in runs])
-    by_name = dict(sorted(zip(names, runs, strict=True)))
+    ids = ids or {}
+    by_name = _named(list(runs), ids)
     settings = {name: _settings(run) for name, run in by_name.items()}
+    datasets = {settings[name]["data.dataset"]: name for name in by_name}
+    if len(datasets) > 1:
+        raise UserError(
+            f"{' and '.join(datasets.values())}: trained on different data sets, "
+            f"{' and '.join(datasets)}; choose runs of one data set"
+        )
     first, *_ = settings.values()
     differing = _differing(settings.values())
     shown = {name: {key: s.get(key) for key in differing} for name, s in settings.items()}
@@ -114,7 +117,6 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
             "together; name fewer runs to see them one by one."
         )
     return Comparison(
-        dataset=_dataset(by_name),
         runs=by_name,
         ids={name: ids[run] for name, run in by_name.items() if run in ids},
         settings=shown,
@@ -213,34 +215,23 @@ def _differing(settings: Collection[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({rank(s.get(key)) for s in settings}) > 1]
 
 
-def _names(runs: Sequence[Run], ids: Sequence[str]) -> list[str]:
-    """Name runs by their own names, with what sets namesakes apart: a setting, or else the id."""
+def _named(runs: Sequence[Run], ids: Mapping[Run, str]) -> dict[str, Run]:
+    """Runs by name, with what sets namesakes apart: settings, or else the id."""
     namesakes = _gather({run.name: _settings(run)} for run in runs)
     marks = {name: _differing(settings) for name, settings in namesakes.items()}
     one_study = len({run.name.rpartition("/")[0] for run in runs}) == 1
-    names = []
-    for run, run_id in zip(runs, ids, strict=True):
-        name, settings = run.name, _settings(run)
-        words = [f"{key}={text(settings.get(key))}" for key in marks[name]]
-        if namesakes[name].count(settings) > 1:
-            words = [run_id[:ID_LENGTH]]
-        names.append(" ".join([name.rpartition("/")[2] if one_study else name, *words]))
-    return names
+    named = {}
+    for run in runs:
+        settings = _settings(run)
+        words = [f"{key}={text(settings.get(key))}" for key in marks[run.name]]
+        if namesakes[run.name].count(settings) > 1:
+            words = [ids.get(run, "")[:ID_LENGTH]]
+        name = run.name.rpartition("/")[2] if one_study else run.name
+        named[" ".join([name, *words])] = run
+    return dict(sorted(named.items()))
 
 
 def _common(names: Sequence[str]) -> str:
     """The words that all names have."""
     first, *others = (name.split() for name in names)
     return " ".join(word for word in first if all(word in other for other in others))
-
-
-def _dataset(runs: Mapping[str, Run]) -> str:
-    """The data set of all runs; UserError if they have several."""
-    (first, dataset), *others = ((name, run.record.data["dataset"]) for name, run in runs.items())
-    for name, other in others:
-        if other != dataset:
-            raise UserError(
-                f"{first} and {name}: trained on different data sets, {dataset} and {other}; "
-                "choose runs of one data set"
-            )
-    return dataset

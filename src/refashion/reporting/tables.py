@@ -27,32 +27,37 @@ LEFT_OUT = {
 """Metrics that the tables have no column for; `Comparison.as_dict` has them."""
 
 
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table for a terminal; `rows_of` gives its cells back."""
+    filled = Table(*header, title=title)
+    for row in rows:
+        filled.add_row(*row)
+    return filled
+
+
 def tables(comparison: Comparison) -> Iterator[Table]:
     """Tables of settings, accuracies, metrics, means over seeds and tests, if there are any."""
     if keys := next(iter(comparison.settings.values())):
-        table = Table("run", *keys, title="Settings that differ")
-        for name, settings in comparison.settings.items():
-            table.add_row(name, *map(text, settings.values()))
-        yield table
+        rows = ([name, *map(text, s.values())] for name, s in comparison.settings.items())
+        yield table("Settings that differ", ("run", *keys), rows)
     accuracies, *pairs = statistics.tables(comparison.tests)
-    names = headings(run.metrics for run in comparison.runs.values())
+    metrics = {name: run.metrics for name, run in comparison.runs.items()}
+    names = headings(metrics.values())
     if comparison.tests["variants"]:
         yield accuracies
         names.pop("test_accuracy", None)
-    spread = any(name.endswith("_std") for run in comparison.runs.values() for name in run.metrics)
+    spread = any(name.endswith("_std") for row in metrics.values() for name in row)
     title = "Metrics: mean ± standard deviation" if spread else "Metrics"
-    table = Table("run", *names.values(), title=title)
-    for name, run in comparison.runs.items():
-        table.add_row(name, *(_cell(run.metrics, metric) for metric in names))
-    yield table
+    rows = ([name, *_cells(values, names)] for name, values in metrics.items())
+    yield table(title, ("run", *names.values()), rows)
     if comparison.seeds:
         title = "Runs that differ in their seed alone: mean ± standard deviation (n - 1)"
         names = headings(point.means for point in comparison.seeds.values())
-        table = Table("runs", "n", "seeds", *names.values(), title=title)
-        for name, point in comparison.seeds.items():
-            cells = (_cell(point.means, metric) for metric in names)
-            table.add_row(name, str(len(point.runs)), text(comparison.seeds_of(point)), *cells)
-        yield table
+        rows = (
+            [name, str(len(p.runs)), text(comparison.seeds_of(p)), *_cells(p.means, names)]
+            for name, p in comparison.seeds.items()
+        )
+        yield table(title, ("runs", "n", "seeds", *names.values()), rows)
     if len(comparison.runs) <= MANY:
         yield from pairs
 
@@ -65,12 +70,12 @@ def headings(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
     return {name: LABELS.get(name, name) for name in names if not name.endswith("_std")}
 
 
-def _cell(metrics: Mapping[str, float], name: str) -> str:
-    if name not in metrics:
-        return "-"
-    value, std = metrics[name], metrics.get(f"{name}_std")
-    number = f"{value:,}" if isinstance(value, int) else f"{value:#.4g}"
-    return number if std is None else f"{number} ± {std:.2g}"
+def _cells(metrics: Mapping[str, float], names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        value, std = metrics.get(name), metrics.get(f"{name}_std")
+        form = "," if isinstance(value, int) else "#.4g"
+        number = "-" if value is None else f"{value:{form}}"
+        yield number if std is None else f"{number} ± {std:.2g}"
 
 
 def show(comparison: Comparison) -> None:
