@@ -177,6 +177,5 @@ def test_what_follows_from_another_setting_was_not_swept() -> None:
 def test_what_is_not_finite_is_missing() -> None:
     metrics = {str(i): {"loss": loss} for i, loss in enumerate((math.nan, None, math.inf, 0.5))}
     metrics["no loss"] = {}
-    nothing: dict[str, dict[str, Any]] = {name: {} for name in metrics}
-    (point,) = side_by_side.points(nothing, metrics, nothing)
+    (point,) = side_by_side.points({name: {} for name in metrics}, metrics, {})
     assert (point.metrics, point.curves) == ({"loss": [0.5]}, {})

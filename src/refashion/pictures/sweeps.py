@@ -29,17 +29,10 @@ LONGEST_LEGEND = 12
 class Point:
     """Runs of a sweep that differ in their seeds alone."""
 
-    runs: Sequence[str]
-    """Their names."""
-
-    settings: Mapping[str, Any]
-    """Those that were swept, the same names for each point; None where the runs have none."""
-
-    metrics: Mapping[str, Sequence[float]]
-    """Finite values of each metric, one for each run that has it."""
-
-    curves: Mapping[str, Sequence[Sequence[float]]]
-    """Values by epoch of each column of the histories, one curve for each run that has it."""
+    runs: Sequence[str]  # their names
+    settings: Mapping[str, Any]  # those swept, the same names for each point; None where missing
+    metrics: Mapping[str, Sequence[float]]  # finite values, one for each run that has the metric
+    curves: Mapping[str, Sequence[Sequence[float]]]  # histories' columns by epoch, a curve a run
 
     @property
     def label(self) -> str:
@@ -97,10 +90,8 @@ def draw(points: Sequence[Point], metrics: Mapping[str, str]) -> list[Figure]:
     title = f"by {', '.join(swept[:MOST_PANELS])}"
     figures = [by_settings(f"{h} {title}", points, m, h) for m, h in metrics.items() if swept]
     names = dict.fromkeys(chain.from_iterable(point.curves for point in points))
-    splits = ("train", "validation", "test")
-    if columns := [name for name in names if name.partition("_")[0] in splits][:4]:
-        figures.append(_learning_curves(points, columns))
-    return figures
+    columns = [name for name in names if name.startswith(("train_", "validation_", "test_"))][:4]
+    return [*figures, _learning_curves(points, columns)] if columns else figures
 
 
 def _panels(title: str, points: Sequence[Point], metric: str, heading: str) -> Figure:

@@ -14,21 +14,15 @@ if TYPE_CHECKING:
 def choose(
     texts: Iterable[str], experiment: str | None, tag: str | None, store: Store
 ) -> "list[Run]":
-    """All published runs that are asked for, each once.
+    """All published runs that are asked for, each once; `UserError` if something means no run.
 
     They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments; of an
     experiment of MLflow or DVC; and those with a tag, ``KEY=VALUE``.
-
-    Raises
-    ------
-    UserError
-        If one of these means no run.
     """
     runs = {text: published.find(text, store) for text in texts}
     if experiment is not None:
         of_mlflow = published.with_tag("experiment", experiment, store)
-        of_dvc = published.find(experiment, store)
-        runs[f"experiment {experiment}"] = [*of_mlflow, *of_dvc]
+        runs[f"experiment {experiment}"] = of_mlflow + published.find(experiment, store)
     if tag is not None:
         key, _, value = tag.partition("=")
         runs[f"tag {tag}"] = published.with_tag(key, value, store)

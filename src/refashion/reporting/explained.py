@@ -45,15 +45,8 @@ class ClassInformation(NamedTuple):
 def explain(workspace: Workspace, variant: str | None = None) -> tuple[str, list[ClassInformation]]:
     """Measure a model of the workspace, by default the best one, on the test images.
 
-    Returns
-    -------
-    tuple
-        The variant, and the classes that it predicts at all, in the order of the labels.
-
-    Raises
-    ------
-    UserError
-        If there is no such variant, or its model or the test images are missing.
+    Returns its variant, and the classes that it predicts at all, in the order of the labels.
+    `UserError` if there is no such variant, or its model or the test images are missing.
     """
     chosen, dataset, weights = predict.trained_here(workspace, variant)
     test = prepared.load(workspace.test)

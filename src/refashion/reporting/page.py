@@ -55,12 +55,7 @@ def of(
     """The page of runs side by side: notes, tables, pictures of all together and of each run.
 
     `test` is the folder of the test images, and `notes` introduces the runs. `figures` are the
-    pictures of all runs together; by default those of a sweep.
-
-    Raises
-    ------
-    UserError
-        If a run's file is damaged.
+    pictures of all runs together; by default those of a sweep. `UserError` for a damaged file.
     """
     runs = comparison.runs if len(comparison.runs) <= MANY else {}
     sections = (_section(name, run, test) for name, run in runs.items())
@@ -77,12 +72,8 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
     """Write the variants' page to `path`, and those of studies and the explanation beside it.
 
     A study that has not run in this workspace has no page, and neither has the explanation if the
-    model or the test images are missing. Yields each page when it is written.
-
-    Raises
-    ------
-    UserError
-        If a result is missing, or nothing can be written there.
+    model or the test images are missing. Yields each page when it is written; `UserError` if a
+    result is missing, or nothing can be written there.
     """
     variants = side_by_side.of(listing.variants(workspace))
     pages = {"": of(variants, workspace.test, title="Variants")}
@@ -102,13 +93,7 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
 
 
 def stamp(workspace: Workspace) -> str:
-    """When a page is written, and the commit of the workspace it is written from.
-
-    Raises
-    ------
-    UserError
-        If git refuses to read the repository.
-    """
+    """When a page is written, and from which commit; `UserError` if git refuses to tell."""
     checkout = context.gather(workspace.root)
     commit = f" from commit {checkout.commit[:12]}" if checkout.commit else ""
     changes = " with uncommitted changes" if checkout.dirty else ""
@@ -116,14 +101,9 @@ def stamp(workspace: Workspace) -> str:
 
 
 def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None = None) -> None:
-    """Write a page to `path`, with its `stamp`.
+    """Write a page to `path`, with its `stamp`; `UserError` if nothing can be written there.
 
     It links to the others of `pages`, which are titles by file name.
-
-    Raises
-    ------
-    UserError
-        If nothing can be written there.
     """
     template = jinja2.Template(
         Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"),

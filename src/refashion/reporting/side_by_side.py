@@ -25,29 +25,14 @@ MANY = 12
 class Comparison:
     """Runs on one data set; each is named so that the others are told from it."""
 
-    runs: dict[str, Run]
-    """By name, in alphabetical order."""
-
-    ids: dict[str, str]
-    """MLflow's ids of the runs that it has, by name."""
-
-    settings: dict[str, dict[str, Any]]
-    """Those that differ between the runs, by name; None where a run has none."""
-
-    shared: dict[str, Any]
-    """Settings that are the same for all runs."""
-
-    points: list[Point]
-    """Those that differ in their seeds alone, summed up."""
-
-    seeds: dict[str, Point]
-    """The points of several runs, by name, if each run has seeds of its own."""
-
-    tests: dict[str, Any]
-    """`evaluation.comparison.compare` of the runs with predictions."""
-
-    notes: list[str]
-    """What else the reader of the numbers should know."""
+    runs: dict[str, Run]  # by name, in alphabetical order
+    ids: dict[str, str]  # MLflow's, by name, of the runs that it has
+    settings: dict[str, dict[str, Any]]  # those that differ, by name; None where a run has none
+    shared: dict[str, Any]  # settings that are the same for all runs
+    points: list[Point]  # runs that differ in their seeds alone, summed up
+    seeds: dict[str, Point]  # points of several runs, by name, if each run has its own seeds
+    tests: dict[str, Any]  # `evaluation.comparison.compare` of the runs with predictions
+    notes: list[str]  # what else the reader of the numbers should know
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers as plain values, for JSON."""
@@ -62,13 +47,14 @@ class Comparison:
             }
             for name, run in self.runs.items()
         }
+        seeds = {
+            name: {"seeds": self.seeds_of(point), "metrics": point.means}
+            for name, point in self.seeds.items()
+        }
         return {
             "dataset": self.shared["data.dataset"],
             "runs": runs,
-            "seeds": {
-                name: {"seeds": self.seeds_of(point), "metrics": point.means}
-                for name, point in self.seeds.items()
-            },
+            "seeds": seeds,
             "pairs": self.tests["pairs"],
             "notes": self.notes,
         }
@@ -81,11 +67,8 @@ class Comparison:
 def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
     """Set runs side by side: at least one, and MLflow's ids of those that it has.
 
-    Raises
-    ------
-    UserError
-        If two are of different data sets or were measured on different test sets, or if a file
-        is missing.
+    `UserError` if two are of different data sets or were measured on different test sets, or if a
+    file is missing.
     """
     ids = ids or {}
     by_name = _named(list(runs), ids)
@@ -99,11 +82,10 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
     first, *_ = settings.values()
     differing = _differing(settings.values())
     shown = {name: {key: s.get(key) for key in differing} for name, s in settings.items()}
-    summed_up = points(
-        shown,
-        {name: run.metrics for name, run in by_name.items()},
-        {name: run.history if run.has("history.csv") else {} for name, run in by_name.items()},
-    )
+    metrics = {name: run.metrics for name, run in by_name.items()}
+    curves = {name: run.history for name, run in by_name.items() if run.has("history.csv")}
+    summed_up = points(shown, metrics, curves)
+    predictions = {n: run.predictions for n, run in by_name.items() if run.has("predictions.csv")}
     same = _gather({text([run.name, settings[name]]): name} for name, run in by_name.items())
     notes = [
         f"{' and '.join(group)}: the same settings, data and seed gave different results, so there "
@@ -127,9 +109,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
             for point in summed_up
             if 1 < len(point.runs) == len({text(settings[name]) for name in point.runs})
         },
-        tests=comparison.compare(
-            {name: run.predictions for name, run in by_name.items() if run.has("predictions.csv")}
-        ),
+        tests=comparison.compare(predictions),
         notes=notes,
     )
 
@@ -149,12 +129,12 @@ def points(
     ----------
     settings, metrics, curves
         By the names of the runs: settings, final metrics, and values by epoch of each column of the
-        history. Any of them may lack what others have; what is not finite counts as missing.
+        history. Any run may lack what others have; a metric that is not finite counts as missing.
 
     Returns
     -------
     list of Point
-        Sorted by their settings.
+        Sorted by `rank` of their settings.
     """
     differing = _differing(settings.values())
     seeds = [name for name in differing if name.endswith("seed")]
@@ -173,8 +153,8 @@ def points(
         Point(
             runs=runs,
             settings={name: settings[runs[0]].get(name) for name in swept},
-            metrics=_gather(_finite(metrics[run]) for run in runs),
-            curves=_gather(curves[run] for run in runs),
+            metrics=_gather(_finite(metrics.get(run, {})) for run in runs),
+            curves=_gather(curves.get(run, {}) for run in runs),
         )
         for runs in sorted(groups.values(), key=lambda runs: ranks(runs[0], swept))
     ]
