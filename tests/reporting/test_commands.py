@@ -45,10 +45,27 @@ def test_compare_runs_by_id_and_experiment(main: Workspace, ids: dict[str, str])
     assert len(told["pairs"]) == 3
 
 
-def test_compare_on_a_terminal_and_for_github(main: Workspace, ids: dict[str, str]) -> None:
-    runs = ids["main mlp"], ids["main softmax"]
-    assert "not significant" in refashion(main, "compare", *runs).stdout
-    assert "| mlp vs softmax |" in refashion(main, "compare", *runs, "--markdown").stdout
+def test_compare_for_github(main: Workspace, ids: dict[str, str]) -> None:
+    runs = ids["main mlp"], ids["main softmax"], "puffy-hake"
+    blocks = refashion(main, "compare", *runs, "--markdown").stdout.split("### ")[1:]
+    titles = [block.partition("\n")[0] for block in blocks]
+    assert titles[:3] == ["Settings that differ", "Test accuracy", "Metrics"]
+    for block in blocks:
+        rows = block.strip().splitlines()[2:]
+        assert len(rows) > 2 and set(rows[1]) == {"|", "-"}
+        assert len({row.count("|") for row in rows}) == 1
+        assert all(row.startswith("|") and row.endswith("|") for row in rows)
+    assert "| mlp seed=1 | 1.000 | 0.8500 | 0.5000 | 0.04000 |" in blocks[2]
+    assert "| mlp | 3 | [0,1,2] | 0.7833 ± 0.076 |" in blocks[3]
+    assert "mlp seed=0 vs mlp seed=1" in blocks[4]
+
+
+def test_compare_on_a_terminal(
+    main: Workspace, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = refashion(main, "compare", ids["main softmax"], "puffy-hake").stdout
+    assert all(text in shown for text in ("[256]", "± 0.071", "48 of 60", "not significant"))
 
 
 def test_compare_writes_a_page(main: Workspace, ids: dict[str, str], tmp_path: Path) -> None:

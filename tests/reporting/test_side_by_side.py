@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures.sweeps import Point, rank
-from refashion.reporting import side_by_side
+from refashion.reporting import side_by_side, tables
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
 from refashion.tracking import published, store
@@ -39,6 +39,8 @@ def test_variants_of_one_workspace(workspaces: dict[str, Workspace]) -> None:
     interval = binomtest(51, 60).proportion_ci(method="wilson")
     assert mlp["accuracy_interval"] == pytest.approx(list(interval))
     assert (told["seeds"], told["notes"]) == ({}, [])
+    alone = of(workspaces, "main mlp")
+    assert (alone.settings, alone.seeds, alone.tests["pairs"]) == ({"mlp": {}}, {}, {})
 
 
 def test_pairs_are_tested(workspaces: dict[str, Workspace]) -> None:
@@ -70,12 +72,6 @@ def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Work
     assert of(workspaces, *reversed(names)).as_dict() == comparison.as_dict()
 
 
-def test_one_run_alone(workspaces: dict[str, Workspace]) -> None:
-    comparison = of(workspaces, "main mlp")
-    assert comparison.settings == {"mlp": {}}
-    assert comparison.seeds == comparison.tests["pairs"] == {}
-
-
 def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
     workspaces: dict[str, Workspace], ids: dict[str, str], tmp_path: Path
 ) -> None:
@@ -92,15 +88,30 @@ def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
     assert note.startswith(f"{same[0]} and {same[1]}: the same settings, data and seed gave")
 
 
-def test_runs_of_a_study_are_compared_like_any_other(tmp_path: Path) -> None:
+def test_runs_of_a_study_are_compared_like_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace = Workspace(tmp_path)
     write_study(workspace, "weight_decay", "decay_0", "decay_3")
-    told = side_by_side.of(listing.of_study(workspace, "weight_decay")).as_dict()
+    runs = listing.of_study(workspace, "weight_decay")
+    del runs[0].metrics["train_loss"], runs[1].metrics["l2_std"]
+    comparison = side_by_side.of(runs)
+    told = comparison.as_dict()
     first, second = told["runs"]["decay_0"], told["runs"]["decay_3"]
     assert [run["settings"] for run in (first, second)] == [{"weight_decay": d} for d in (0.0, 1.0)]
-    assert second["run"] == "weight_decay/decay_3"
-    assert second["metrics"]["l2_std"] == 0.1
+    assert (second["run"], first["metrics"]["l2_std"]) == ("weight_decay/decay_3", 0.1)
     assert (second["accuracy_interval"], told["pairs"]) == (None, {})
+    settings, metrics = tables.tables(comparison)
+    assert tables.rows_of(settings)[1:] == [["decay_0", "0.0"], ["decay_3", "1.0"]]
+    assert metrics.title == "Metrics: mean ± standard deviation"
+    assert tables.rows_of(metrics) == [
+        ["run", "l2", "seeds", "train_loss"],
+        ["decay_0", "0.2500 ± 0.1", "20", "-"],
+        ["decay_3", "1.250", "20", "0.2500"],
+    ]
+    comparison.notes.append("[red]no markup[/red]")
+    tables.show(comparison)
+    assert "[red]no markup[/red]" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_is_refused(
