@@ -1,7 +1,5 @@
 """Workspaces with results, and a database that holds them as runs."""
 
-from dataclasses import replace
-
 import pytest
 
 from refashion.base.workspace import Workspace
@@ -47,12 +45,12 @@ def ids(workspaces: dict[str, Workspace]) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_run, "draw", lambda run, workspace: {})
         with store.connect(workspaces["main"]) as connected:
-            origin = Context(commit=None, diff=b"", experiment=None, baseline=None, environment="")
             for name in PUBLISHED:
                 where, variant = name.rsplit(" ", 1)
                 run = listing.variant(workspaces[where], variant)
-                context = replace(
-                    origin, experiment="puffy-hake" if where.startswith("seed") else None
+                dvc = "puffy-hake" if where.startswith("seed") else None
+                context = Context(
+                    commit=None, diff=b"", experiment=dvc, baseline=None, environment=""
                 )
                 ids[name] = publish.publish(run, context, connected, workspaces[where]).run_id
     return ids
