@@ -4,15 +4,12 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison
 from refashion.pictures.sweeps import Point, rank, text
 from refashion.runs.run import Run
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 ID_LENGTH = 8
 """Characters of an id that are shown."""
@@ -174,9 +171,9 @@ def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
 
 
-def _gather(rows: Iterable[Mapping[K, T]]) -> dict[K, list[T]]:
+def _gather(rows: Iterable[Mapping[Any, Any]]) -> dict[Any, list[Any]]:
     """Values under each key, of all rows that have it."""
-    values: dict[K, list[T]] = {}
+    values: dict[Any, list[Any]] = {}
     for key, value in chain.from_iterable(row.items() for row in rows):
         values.setdefault(key, []).append(value)
     return values
