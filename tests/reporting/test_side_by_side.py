@@ -16,7 +16,6 @@ from refashion.pictures.sweeps import Point, rank
 from refashion.reporting import side_by_side, tables
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
-from refashion.tracking import published, store
 from synthetic import write_study
 
 
@@ -61,19 +60,16 @@ def test_runs_that_differ_in_seed_alone_are_summed_up(workspaces: dict[str, Work
 
 
 def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
-    workspaces: dict[str, Workspace], ids: dict[str, str], tmp_path: Path
+    workspaces: dict[str, Workspace],
 ) -> None:
-    chosen = [ids["main mlp"], ids["seed 1 mlp"], ids["diverged mlp"]]
-    with store.connect(workspaces["main"], reading=True) as connected:
-        found = map(connected.client.get_run, chosen)
-        read = [published.read(run, tmp_path / run.info.run_id, connected) for run in found]
-    comparison = side_by_side.of([r.run for r in read], {r.run: r.id for r in read})
-    same = sorted(f"mlp {run_id[:8]}" for run_id in (chosen[0], chosen[2]))
-    assert list(comparison.runs) == sorted([*same, "mlp seed=1"])
-    assert set(comparison.ids.values()) == set(chosen)
+    runs = [listing.variant(workspaces[where], "mlp") for where in ("main", "seed 1", "diverged")]
+    ids = ["3f2a9c77b01e", "5c1d", "77b01e3f2a9c"]
+    comparison = side_by_side.of(runs, dict(zip(runs, ids, strict=True)))
+    assert list(comparison.runs) == ["mlp 3f2a9c77", "mlp 77b01e3f", "mlp seed=1"]
+    assert list(comparison.ids.values()) == [ids[0], ids[2], ids[1]]
     assert comparison.seeds == {}
     (note,) = comparison.notes
-    assert note.startswith(f"{same[0]} and {same[1]}: the same settings, data and seed gave")
+    assert note.startswith("mlp 3f2a9c77 and mlp 77b01e3f: the same settings, data and seed gave")
 
 
 def test_runs_of_a_study_are_compared_like_any_other(
