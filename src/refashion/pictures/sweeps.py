@@ -151,7 +151,7 @@ def _learning_curves(points: Sequence[Point], columns: Sequence[str]) -> Figure:
     figure = blank(11.0, 3.1 * rows + 0.6, title)
     colours, lines = COLOURS(np.linspace(0, 0.9, len(points))), {}
     for i, column in enumerate(columns, start=1):
-        axes, drawn = figure.add_subplot(rows, min(len(columns), 2), i), []
+        axes = figure.add_subplot(rows, min(len(columns), 2), i)
         for point, colour in zip(points, colours, strict=True):
             if not (values := point.curves.get(column)):
                 continue
@@ -161,10 +161,9 @@ def _learning_curves(points: Sequence[Point], columns: Sequence[str]) -> Figure:
             (lines[point.label],) = axes.plot(epochs, middle, ".-", color=colour, lw=1)
             if len(curves) > 1:
                 axes.fill_between(epochs, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
-            drawn.extend(middle)
         axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _scale(axes, "y", drawn)
+        _scale(axes, "y", [y for line in axes.lines for y in np.asarray(line.get_ydata())])
     plain(*figure.axes)
     labels = list(filter(None, lines))[:: -(-len(points) // LONGEST_LEGEND)]
     width = max(map(len, labels), default=0) + 8  # characters, the line included

@@ -70,7 +70,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
     ids = ids or {}
     by_name = _named(list(runs), ids)
     settings = {name: _settings(run) for name, run in by_name.items()}
-    datasets = {settings[name]["data.dataset"]: name for name in by_name}
+    datasets = {s["data.dataset"]: name for name, s in settings.items()}
     if len(datasets) > 1:
         raise UserError(
             f"{' and '.join(datasets.values())}: trained on different data sets, "
