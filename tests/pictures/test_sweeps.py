@@ -98,9 +98,12 @@ def test_hundreds_of_runs_at_random_some_of_which_diverged() -> None:
     assert len(curves.legends[0].get_texts()) <= sweeps.LONGEST_LEGEND
 
 
-def test_runs_of_one_setting_and_several_seeds() -> None:
-    curves = drawn([point({}, 0.4, 0.6)])["learning curves, mean ± standard deviation over seeds"]
-    assert len(curves.axes[0].collections) == 1
+def test_curves_over_seeds_end_with_the_shortest() -> None:
+    curves = {"train_loss": [[3.0, 1.0, 0.5], [1.0, 0.0]]}
+    seeds = Point(runs=["a", "b"], settings={}, metrics={}, curves=curves)
+    axes = drawn([seeds])["learning curves, mean ± standard deviation over seeds"].axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 2], [2, 0.5]]
+    assert len(axes.collections) == 1
 
 
 def test_what_has_no_number_is_left_out() -> None:
@@ -108,3 +111,6 @@ def test_what_has_no_number_is_left_out() -> None:
     (figure,) = drawn(bare).values()
     assert figure.axes[0].get_title() == "2 of 2 have no value"
     assert sweeps.draw(bare, {}) == []
+    few = [point({"lr": i}, *values) for i, values in enumerate([[0], [], [0.001], [0.5]], start=1)]
+    axes = drawn(few)["test accuracy by lr"].axes[0]
+    assert (axes.get_yscale(), axes.get_title()) == ("symlog", "1 of 4 have no value")

@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
@@ -153,14 +152,16 @@ def _learning_curves(points: Sequence[Point], columns: Sequence[str]) -> Figure:
     for i, column in enumerate(columns, start=1):
         axes = figure.add_subplot(rows, min(len(columns), 2), i)
         for point, colour in zip(points, colours, strict=True):
-            if not (values := point.curves.get(column)):
+            curves = point.curves.get(column, ())
+            y = np.array(list(zip(*curves, strict=False)), float)  # as far as the shortest goes
+            if not len(y):
                 continue
-            curves = pd.DataFrame(values).replace([math.inf, -math.inf], math.nan)
-            middle, std = curves.mean(skipna=False), curves.std(skipna=False)
-            epochs = curves.columns + 1
-            (lines[point.label],) = axes.plot(epochs, middle, ".-", color=colour, lw=1)
+            y[~np.isfinite(y)] = np.nan
+            x, middle = np.arange(1, len(y) + 1), y.mean(1)
+            (lines[point.label],) = axes.plot(x, middle, ".-", color=colour, lw=1)
             if len(curves) > 1:
-                axes.fill_between(epochs, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
+                std = y.std(1, ddof=1)
+                axes.fill_between(x, middle - std, middle + std, color=colour, alpha=0.2, lw=0)
         axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _scale(axes, "y", [y for line in axes.lines for y in np.asarray(line.get_ydata())])
