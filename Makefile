@@ -8,11 +8,11 @@ PYTHON ?= python3
 # Where `make ui` listens, and the database that it shows; empty: this checkout's.
 PORT ?= 5000
 # The demo's, where there is no other.
-DB ?= $(if $(wildcard mlflow.db),,$(wildcard $(DEMO)/mlflow.db))
+DB ?= $(if $(MLFLOW_TRACKING_URI)$(wildcard mlflow.db),,$(wildcard $(DEMO)/mlflow.db))
 # Anything, for `make test`: the slow tests too.
 SLOW ?=
 # A revision that no variant may be significantly worse than, for `make gate`.
-BASELINE ?=
+export BASELINE ?=
 
 VENV := $(CURDIR)/.venv
 READY := .venv/.ready
@@ -101,7 +101,7 @@ k-fold: $(READY) ## Validate every variant on folds of the training images (a mi
 
 .PHONY: gate
 gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (BASELINE=REV)
-	refashion gate $(if $(BASELINE),--baseline $(BASELINE))
+	refashion gate $${BASELINE:+--baseline "$$BASELINE"}
 
 .PHONY: test
 test: $(READY) ## Run the tests, two at a time (SLOW=1: those too that only CI waits for)

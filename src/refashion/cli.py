@@ -292,8 +292,8 @@ def ui(workspace: Workspace, port: int) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--experiment", metavar="NAME", help="All runs of an experiment, MLflow's or DVC's.")
-@click.option("--tag", metavar="KEY=VALUE", help="All runs with this tag.")
+@click.option("--experiment", metavar="NAME", help="Runs of an experiment, MLflow's or DVC's.")
+@click.option("--tag", metavar="KEY=VALUE", help="Runs with this tag (of the experiment).")
 @json_option
 @click.option("--markdown", is_flag=True, help="Print tables for GitHub.")
 @click.option("--html", type=PATH, help="Write a page with pictures there.")

@@ -144,7 +144,8 @@ def test_sweeps_in_a_queue(workspace, experiment) -> None:
     assert rates == {0.05, 0.1}
     seeds = {runs(workspace, f"seed-{n}")["mlp"]["seed"] for n in (1, 2, 3)}
     assert seeds == {"1", "2", "3"}
-    tables = workspace.run("refashion", "compare", "--tag", "name=mlp", "--markdown")
+    mlp = ("--experiment", "digits", "--tag", "name=mlp")
+    tables = workspace.run("refashion", "compare", *mlp, "--markdown")
     (spread,) = (line for line in tables.splitlines() if "1, 2, 3" in line)
     assert spread.count(" ± ") > 3
 

@@ -16,16 +16,22 @@ def choose(
 ) -> "list[Run]":
     """All published runs that are asked for, each once; `UserError` if something means no run.
 
-    They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments; of an
-    experiment of MLflow or DVC; and those with a tag, ``KEY=VALUE``.
+    They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments, and
+    those of an experiment of MLflow or DVC, with a tag, ``KEY=VALUE``, or both.
     """
     runs = {text: published.find(text, store) for text in texts}
+    filters = {}
     if experiment is not None:
         of_mlflow = published.with_tag("experiment", experiment, store)
-        runs[f"experiment {experiment}"] = of_mlflow + published.find(experiment, store)
+        filters[f"experiment {experiment}"] = of_mlflow + published.find(experiment, store)
     if tag is not None:
         key, _, value = tag.partition("=")
-        runs[f"tag {tag}"] = published.with_tag(key, value, store)
+        filters[f"tag {tag}"] = published.with_tag(key, value, store)
+    if filters:
+        ids = [{run.info.run_id for run in chosen} for chosen in filters.values()]
+        both = set.intersection(*ids)
+        chosen, *_ = filters.values()
+        runs[" with ".join(filters)] = [run for run in chosen if run.info.run_id in both]
     for name, chosen in runs.items():
         if not chosen:
             raise UserError(

@@ -1,5 +1,6 @@
 """Whether what is committed fits together: in seconds, without data, training or DVC's cache."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,12 +53,14 @@ def check(workspace: Workspace) -> Iterator[Check]:
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
     root = workspace.root
     tracked = worktree.git("ls-files", "-z", folder=root).decode().split("\0")[:-1]
     try:
         with Repo(str(root)) as repo:
-            stages = {f"{s.path_in_repo}:{s.name}": s for s in repo.index.stages}
+            named = [s for s in repo.index.stages if isinstance(s, PipelineStage)]
+            stages = {f"{s.path_in_repo}:{s.name}": s for s in named}
             faults = list(_stale(root, stages))
     except DvcException as error:
         raise UserError(f"{' '.join(str(error).split())}; mend that first") from None
@@ -83,7 +86,7 @@ def check(workspace: Workspace) -> Iterator[Check]:
 
 def _path(item: Any) -> str:
     """Path of a dep or an output of DVC, relative to the root."""
-    return Path(item.fs_path).relative_to(item.repo.root_dir).as_posix()
+    return Path(os.path.relpath(item.fs_path, item.repo.root_dir)).as_posix()
 
 
 def _under(path: str, names: Iterable[str]) -> list[str]:

@@ -25,8 +25,9 @@ def pixels(images: Any) -> np.ndarray:
     """Images as rows of pixels, uint8 [n, 784].
 
     They are an array, a tensor or nested lists of the shape [n, 28, 28] or [n, 784], or a single
-    image, [28, 28] or [784]; pixels are whole numbers from 0 (black) to 255 (white), of any type.
-    `UserError` if the shape is another, or the numbers are fractions, out of range or from 0 to 1.
+    image, [28, 28] or [784]; pixels are whole numbers from 0 (black) to 255 (white), of any
+    integer type. `UserError` if the shape or the type is another, a number is out of range, or an
+    image's brightest pixel is 1: pixels on a scale of 0 to 1 that lost their fractions.
     """
     try:
         array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)

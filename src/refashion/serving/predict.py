@@ -17,7 +17,7 @@ from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
 from refashion.evaluation import model as trained_model
 from refashion.runs import listing
-from refashion.runs.run import Run
+from refashion.runs.run import Run, in_folder
 from refashion.serving import classify
 from refashion.training.initial import Weights
 
@@ -156,22 +156,17 @@ def _of_run(workspace: Workspace, text: str) -> Model:
 
 
 def _of_registry(workspace: Workspace, uri: str) -> Model:
-    """A model that `refashion register` made."""
+    """A model that `refashion register` made: its weights are read, and none of its code is run."""
     from refashion.tracking import store
 
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
-        import mlflow
+        from mlflow.artifacts import download_artifacts
 
         source = connected.client.tracking_uri
-        here = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=source)
-        about = mlflow.models.Model.load(here).metadata or {}
-        if not {"dataset", "run"} <= set(about):
+        here = Path(download_artifacts(uri, dst_path=folder, tracking_uri=source)) / "artifacts"
+        if not (here / "record.json").is_file():
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
-        try:
-            loaded = mlflow.pyfunc.load_model(here).unwrap_python_model()
-        except mlflow.MlflowException as error:
-            raise UserError(f"{uri}: {error}") from None
-    return _model(uri, about["run"], about["dataset"], loaded.weights)
+        return _model(uri, *_read(in_folder(here, uri)))
 
 
 def _model(source: str, name: str, dataset: str, weights: Weights) -> Model:
