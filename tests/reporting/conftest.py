@@ -49,7 +49,8 @@ def ids(workspaces: dict[str, Workspace]) -> dict[str, str]:
                 context = Context(
                     commit=None, diff=b"", experiment=dvc, baseline=None, environment=""
                 )
-                ids[name] = publish.publish(run, context, connected, workspaces[where]).run_id
+                (done,) = publish.publish_all([run], context, connected, workspaces[where])
+                ids[name] = done.run_id
     return ids
 
 

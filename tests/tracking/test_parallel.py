@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from publishing import address, models, publish_softmax, published
 from refashion.base.workspace import Workspace
-from refashion.tracking import logged_model, publish
+from refashion.tracking import publish
 from servers import free_port, serving
 from synthetic import write_workspace
 
@@ -83,8 +83,7 @@ def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
     yield uri
     client = MlflowClient(tracking_uri=uri)
     for run in published(uri):
-        logged_model.delete(run.info.run_id, run.info.experiment_id, client)
-        client.delete_run(run.info.run_id)
+        publish.delete(run, client)
 
 
 def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path: Path) -> None:
@@ -121,14 +120,7 @@ def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:
     assert outcome == "published"
     assert [run.info.run_id for run in published(uri)] == [run_id]
     assert [model.source_run_id for model in models(uri)] == [run_id]
-
-
-def test_server_keeps_the_artifacts(server: str, workspace: Workspace) -> None:
-    outcome, run_id = alone(workspace.root, server)
-    assert outcome == "published"
-    client = MlflowClient(tracking_uri=server)
-    names = {item.path for item in client.list_artifacts(run_id)}
+    names = {item.path for item in MlflowClient(tracking_uri=uri).list_artifacts(run_id)}
     assert {"record.json", "weights.safetensors"} <= names
-    assert not (workspace.root / "mlflow-artifacts").exists()
-    logged_model.delete(run_id, client.get_run(run_id).info.experiment_id, client)
-    client.delete_run(run_id)
+    kept_by_server = uri.startswith("http")
+    assert (workspace.root / "mlflow-artifacts").exists() is not kept_by_server

@@ -242,7 +242,7 @@ def test_an_experiment_that_is_removed_comes_back(workspace: Workspace) -> None:
     tell(workspace, "mlp", context=replace(EXPERIMENT, experiment="b"))
     tell(workspace, "mlp", context=EXPERIMENT)
     with store.connect(workspace) as connected:
-        publish.mark_removed(the_run(workspace), ["puffy-hake"], connected)
+        publish.mark(the_run(workspace), ["puffy-hake"], publish.REMOVED, connected)
     run = the_run(workspace)
     assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b", "puffy-hake")
     assert publish.experiments(run) == ["b"]

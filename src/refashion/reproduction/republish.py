@@ -58,11 +58,12 @@ def republish(
                 yield from _publish(name, runs, origin, store, checkout)
     if store.is_own and not names:  # a server has the experiments of others too
         with store.lock:
-            for run, removed in published.of_other_experiments(experiments, store):
-                publish.mark_removed(run, removed, store)
+            for run in published.complete(store):
+                removed = [name for name in publish.experiments(run) if name not in experiments]
+                if removed:
+                    publish.mark(run, removed, publish.REMOVED, store)
                 detail = f"{run.data.tags['name']}, run {run.info.run_id}"
-                for name in removed:
-                    yield {"source": name, "outcome": "removed", "detail": detail}
+                yield from ({"source": n, "outcome": "removed", "detail": detail} for n in removed)
 
 
 def _publish(

@@ -40,7 +40,7 @@ def one_run(text: str, store: Store) -> "MlflowRun":
             f"{text}: no run or experiment of that name; `make ui` lists the runs, and "
             "`refashion publish` publishes what is missing there"
         )
-    with_model = [run for run in runs if _models(run, store)]
+    with_model = [run for run in runs if logged_model.of_run(run, store.client)]
     if not with_model:
         raise UserError(f"{text}: has no model; choose a run of a variant")
     if len(with_model) > 1:
@@ -68,7 +68,7 @@ def register(
         )
     with tempfile.TemporaryDirectory() as folder, store.lock:
         source = published.read(mlflow_run, Path(folder), store)
-        (model,) = _models(mlflow_run, store)
+        (model,) = logged_model.of_run(mlflow_run, store.client)
         name = name or f"{model.tags['dataset']}-{source.run.name}"
         versions = store.client.search_model_versions(f"run_id = '{source.id}'")
         same = [v for v in versions if (v.name, v.source) == (name, model.model_uri)]
@@ -77,10 +77,6 @@ def register(
             version = _create(name, source, model, store)
         store.client.set_registered_model_alias(name, alias, version)
     return Registration(name=name, version=version, run_id=source.id, is_new=not same)
-
-
-def _models(run: "MlflowRun", store: Store) -> "list[LoggedModel]":
-    return logged_model.of_run(run.info.run_id, run.info.experiment_id, store.client)
 
 
 def _create(name: str, source: published.PublishedRun, model: "LoggedModel", store: Store) -> str:

@@ -12,10 +12,7 @@ from refashion.runs.run import LOG, MEASURED, Run
 from refashion.tracking.context import Context
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Param
-
-DIGEST_LENGTH = 12
-"""MLflow asks for short digests of data sets; the whole ones are in the record."""
+    from mlflow.entities import DatasetInput, Metric
 
 HARDWARE = ("device", "device_name", "threads", "cpu_capability", "torch", "python", "platform")
 """Entries of the log that become tags."""
@@ -23,15 +20,10 @@ HARDWARE = ("device", "device_name", "threads", "cpu_capability", "torch", "pyth
 CONSTANTS = ("epochs", "folds", "seeds", "test_images")
 """Entries of ``metrics.json`` that were given and not measured."""
 
-USES = {"validation": "validation", "test": "testing"}
-"""What a set of examples is used for, by its name; the others are for training."""
 
-
-def params(run: Run) -> "list[Param]":
+def params(run: Run) -> dict[str, str]:
     """All settings that determined the run."""
-    from mlflow.entities import Param
-
-    return [Param(name, text(value)) for name, value in run.settings.items()]
+    return {name: text(value) for name, value in run.settings.items()}
 
 
 def text(value: Any) -> str:
@@ -103,15 +95,16 @@ def inputs(run: Run) -> "list[DatasetInput]":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = str(run.record.data["dataset"])
+    uses = {"validation": "validation", "test": "testing"}
     return [
         DatasetInput(
             Dataset(
                 name=dataset,
-                digest=digest[:DIGEST_LENGTH],
+                digest=digest[:12],  # MLflow asks for short ones; the record has the whole
                 source_type="local",
                 source=json.dumps({"uri": f"{dataset}/{name}"}),
             ),
-            tags=[InputTag("mlflow.data.context", USES.get(name, "training"))],
+            tags=[InputTag("mlflow.data.context", uses.get(name, "training"))],
         )
         for name, digest in run.record.inputs.items()
     ]
@@ -127,12 +120,10 @@ def times(run: Run, now: float) -> tuple[float, float]:
 
 def write_training(run: Run, context: Context, workspace: Workspace, folder: Path) -> None:
     """Copy to `folder` what the training left, and all it takes to run it again."""
-    for file in run.files:
-        if file.name not in MEASURED:
-            shutil.copyfile(file, folder / file.name)
-    for file in (workspace.params_file, workspace.root / "dvc.yaml", workspace.root / "dvc.lock"):
-        if file.exists():
-            shutil.copyfile(file, folder / file.name)
+    sources = [file for file in run.files if file.name not in MEASURED]
+    sources += [workspace.params_file, workspace.root / "dvc.yaml", workspace.root / "dvc.lock"]
+    for file in filter(Path.exists, sources):
+        shutil.copyfile(file, folder / file.name)
     if run.log:
         shutil.copyfile(run.log_file, folder / LOG)
     if context.dirty:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from refashion.base import files
 from refashion.data.catalogue import DATASETS
 from refashion.runs.run import WEIGHTS, Run
-from refashion.tracking import view
+from refashion.tracking import contents, view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.entities import Run as MlflowRun
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT = PACKAGE / "serving" / "model_code.py"
@@ -32,9 +32,7 @@ ARTIFACTS = {"weights": WEIGHTS, "record": "record.json"}
 REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
 
 
-def log(
-    run: Run, run_id: str, experiment_id: str, params: Mapping[str, str], client: "MlflowClient"
-) -> str | None:
+def log(run: Run, run_id: str, experiment_id: str, client: "MlflowClient") -> str | None:
     """Log the model of a published run; its id, or None for a run that has no classifier."""
     from mlflow.entities import LoggedModelOutput
 
@@ -52,7 +50,8 @@ def log(
     name = re.sub(r"[^\w-]", "_", record.name.rpartition("/")[2])  # MLflow takes few characters
     # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
     tags = {**about, view.DESCRIPTION: view.run_description(run, run_id)}
-    logged = client.create_logged_model(experiment_id, name, run_id, tags, dict(params))
+    params = contents.params(run)
+    logged = client.create_logged_model(experiment_id, name, run_id, tags, params)
     with TemporaryDirectory() as folder:
         _write(Path(folder), run, logged, {**about, "classes": list(classes)})
         client.log_model_artifacts(logged.model_id, folder)
@@ -61,21 +60,10 @@ def log(
     return logged.model_id
 
 
-def of_run(run_id: str, experiment_id: str, client: "MlflowClient") -> "list[LoggedModel]":
-    """The models that were logged for a run: one, or none."""
+def of_run(published: "MlflowRun", client: "MlflowClient") -> "list[LoggedModel]":
+    """The models that were logged for a published run: one, or none."""
+    run_id, experiment_id = published.info.run_id, published.info.experiment_id
     return client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-
-
-def delete(run_id: str, experiment_id: str, client: "MlflowClient") -> None:
-    """Delete the model of a run, unless somebody else is faster."""
-    from mlflow.exceptions import MlflowException
-
-    for model in of_run(run_id, experiment_id, client):
-        try:
-            client.delete_logged_model(model.model_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
 
 
 def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from refashion.tracking.context import Context, committed
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 PUBLISHED = "refashion.published"
@@ -35,10 +36,8 @@ DIGESTS = "digests.json"
 OF_DIGESTS = "refashion.digests"
 """The tag with that artifact's own digest."""
 
-OF_EXPERIMENT = "refashion.dvc_exp."
-"""Begins the tag of each DVC experiment that came to the run: `THERE`, or `REMOVED` since."""
-
-THERE, REMOVED = "there", "removed"
+OF_EXPERIMENT, THERE, REMOVED = "refashion.dvc_exp.", "there", "removed"
+"""Begins the tag of each DVC experiment that came to the run, and what it says of that one now."""
 
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
@@ -55,22 +54,16 @@ another result of the same run key."""
 class Publication:
     """How a run got into MLflow."""
 
-    name: str
-    """Of the run: the variant's, or ``STUDY/NAME``."""
-
-    run_id: str
-    """MLflow's id of the run."""
-
+    name: str  # of the run: the variant's, or ``STUDY/NAME``
+    run_id: str  # MLflow's
     outcome: Outcome
-
-    divergence_of: str | None
-    """Id of the run with the same key whose training came out differently."""
+    divergence_of: str | None  # id of the run with the same key that came out differently
 
 
-def publish(
-    run: Run, context: Context, store: Store, workspace: Workspace, parent_id: str | None = None
-) -> Publication:
-    """Publish one run, unless MLflow has it; `parent_id` is that of the run which sums it up.
+def publish_all(
+    runs: Iterable[Run], context: Context, store: Store, workspace: Workspace
+) -> Iterator[Publication]:
+    """Publish runs that MLflow does not have, one by one; one that sums up others before them.
 
     Same run key and same outputs of the training: nothing changes, but the name of a further DVC
     experiment is added to the tag ``dvc_exp``, and metrics, files and pictures of an evaluation
@@ -86,8 +79,19 @@ def publish(
     Raises
     ------
     UserError
-        If a file of the run is missing, or the experiment was deleted in MLflow.
+        If a file of a run is missing, or the experiment was deleted in MLflow.
     """
+    ids: dict[str, str] = {}
+    for run in runs:
+        done = _publish(run, ids.get(run.record.parent or ""), context, store, workspace)
+        ids[run.name] = done.run_id
+        yield done
+
+
+def _publish(
+    run: Run, parent_id: str | None, context: Context, store: Store, workspace: Workspace
+) -> Publication:
+    """Publish one run, unless MLflow has it, under the one that sums it up."""
     for name in run.record.files:
         run.file(name)
     file = run.file("record.json")
@@ -98,8 +102,11 @@ def publish(
         complete = _complete(run, experiment_id, store)
         created = None
         if all(published.data.tags[RESULT] != run.record.result for published in complete):
-            divergence_of = complete[0].info.run_id if complete else None
-            tags = {"divergence_of": divergence_of, "mlflow.parentRunId": parent_id}
+            tags = contents.tags(run, context)
+            if complete:
+                tags["divergence_of"] = complete[0].info.run_id
+            if parent_id:
+                tags["mlflow.parentRunId"] = parent_id
             created = _create(experiment_id, tags, run, context, store, workspace)
         oldest = _keep_oldest(run, experiment_id, context, store)
         divergence_of = oldest.data.tags.get("divergence_of")
@@ -114,48 +121,38 @@ def publish(
     )
 
 
-def publish_all(
-    runs: Iterable[Run], context: Context, store: Store, workspace: Workspace
-) -> Iterator[Publication]:
-    """Publish runs one by one; one that sums up others comes before them. Raises as `publish`."""
-    ids: dict[str, str] = {}
-    for run in runs:
-        done = publish(run, context, store, workspace, ids.get(run.record.parent or ""))
-        ids[run.name] = done.run_id
-        yield done
+def digests(published: "MlflowRun", client: "MlflowClient") -> dict[str, dict[str, str]]:
+    """The digests of a published run's ``files``, and the ``tags`` that it was published with."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(client.download_artifacts(published.info.run_id, DIGESTS, folder))
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def experiments(published: "MlflowRun", state: str = THERE) -> list[str]:
     """Names of the DVC experiments that came to a published run and are there, or were removed."""
     tags = sorted(published.data.tags.items())
-    return [
-        key.removeprefix(OF_EXPERIMENT)
-        for key, value in tags
-        if key.startswith(OF_EXPERIMENT) and value == state
-    ]
+    marks = [key for key, value in tags if key.startswith(OF_EXPERIMENT) and value == state]
+    return [key.removeprefix(OF_EXPERIMENT) for key in marks]
 
 
-def mark_removed(published: "MlflowRun", names: Collection[str], store: Store) -> None:
-    """Tell on a published run that DVC no longer has these experiments."""
-    there = set(experiments(published)).difference(names)
-    tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), REMOVED)
-    tags |= _listing(published, there, {*experiments(published, REMOVED), *names})
-    _tag(published, tags, store)
+def mark(published: "MlflowRun", names: Collection[str], state: str, store: Store) -> bool:
+    """Tell on a published run which DVC experiments are there, or were removed.
 
-
-def _listing(
-    published: "MlflowRun", there: Iterable[str], removed: Iterable[str]
-) -> dict[str, str]:
-    """The tags that list the names of experiments for people, of those that say anything."""
-    lists = {"dvc_exp": ",".join(sorted(there)), "dvc_exp_removed": ",".join(sorted(removed))}
-    return {key: value for key, value in lists.items() if value or key in published.data.tags}
-
-
-def _tag(published: "MlflowRun", tags: Mapping[str, str], store: Store) -> None:
-    """Set tags of a run."""
+    Each name has a tag of its own, for of two who change one tag at a time the first would be
+    lost; ``dvc_exp`` and ``dvc_exp_removed`` list them for people. False: it was told before.
+    """
     from mlflow.entities import RunTag
 
+    tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), state)
+    for key, listed in (("dvc_exp", THERE), ("dvc_exp_removed", REMOVED)):
+        others = set(experiments(published, listed)).difference(names)
+        value = ",".join(sorted(others.union(names if state == listed else ())))
+        if value or key in published.data.tags:
+            tags[key] = value
+    if tags.items() <= published.data.tags.items():
+        return False
     store.client.log_batch(published.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+    return True
 
 
 def _experiment(run: Run, store: Store) -> str:
@@ -185,22 +182,27 @@ def _experiment(run: Run, store: Store) -> str:
 
 def _complete(run: Run, experiment_id: str, store: Store) -> "list[MlflowRun]":
     """Complete publications of the run's key, oldest first; abandoned ones are deleted."""
-    found = store.client.search_runs([experiment_id], f"tags.run_key = '{run.record.run_key}'")
-    complete = []
-    for published in found:
+    complete, query = [], f"tags.run_key = '{run.record.run_key}'"
+    for published in store.client.search_runs([experiment_id], query):
         state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
         if state == COMPLETE:
             complete.append(published)
         elif state and _abandoned(state):
-            _delete(published, store)
+            delete(published, store.client)
     return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id))
 
 
-def _delete(published: "MlflowRun", store: Store) -> None:
-    """Delete a publication and its model."""
-    run_id, experiment_id = published.info.run_id, published.info.experiment_id
-    logged_model.delete(run_id, experiment_id, store.client)
-    store.client.delete_run(run_id)
+def delete(published: "MlflowRun", client: "MlflowClient") -> None:
+    """Delete a publication and its model, unless another publisher has deleted that."""
+    from mlflow.exceptions import MlflowException
+
+    for model in logged_model.of_run(published, client):
+        try:
+            client.delete_logged_model(model.model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    client.delete_run(published.info.run_id)
 
 
 def _abandoned(publisher: str) -> bool:
@@ -220,30 +222,24 @@ def _abandoned(publisher: str) -> bool:
 def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -> "MlflowRun":
     """Leave one of the publications of this run, with the names of all DVC experiments.
 
-    Whoever is the last to look sees all of them, so that in the end there is exactly one. Each
-    name has a tag of its own, for of two who change one tag at a time the first would be lost;
-    ``dvc_exp`` lists them for people, and is looked at again after it was written.
+    Whoever is the last to look sees all of them, so that in the end there is exactly one. The
+    lists of names are looked at again after they were written.
     """
     from mlflow.exceptions import MlflowException
 
-    client = store.client
     names = {context.experiment} if context.experiment else set()
     while True:
         complete = _complete(run, experiment_id, store)
         oldest, *doubles = (p for p in complete if p.data.tags[RESULT] == run.record.result)
         for double in doubles:
-            _delete(double, store)
+            delete(double, store.client)
             # Read when nobody can add to it any more.
-            names.update(experiments(client.get_run(double.info.run_id)))
-        there = names.union(experiments(oldest))
-        tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), THERE)
-        tags |= _listing(oldest, there, set(experiments(oldest, REMOVED)) - there)
-        if tags.items() <= oldest.data.tags.items():
-            return oldest
+            names.update(experiments(store.client.get_run(double.info.run_id)))
         try:
-            _tag(oldest, tags, store)
+            if not mark(oldest, names, THERE, store):
+                return oldest
         except MlflowException:
-            if client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
+            if store.client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
 
 
@@ -252,14 +248,13 @@ def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Wor
     from mlflow.entities import RunTag
 
     client, run_id = store.client, published.info.run_id
-    models = logged_model.of_run(run_id, published.info.experiment_id, client)
+    models = logged_model.of_run(published, client)
     metrics = contents.final_metrics(run, time.time(), models[0].model_id if models else None)
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as former:
+    former = digests(published, client)
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contents.write_measured(run, workspace, folder)
-        file = Path(client.download_artifacts(run_id, DIGESTS, former))
-        promised = json.loads(file.read_text(encoding="utf-8"))
-        digest = _write_digests(folder, promised["files"], promised["tags"])
+        digest = _write_digests(folder, former["files"], former["tags"])
         client.log_artifacts(run_id, str(folder))
     tags = [RunTag(EVALUATION, run.measured), RunTag(OF_DIGESTS, digest)]
     client.log_batch(run_id, metrics, tags=tags)
@@ -267,19 +262,17 @@ def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Wor
 
 def _create(
     experiment_id: str,
-    further_tags: Mapping[str, str | None],
+    tags: Mapping[str, str],
     run: Run,
     context: Context,
     store: Store,
     workspace: Workspace,
 ) -> str:
     """Make MLflow's run and all it carries; its last tag says that nothing is missing."""
-    from mlflow.entities import RunTag
+    from mlflow.entities import Param, RunTag
 
     client, now = store.client, time.time()
     start, end = contents.times(run, now)
-    tags = contents.tags(run, context)
-    tags |= {name: value for name, value in further_tags.items() if value}
     committed_record = committed(run.file("record.json"), context.commit) if context.commit else b""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -287,7 +280,7 @@ def _create(
         contents.write_measured(run, workspace, folder)
         digest = _write_digests(folder, {}, tags)
         metrics = contents.epoch_metrics(run, now)
-        params = contents.params(run)
+        params = [Param(*setting) for setting in contents.params(run).items()]
         # Whatever of the run is missing or broken has been noticed by now.
         run_id = client.create_run(
             experiment_id,
@@ -303,8 +296,7 @@ def _create(
         ).info.run_id
         description = RunTag(view.DESCRIPTION, view.run_description(run, run_id))
         client.log_batch(run_id, params=params, tags=[description])
-        settings = {param.key: param.value for param in params}
-        model_id = logged_model.log(run, run_id, experiment_id, settings, client)
+        model_id = logged_model.log(run, run_id, experiment_id, client)
         metrics += contents.final_metrics(run, now, model_id)
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics=metrics[first : first + BATCH])
@@ -329,6 +321,6 @@ def _log_inputs(run_id: str, run: Run, store: Store) -> None:
 def _write_digests(folder: Path, former: Mapping[str, str], tags: Mapping[str, str]) -> str:
     """Write the digests of a folder's files, beside those of `former` ones, and give its own."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {path.relative_to(folder).as_posix(): files.sha256(path) for path in paths}
-    files.write_json(folder / DIGESTS, {"files": {**former, **digests}, "tags": dict(tags)})
+    all_files = {**former, **{str(path.relative_to(folder)): files.sha256(path) for path in paths}}
+    files.write_json(folder / DIGESTS, {"files": all_files, "tags": dict(tags)})
     return files.sha256(folder / DIGESTS)

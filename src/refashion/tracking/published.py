@@ -1,25 +1,15 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
-from refashion.tracking import contents
-from refashion.tracking.publish import (
-    COMPLETE,
-    DIGESTS,
-    EVALUATION,
-    OF_DIGESTS,
-    PUBLISHED,
-    RESULT,
-    experiments,
-)
+from refashion.tracking import contents, publish
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -38,6 +28,17 @@ class PublishedRun:
     tags: dict[str, str]
 
 
+def complete(store: Store) -> "list[MlflowRun]":
+    """All runs that were published whole, newest first."""
+    ids = [e.experiment_id for e in store.client.search_experiments()]
+    query = f"tags.`{publish.PUBLISHED}` = '{publish.COMPLETE}'"
+    runs = page = store.client.search_runs(ids, query)
+    while page.token:
+        page = store.client.search_runs(ids, query, page_token=page.token)
+        runs += page
+    return runs
+
+
 def find(text: str, store: Store) -> "list[MlflowRun]":
     """Find the complete runs that a text means, sorted by name; none, if it means nothing here.
 
@@ -48,10 +49,10 @@ def find(text: str, store: Store) -> "list[MlflowRun]":
     UserError
         If it is the beginning of several ids.
     """
-    complete = _complete(store)
-    runs = [run for run in complete if text in experiments(run)]
+    runs_of_store = complete(store)
+    runs = [run for run in runs_of_store if text in publish.experiments(run)]
     if not runs and len(text) >= SHORTEST:
-        runs = [run for run in complete if run.info.run_id.startswith(text)]
+        runs = [run for run in runs_of_store if run.info.run_id.startswith(text)]
         if len(runs) > 1:
             raise UserError(f"{text}: {len(runs)} runs begin so; give more of the id")
     return sorted(runs, key=lambda run: run.info.run_name)
@@ -59,30 +60,18 @@ def find(text: str, store: Store) -> "list[MlflowRun]":
 
 def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
     """Find the complete runs that have a tag of this value."""
-    return [run for run in _complete(store) if run.data.tags.get(key) == value]
+    return [run for run in complete(store) if run.data.tags.get(key) == value]
 
 
 def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
     """Find the complete runs with a result or a file whose SHA-256 begins as one of `digests`."""
     runs = []
-    for run in _complete(store):
-        known = [run.data.tags[RESULT], run.data.tags.get("weights_sha256", "")]
-        with TemporaryDirectory() as folder:
-            file = Path(store.client.download_artifacts(run.info.run_id, DIGESTS, folder))
-            known += json.loads(file.read_text(encoding="utf-8"))["files"].values()
+    for run in complete(store):
+        known = [run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")]
+        known += publish.digests(run, store.client)["files"].values()
         if any(whole.startswith(digest) for whole in known for digest in digests):
             runs.append(run)
     return runs
-
-
-def of_other_experiments(
-    names: Collection[str], store: Store
-) -> "Iterator[tuple[MlflowRun, list[str]]]":
-    """Give the complete runs of DVC experiments that are not among `names`, with their names."""
-    for run in _complete(store):
-        others = [name for name in experiments(run) if name not in names]
-        if others:
-            yield run, others
 
 
 def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
@@ -98,8 +87,7 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     folder.mkdir(parents=True, exist_ok=True)
     store.client.download_artifacts(run_id, "", str(folder))
     run = in_folder(folder, f"run {run_id}", tags.get("commit"))
-    fault = next(_faults(run, folder, mlflow_run), None)
-    if fault:
+    if fault := next(_faults(run, folder, mlflow_run), None):
         raise UserError(
             f"{run.title}: {fault}; choose another run, or delete this one and publish anew with "
             "`refashion publish`"
@@ -110,37 +98,24 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
 def _faults(run: Run, folder: Path, mlflow_run: "MlflowRun") -> Iterator[str]:
     """What is missing or altered, the worst first."""
     tags = mlflow_run.data.tags
-    if OF_DIGESTS not in tags and run.record:  # which refuses a run of an older layout
-        yield f"its tag {OF_DIGESTS} is missing"
+    if publish.OF_DIGESTS not in tags and run.record:  # which refuses a run of an older layout
+        yield f"its tag {publish.OF_DIGESTS} is missing"
         return
-    digests = folder / DIGESTS
-    if not digests.is_file():
-        yield f"its artifact {DIGESTS} is missing"
-        return
-    if files.sha256(digests) != tags[OF_DIGESTS]:
-        yield f"its artifact {DIGESTS} was altered after it was published"
-    promised = json.loads(digests.read_text(encoding="utf-8"))
-    for name, digest in promised["files"].items():
+    yield from _altered(folder, {publish.DIGESTS: tags[publish.OF_DIGESTS]})
+    promised = json.loads((folder / publish.DIGESTS).read_text(encoding="utf-8"))
+    yield from _altered(folder, promised["files"])
+    measured = {publish.RESULT: run.record.result, publish.EVALUATION: run.measured}
+    for key, value in {**promised["tags"], **measured}.items():
+        if tags.get(key) != value:
+            yield f"its tag {key} was altered after it was published"
+    if contents.params(run) != mlflow_run.data.params:
+        yield "its params are not those of its record"
+
+
+def _altered(folder: Path, digests: Mapping[str, str]) -> Iterator[str]:
+    """Which artifacts are missing, or do not have their digest."""
+    for name, digest in digests.items():
         if not (folder / name).is_file():
             yield f"its artifact {name} is missing"
         elif files.sha256(folder / name) != digest:
             yield f"its artifact {name} was altered after it was published"
-    measured = {RESULT: run.record.result, EVALUATION: run.measured}
-    for key, value in {**promised["tags"], **measured}.items():
-        if tags.get(key) != value:
-            yield f"its tag {key} was altered after it was published"
-    if {param.key: param.value for param in contents.params(run)} != mlflow_run.data.params:
-        yield "its params are not those of its record"
-
-
-def _complete(store: Store) -> "list[MlflowRun]":
-    """All runs that were published whole, newest first."""
-    ids = [e.experiment_id for e in store.client.search_experiments()]
-    runs: list[MlflowRun] = []
-    token = None
-    while True:
-        page = store.client.search_runs(ids, f"tags.`{PUBLISHED}` = '{COMPLETE}'", page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
