@@ -1,6 +1,6 @@
 """The stage: a line for each run, where to look, and a warning that nobody overlooks."""
 
-import importlib.util
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,14 +21,11 @@ def track(
     capsys: pytest.CaptureFixture[str],
 ) -> Track:
     """The stage, which runs in the workspace and returns its lines and its warnings."""
-    spec = importlib.util.spec_from_file_location("track", root / "stages" / "track.py")
-    assert spec and spec.loader
-    stage = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stage)
+    stage = runpy.run_path(str(root / "stages" / "track.py"))
     monkeypatch.setattr(Workspace, "here", lambda: workspace)
 
     def run(*arguments: str) -> tuple[list[str], str]:
-        stage.main(*arguments)
+        stage["main"](*arguments)
         told = capsys.readouterr()
         return told.out.splitlines(), told.err
 

@@ -40,15 +40,14 @@ def refusal(workspace: Workspace, uri: str = "", *, reading: bool = False) -> st
 @pytest.mark.parametrize("listens", [True, False])
 def test_dead_server_is_told_in_time_in_one_line(listens: bool, silent: str, root: Path) -> None:
     uri = silent if listens else f"http://127.0.0.1:{free_port()}"
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "stages", "track", "softmax"],
         cwd=root,
         env=environment(MLFLOW_TRACKING_URI=uri),
         capture_output=True,
         text=True,
+        timeout=15,
     )
-    assert time.monotonic() - started < 15
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: MLflow at {uri}: ")
@@ -106,12 +105,9 @@ def test_missing_database_is_not_made_for_a_reader(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_is_no_database(workspace: Workspace) -> None:
+def test_what_cannot_be_a_database(workspace: Workspace) -> None:
     store.default_database(workspace).write_text("something else")
     assert "mlflow.db: not an SQLite database" in refusal(workspace)
-
-
-def test_database_in_a_folder_that_does_not_exist(workspace: Workspace) -> None:
     told = refusal(workspace, "sqlite:////nowhere/at/all.db")
     assert told.startswith("/nowhere/at/all.db: its folder does not exist")
 

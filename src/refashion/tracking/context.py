@@ -31,20 +31,11 @@ FORM = (
 class Context:
     """The state of a checkout when its results were published."""
 
-    commit: str | None
-    """Full hash of HEAD, in an experiment its baseline; None outside git."""
-
-    diff: bytes
-    """What ``git apply`` adds to the commit to give the checkout but for the pipeline's outputs."""
-
-    experiment: str | None
-    """Name of the DVC experiment."""
-
-    baseline: str | None
-    """Commit that the DVC experiment started from."""
-
-    environment: str
-    """Python, system and installed packages, as a file of requirements."""
+    commit: str | None  # full hash of HEAD, in an experiment its baseline; None outside git
+    diff: bytes  # for `git apply`: the commit becomes the checkout, but for the pipeline's outputs
+    experiment: str | None  # name of the DVC experiment
+    baseline: str | None  # commit that it started from
+    environment: str  # Python, system and installed packages, as a file of requirements
 
     @property
     def dirty(self) -> bool:

@@ -45,18 +45,10 @@ class Store:
     """A connection to a tracking store that answered."""
 
     client: "MlflowClient"
-
-    uri: str
-    """Address, without a password."""
-
-    artifacts: str | None
-    """Where a new experiment keeps its artifacts; None: where the server says."""
-
-    is_own: bool
-    """Whether it is the database of the user's own checkout, and nobody else's."""
-
-    lock: AbstractContextManager[object]
-    """Held by one publisher at a time; no lock at all for a server, which others use too."""
+    uri: str  # without a password
+    artifacts: str | None  # where a new experiment keeps them; None: where the server says
+    is_own: bool  # whether it is the database of the user's own checkout
+    lock: AbstractContextManager[object]  # lets one publisher in at a time; does nothing on servers
 
 
 def default_database(workspace: Workspace) -> Path:
@@ -102,10 +94,9 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    artifacts = None
-    if "sql" in url.scheme:  # of SQLite, PostgreSQL, MySQL and SQL Server
-        folder = database.parent if database else workspace.main
-        artifacts = (folder / "mlflow-artifacts").as_uri()
+    beside = database or default_database(workspace)
+    is_sql = "sql" in url.scheme  # SQLite, PostgreSQL, MySQL and SQL Server
+    artifacts = beside.with_name("mlflow-artifacts").as_uri() if is_sql else None
     lock: AbstractContextManager[object] = nullcontext()
     if database:
         lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
@@ -131,11 +122,10 @@ def _check_database(file: Path) -> None:
         raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
     if file.exists():
         with file.open("rb") as opened:
-            start = opened.read(15)
-        if start not in {b"", b"SQLite format 3"}:
-            raise UserError(
-                f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
-            )
+            if opened.read(15) not in {b"", b"SQLite format 3"}:
+                raise UserError(
+                    f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
+                )
 
 
 def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
