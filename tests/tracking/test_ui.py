@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner
@@ -28,23 +28,6 @@ MAIN = (
 )
 
 
-@contextmanager
-def ui(workspace: Workspace, port: int) -> "Iterator[subprocess.Popen[str]]":
-    """Start the command in the workspace, and end it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", MAIN, "ui", "--port", str(port)],
-        cwd=workspace.root,
-        env=environment(CI="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as command:
-        try:
-            yield command
-        finally:
-            command.terminate()
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
@@ -57,7 +40,14 @@ def page() -> Iterator[Page]:
 def test_the_table_of_runs_is_shown_until_ctrl_c(workspace: Workspace, page: Page) -> None:
     tell(workspace, "mlp", "weight_decay/decay_0")
     port = free_port()
-    with ui(workspace, port) as command:
+    start = [sys.executable, "-c", MAIN, "ui", "--port", str(port)]
+    variables = environment(CI="1")
+    with ExitStack() as stack:
+        command = subprocess.Popen(
+            start, cwd=workspace.root, env=variables, stdout=subprocess.PIPE, text=True
+        )
+        stack.enter_context(command)
+        stack.callback(command.terminate)
         assert command.stdout
         address = command.stdout.readline().strip()
         assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")

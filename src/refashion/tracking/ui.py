@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from refashion.base.errors import UserError
@@ -20,7 +21,7 @@ HOST = "127.0.0.1"
 """The loopback interface: nobody else can look."""
 
 PATIENCE = 60
-"""Seconds that MLflow has to start, and to end."""
+"""Seconds that MLflow has to start."""
 
 
 def experiment(workspace: Workspace, store: Store) -> str:
@@ -58,17 +59,19 @@ def show(store: Store, experiment_id: str, port: int, log: Path) -> None:
     command += ["--backend-store-uri", store.client.tracking_uri]
     # Workers for jobs that nothing here asks for would be six more processes.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    for signum in (signal.SIGINT, signal.SIGHUP):  # also where a shell has made it deaf to Ctrl-C
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # also if a shell ignores them
         signal.signal(signum, signal.default_int_handler)
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:  # in a session of its own, to end all its processes at once
         server = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
+    address, latest = f"http://{HOST}:{port}", time.monotonic() + PATIENCE
     try:
-        address = f"http://{HOST}:{port}"
-        if not _answers(f"{address}/health", server):
-            raise UserError(f"{address}: MLflow does not answer; {log} tells why")
+        while not _answers(f"{address}/health"):
+            if server.poll() is not None or time.monotonic() > latest:
+                raise UserError(f"{address}: MLflow does not answer; {log} tells why")
+            time.sleep(0.1)
         _open(view.address(address, experiment_id))
         print("Ctrl-C stops it", flush=True)
         server.wait()
@@ -76,7 +79,9 @@ def show(store: Store, experiment_id: str, port: int, log: Path) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        _end(server)
+        with suppress(ProcessLookupError):  # whatever it writes is one transaction
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def _open(address: str) -> None:
@@ -99,23 +104,8 @@ def _check_free(port: int) -> None:
             ) from None
 
 
-def _answers(page: str, server: "subprocess.Popen[bytes]") -> bool:
-    """Wait for a page; False if the server ends, or has not answered for long."""
-    end = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            urllib.request.urlopen(page, timeout=5).close()
-            return True
-        except OSError:
-            time.sleep(0.1)
+def _answers(page: str) -> bool:
+    with suppress(OSError):
+        urllib.request.urlopen(page, timeout=5).close()
+        return True
     return False
-
-
-def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End all processes of a server."""
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, signum)
-            server.wait(PATIENCE)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
