@@ -16,14 +16,8 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 DESCRIPTION = "mlflow.note.content"
 """The tag of a run or an experiment that MLflow's pages show as its description."""
 
-CHANGES_LENGTH = 80
-"""Characters at most of what a run's name says about changes."""
-
 HEADLINES = ("test_accuracy", "test_cross_entropy_nats")
 """Metrics of classifiers that the table of runs shows."""
-
-CHARACTER = 6
-"""Pixels of a column for each character of its key."""
 
 PHRASES = {
     "hidden": "hidden layers {}",
@@ -48,19 +42,16 @@ def run_name(run: Run, committed: bytes) -> str:
     """
     name = run.name.rpartition("/")[2]
     try:
-        before = record.parse(json.loads(committed or b"{}"))
-    except ValueError:
-        before = None
-    if before is None:
+        before = record.parse(json.loads(committed or b"{}")).settings
+    except ValueError:  # there is none, or it has another layout
         return name
     changes = [
         f"{key}={text(value)}"
         for key, value in run.settings.items()
-        if value != (old := before.settings.get(key)) and (_is_set(value) or _is_set(old))
+        if value != (old := before.get(key)) and (_is_set(value) or _is_set(old))
         if value != run.record.experiment  # which is the data set's name, and stands above
     ]
-    shortened = textwrap.shorten(" ".join(changes), CHANGES_LENGTH, placeholder=" ...")
-    return f"{name} {shortened}".rstrip()
+    return f"{name} {textwrap.shorten(' '.join(changes), 80, placeholder=' ...')}".rstrip()
 
 
 def run_description(run: Run, run_id: str) -> str:
@@ -100,7 +91,8 @@ def experiment_tags(run: Run) -> dict[str, str]:
         "orderByAsc": False,
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {key: CHARACTER * len(key) for key in columns if key.startswith("metrics")},
+        # In pixels, of a font of about 6 for a character.
+        "columnWidths": {key: 6 * len(key) for key in columns if key.startswith("metrics")},
     }
     return {
         DESCRIPTION: f"{what}.\n\nMake a run again, bit for bit: `refashion reproduce RUN_ID`. "
