@@ -25,7 +25,6 @@ from refashion.tracking import publish, store, view
 from synthetic import TIMINGS, write_evaluation, write_variant
 
 DRAW = of_run.draw  # which conftest replaces
-VARIANTS = ("softmax", "mlp", "dropout")
 COMMON = {
     *("record.json", "history.csv", "metrics.json", "params.yaml", "dvc.yaml"),
     *("training_log.json", "uncommitted.diff", "environment.txt", "digests.json"),
@@ -216,7 +215,7 @@ def test_missing_file_is_told_and_leaves_no_run(workspace: Workspace, name: str)
 def test_publishing_twice_changes_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = (*VARIANTS, "weight_decay/decay_0")
+    names = ("softmax", "mlp", "dropout", "weight_decay/decay_0")
     first = [done.run_id for done in tell(workspace, *names)]
     assert len(set(first)) == len(names)
     before = content(workspace)
