@@ -37,7 +37,7 @@ def write_workspace(root: Path, **changes: Any) -> Workspace:
 
     Each variant makes `6 + len(name)` mistakes on the 60 test images.
     """
-    here = Workspace.here()
+    here = Workspace(Path(__file__).resolve().parents[1])
     workspace = Workspace(root)
     settings = yaml.safe_load(here.params_file.read_text()) | changes
     files.write_text(workspace.params_file, yaml.safe_dump(settings, sort_keys=False))

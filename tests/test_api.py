@@ -1,5 +1,6 @@
 """`import refashion`: models and results of a checkout, from Python."""
 
+import json
 import pydoc
 import shutil
 import subprocess
@@ -62,13 +63,20 @@ def test_results_are_those_of_the_files(checkout: Workspace, name: str) -> None:
 
 
 def test_empty_cells_of_a_history_are_nan(checkout: Workspace) -> None:
-    file = checkout.study_folder("weight_decay") / "decay_3" / "history.csv"
-    before = file.read_text()
-    files.write_text(file, "epoch,train_loss,l2\n1,0.5,2.0\n2,0.25,\n")
-    history = refashion.results("weight_decay/decay_3").history
-    file.write_text(before)
-    assert history["train_loss"].tolist() == [0.5, 0.25]
-    assert history["l2"].isna().tolist() == [False, True]
+    folder = checkout.study_folder("weight_decay") / "decay_3"
+    history, record = folder / "history.csv", folder / "record.json"
+    before = {file: file.read_text() for file in (history, record)}
+    files.write_text(history, "epoch,train_loss,l2\n1,0.5,2.0\n2,0.25,\n")
+    with pytest.raises(UserError, match=r"history\.csv is not the one that record\.json tells of"):
+        refashion.results("weight_decay/decay_3")
+    content = json.loads(before[record])
+    content["outputs"]["history.csv"] = files.sha256(history)
+    record.write_text(json.dumps(content))
+    table = refashion.results("weight_decay/decay_3").history
+    for file, text in before.items():
+        file.write_text(text)
+    assert table["train_loss"].tolist() == [0.5, 0.25]
+    assert table["l2"].isna().tolist() == [False, True]
 
 
 def test_published_run_has_the_same_results(

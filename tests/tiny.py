@@ -47,7 +47,7 @@ VARIANTS = {
 
 def params(study: str = "k_fold", /, *, numerics: str = "portable", **changes: Any) -> Params:
     """Those of params.yaml with all studies at their smallest, and changes to one of them."""
-    known = Workspace.here().params()
+    known = Workspace(Path(__file__).resolve().parents[1]).params()
     studies = {
         name: getattr(known.studies, name).model_copy(
             update=STUDIES[name] | (changes if name == study else {})

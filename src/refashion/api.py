@@ -83,6 +83,7 @@ def results(run: str) -> Results:
     workspace = Workspace.here()
     for found in listing.everything(workspace):
         if found.title == run:
+            found.refuse_altered()
             return _results(found)
     with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
         runs = published.find(run, connected)

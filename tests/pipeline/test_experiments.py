@@ -146,7 +146,7 @@ def test_sweeps_in_a_queue(workspace, experiment) -> None:
     assert seeds == {"1", "2", "3"}
     mlp = ("--experiment", "digits", "--tag", "name=mlp")
     tables = workspace.run("refashion", "compare", *mlp, "--markdown")
-    (spread,) = (line for line in tables.splitlines() if "1, 2, 3" in line)
+    (spread,) = (line for line in tables.splitlines() if "1,2,3" in line)
     assert spread.count(" ± ") > 3
 
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from refashion import cli
+from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reporting import choice
 from refashion.tracking import store
@@ -28,7 +29,9 @@ def test_runs_are_chosen_each_once(main: Workspace, ids: dict[str, str]) -> None
         assert chosen(first[:8], first) == ["main mlp"]
         assert chosen(first, "puffy-hake") == ["main mlp", *seeds]
         assert chosen(experiment="puffy-hake") == seeds
-        assert chosen(experiment="mnist", tag="dvc_exp=puffy-hake") == ["mnist softmax", *seeds]
+        assert chosen(experiment="mnist", tag="name=softmax") == ["mnist softmax"]
+        with pytest.raises(UserError, match="^experiment mnist with tag name=mlp: there is no"):
+            chosen(first, experiment="mnist", tag="name=mlp")
         assert chosen(tag="name=softmax") == ["main softmax", "mnist softmax"]
 
 

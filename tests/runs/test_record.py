@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import synthetic
-from refashion.runs.record import LAYOUT, Record, parse
+from refashion.runs.record import LAYOUT, Record, read
 
 RECORD = synthetic.record(
     "weight_decay/decay_3",
@@ -32,7 +32,7 @@ def as_json(record: Record) -> dict[str, Any]:
 def test_a_record_reads_back(parent: str | None) -> None:
     record = replace(RECORD, parent=parent)
     content = as_json(record)
-    assert parse(content) == record
+    assert read(json.dumps(content).encode()) == record
     assert content["layout"] == LAYOUT and content["run_key"] == record.run_key
     assert ("parent" in content) == (parent is not None)
 
@@ -42,7 +42,7 @@ def test_the_key_does_not_depend_on_the_order_of_settings(params: dict[str, Any]
     record = replace(RECORD, params=params)
     shuffled = replace(RECORD, params=dict(reversed(params.items())))
     assert shuffled.run_key == record.run_key
-    assert parse(as_json(record)) == record
+    assert read(json.dumps(as_json(record)).encode()) == record
 
 
 @given(params=SETTINGS, name=st.data(), value=VALUES)
@@ -86,4 +86,11 @@ def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
 def test_a_damaged_record_is_refused(change: dict[str, Any], message: str) -> None:
     content = {k: v for k, v in (as_json(RECORD) | change).items() if v is not ...}
     with pytest.raises(ValueError, match=message):
-        parse(content)
+        read(json.dumps(content).encode())
+
+
+def test_other_content_is_told_apart() -> None:
+    assert read(json.dumps(as_json(RECORD) | {"layout": LAYOUT - 1}).encode()) is None
+    for content in (b"", b"[]", b"{", b"3"):
+        with pytest.raises(ValueError):
+            read(content)

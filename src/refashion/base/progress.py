@@ -23,7 +23,7 @@ class Advance(Protocol):
 def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
     """Show on standard error how far something is, and how long it will still take.
 
-    On a terminal it is a bar. A log gets a line for every epoch, or ten lines in all for more than 100 epochs.
+    On a terminal it is a bar. A log gets a line for every epoch, but ten in all for more than 100.
 
     Parameters
     ----------

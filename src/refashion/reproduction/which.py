@@ -1,6 +1,5 @@
 """Which run a file or a digest comes from, and how to make it again."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import worktree
 from refashion.runs import listing
-from refashion.runs.record import LAYOUT, Record, parse
+from refashion.runs.record import Record, read
+from refashion.runs.run import digest_of_weights
 from refashion.tracking import published
 from refashion.tracking.publish import RESULT, experiments
 from refashion.tracking.store import Store
@@ -62,7 +62,7 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     root, file = workspace.root, Path(text)
     digests, blob = [text], ""
     if file.is_file():
-        digests = [files.sha256(file), *_of_weights(file)]
+        digests = [*filter(None, (files.sha256(file), digest_of_weights(file)))]
         blob = worktree.git("hash-object", str(file.resolve()), folder=root).decode().strip()
     elif not re.fullmatch(f"[0-9a-f]{{{published.SHORTEST},64}}", text):
         raise UserError(
@@ -119,27 +119,11 @@ def searched(workspace: Workspace, store: Store | None) -> str:
     return f"{workspace.root}, {commits} commits (DVC's experiments too), {server}"
 
 
-def _of_weights(file: Path) -> list[str]:
-    """The digest of the weights in a file; none, if that is none of safetensors."""
-    if file.read_bytes()[8:9] != b"{":  # after the length of its header
-        return []
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from refashion.training import digest
-
-    try:
-        return [digest.weights(load_file(file))]
-    except (SafetensorError, ValueError):
-        return []
-
-
 def _parse(content: bytes) -> Record | None:
     """Read a record; None, if it is none that this code reads."""
     try:
-        fields = json.loads(content)
-        return parse(fields) if fields["layout"] == LAYOUT else None
-    except (ValueError, KeyError, TypeError):
+        return read(content)
+    except ValueError:
         return None
 
 

@@ -76,7 +76,15 @@ class Record:
         return values
 
 
-def parse(content: Mapping[str, Any]) -> Record:
+def read(content: bytes) -> Record | None:
+    """The record in a file; None if its layout is another, `ValueError` if it is damaged."""
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no object")
+    return _parse(values) if values.get("layout") == LAYOUT else None
+
+
+def _parse(content: Mapping[str, Any]) -> Record:
     """Read what `Record.as_dict` gave; `ValueError` for other keys, or a key of another run."""
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:

@@ -14,7 +14,8 @@ from typing import Any
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.runs.record import LAYOUT, Record, parse
+from refashion.runs.record import Record, read
+from refashion.training import digest
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
 """Files that are made after the training, and so are not in the record."""
@@ -66,12 +67,10 @@ class Run:
     @cached_property
     def record(self) -> Record:
         """Its record; `UserError` if that is missing, damaged or of another layout."""
-        path = self.file("record.json")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.get("layout") == LAYOUT:
-                return parse(content)
-        except (ValueError, AttributeError) as error:
+            if record := read(self.file("record.json").read_bytes()):
+                return record
+        except ValueError as error:
             raise UserError(
                 f"{self.title}: record.json is damaged ({error}); run `dvc repro` to make it anew"
             ) from None
@@ -137,10 +136,31 @@ class Run:
         digests = [files.sha256(self.file(name)) for name in MEASURED if self.has(name)]
         return sha256(bytes.fromhex("".join(digests))).hexdigest()
 
+    def refuse_altered(self) -> None:
+        """Raise `UserError` if a file of the training is not the one that the record tells of."""
+        for name in self.record.files:
+            sha256_of = digest_of_weights if name == WEIGHTS else files.sha256
+            if sha256_of(self.file(name)) != self.record.outputs[name]:
+                raise UserError(
+                    f"{self.title}: its {name} is not the one that record.json tells of; run "
+                    "`dvc repro` to make it again"
+                )
+
     def table(self, name: str) -> list[dict[str, str]]:
         """Rows of one of its CSV files."""
         with self.file(name).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+
+def digest_of_weights(file: Path) -> str:
+    """Digest of the weights in a file; empty if it holds none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return digest.weights(load_file(file))
+    except (SafetensorError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def in_folder(folder: Path, title: str, commit: str | None = None) -> Run:

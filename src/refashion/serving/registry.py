@@ -42,7 +42,10 @@ def one_run(text: str, store: Store) -> "MlflowRun":
         )
     with_model = [run for run in runs if logged_model.of_run(run, store.client)]
     if not with_model:
-        raise UserError(f"{text}: has no model; choose a run of a variant")
+        raise UserError(
+            f"{text}: has no model; choose a run of a variant, or delete this run in MLflow and "
+            "publish it anew with `refashion publish`"
+        )
     if len(with_model) > 1:
         names = ", ".join(f"{run.data.tags['name']} {run.info.run_id}" for run in with_model)
         raise UserError(f"{text}: means {len(with_model)} runs; give the id of one: {names}")
@@ -60,7 +63,7 @@ def register(
     Raises
     ------
     UserError
-        If the alias is not legal, or an artifact of the run is missing or was altered.
+        If the alias is not legal, or a file of the run or of its model is missing or was altered.
     """
     if not re.fullmatch(r"(?!latest$|v\d+$)[\w-]{1,255}", alias, re.ASCII | re.IGNORECASE):
         raise UserError(
@@ -69,6 +72,7 @@ def register(
     with tempfile.TemporaryDirectory() as folder, store.lock:
         source = published.read(mlflow_run, Path(folder), store)
         (model,) = logged_model.of_run(mlflow_run, store.client)
+        logged_model.refuse_altered(model, source.run, store.client)
         name = name or f"{model.tags['dataset']}-{source.run.name}"
         versions = store.client.search_model_versions(f"run_id = '{source.id}'")
         same = [v for v in versions if (v.name, v.source) == (name, model.model_uri)]

@@ -82,7 +82,9 @@ def train(
         for row, weights in loop.train(models, device=device):
             seconds[row.model].append(time.perf_counter() - begin)
             rows[row.model].append(observe(row, weights))
-            advance(1, f"loss {row.train_loss:.3f}  accuracy {row.train_accuracy:.3f}")
+            measured = {"loss": row.train_loss, "accuracy": row.train_accuracy}
+            shown = [f"{name} {x:.3f}" for name, x in measured.items() if not math.isnan(x)]
+            advance(1, "  ".join(shown))
             yield row, weights
             begin = time.perf_counter()
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
 from refashion.runs.run import WEIGHTS, Run
 from refashion.tracking import contents, view
@@ -64,6 +65,21 @@ def of_run(published: "MlflowRun", client: "MlflowClient") -> "list[LoggedModel]
     """The models that were logged for a published run: one, or none."""
     run_id, experiment_id = published.info.run_id, published.info.experiment_id
     return client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+
+
+def refuse_altered(model: "LoggedModel", run: Run, client: "MlflowClient") -> None:
+    """Raise `UserError` if the weights or the record of a run's model are not the run's own."""
+    from mlflow.artifacts import download_artifacts
+
+    with TemporaryDirectory() as folder:
+        source = client.tracking_uri
+        copy = Path(download_artifacts(model.model_uri, dst_path=folder, tracking_uri=source))
+        for file in ARTIFACTS.values():
+            if files.sha256(copy / "artifacts" / file) != files.sha256(run.file(file)):
+                raise UserError(
+                    f"{run.title}: the {file} of its model was altered; delete the run in MLflow, "
+                    "then publish it anew with `refashion publish`"
+                )
 
 
 def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any]) -> None:

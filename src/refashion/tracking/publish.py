@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, unquote
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -79,7 +80,7 @@ def publish_all(
     Raises
     ------
     UserError
-        If a file of a run is missing, or the experiment was deleted in MLflow.
+        If a file of a run is missing or altered, or the experiment was deleted in MLflow.
     """
     ids: dict[str, str] = {}
     for run in runs:
@@ -92,8 +93,7 @@ def _publish(
     run: Run, parent_id: str | None, context: Context, store: Store, workspace: Workspace
 ) -> Publication:
     """Publish one run, unless MLflow has it, under the one that sums it up."""
-    for name in run.record.files:
-        run.file(name)
+    run.refuse_altered()
     file = run.file("record.json")
     if context.baseline and committed(file, context.baseline) == file.read_bytes():
         context = replace(context, experiment=None, baseline=None)
@@ -130,9 +130,14 @@ def digests(published: "MlflowRun", client: "MlflowClient") -> dict[str, dict[st
 
 def experiments(published: "MlflowRun", state: str = THERE) -> list[str]:
     """Names of the DVC experiments that came to a published run and are there, or were removed."""
-    tags = sorted(published.data.tags.items())
+    tags = published.data.tags.items()
     marks = [key for key, value in tags if key.startswith(OF_EXPERIMENT) and value == state]
-    return [key.removeprefix(OF_EXPERIMENT) for key in marks]
+    return sorted(unquote(key.removeprefix(OF_EXPERIMENT).replace(":", "%")) for key in marks)
+
+
+def _mark_of(experiment: str) -> str:
+    """The tag of an experiment; MLflow takes few characters, so others become ``:3D``."""
+    return OF_EXPERIMENT + quote(experiment, safe="").replace("~", "%7E").replace("%", ":")
 
 
 def mark(published: "MlflowRun", names: Collection[str], state: str, store: Store) -> bool:
@@ -143,7 +148,7 @@ def mark(published: "MlflowRun", names: Collection[str], state: str, store: Stor
     """
     from mlflow.entities import RunTag
 
-    tags = dict.fromkeys((OF_EXPERIMENT + name for name in names), state)
+    tags = dict.fromkeys(map(_mark_of, names), state)
     for key, listed in (("dvc_exp", THERE), ("dvc_exp_removed", REMOVED)):
         others = set(experiments(published, listed)).difference(names)
         value = ",".join(sorted(others.union(names if state == listed else ())))
@@ -230,7 +235,10 @@ def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -
     names = {context.experiment} if context.experiment else set()
     while True:
         complete = _complete(run, experiment_id, store)
-        oldest, *doubles = (p for p in complete if p.data.tags[RESULT] == run.record.result)
+        same = [p for p in complete if p.data.tags[RESULT] == run.record.result]
+        if not same:
+            raise UserError(f"{run.title}: its run was deleted in MLflow meanwhile; publish again")
+        oldest, *doubles = same
         for double in doubles:
             delete(double, store.client)
             # Read when nobody can add to it any more.

@@ -1,7 +1,8 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,12 +66,17 @@ def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
 
 def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
     """Find the complete runs with a result or a file whose SHA-256 begins as one of `digests`."""
+    from mlflow.exceptions import MlflowException
+
+    def have(known: Iterable[str]) -> bool:
+        return any(whole.startswith(digest) for whole in known for digest in digests)
+
     runs = []
     for run in complete(store):
-        known = [run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")]
-        known += publish.digests(run, store.client)["files"].values()
-        if any(whole.startswith(digest) for whole in known for digest in digests):
-            runs.append(run)
+        found = have([run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")])
+        with suppress(MlflowException, OSError):  # a damaged run is no answer
+            if found or have(publish.digests(run, store.client)["files"].values()):
+                runs.append(run)
     return runs
 
 

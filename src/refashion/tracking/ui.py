@@ -56,9 +56,9 @@ def show(store: Store, experiment_id: str, port: int, log: Path) -> None:
     _check_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    command += ["--backend-store-uri", store.client.tracking_uri]
     # Workers for jobs that nothing here asks for would be six more processes.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = store.client.tracking_uri  # it may have a password
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # also if a shell ignores them
         signal.signal(signum, signal.default_int_handler)
     log.parent.mkdir(exist_ok=True)

@@ -22,6 +22,8 @@ HEADLINES = ("test_accuracy", "test_cross_entropy_nats")
 PHRASES = {
     "hidden": "hidden layers {}",
     "dropout": "dropout {}",
+    "depths": "means over 1 to {} hidden layers",
+    "initialisation": "weights from {}",
     "optimizer": "optimizer {}",
     "lr": "learning rate {}",
     "momentum": "momentum {}",
@@ -29,6 +31,7 @@ PHRASES = {
     "batch_size": "batches of {}",
     "epochs": "{} epochs",
     "seeds": "mean of {} seeds",
+    "fold": "fold {}",
     "folds": "mean of {} folds",
     "seed": "seed {}",
 }
@@ -42,13 +45,15 @@ def run_name(run: Run, committed: bytes) -> str:
     """
     name = run.name.rpartition("/")[2]
     try:
-        before = record.parse(json.loads(committed or b"{}")).settings
-    except ValueError:  # there is none, or it has another layout
+        before = record.read(committed)
+    except ValueError:  # there is none, or it is damaged
+        return name
+    if before is None:
         return name
     changes = [
         f"{key}={text(value)}"
         for key, value in run.settings.items()
-        if value != (old := before.get(key)) and (_is_set(value) or _is_set(old))
+        if value != (old := before.settings.get(key)) and (_is_set(value) or _is_set(old))
         if value != run.record.experiment  # which is the data set's name, and stands above
     ]
     return f"{name} {textwrap.shorten(' '.join(changes), 80, placeholder=' ...')}".rstrip()
@@ -60,6 +65,7 @@ def run_description(run: Run, run_id: str) -> str:
         phrase.format(value)
         for key, phrase in PHRASES.items()
         if _is_set(value := run.settings.get(key)) or (key, value) == ("seed", 0)
+        if not (key == "folds" and run.record.parent)
     ]
     return (
         f"`{run.name}` on {run.record.data['dataset']}: {', '.join(words)}.\n\n"
