@@ -30,7 +30,7 @@ def test_runs_are_chosen_each_once(main: Workspace, ids: dict[str, str]) -> None
         assert chosen(first, "puffy-hake") == ["main mlp", *seeds]
         assert chosen(experiment="puffy-hake") == seeds
         assert chosen(experiment="mnist", tag="name=softmax") == ["mnist softmax"]
-        with pytest.raises(UserError, match="^experiment mnist with tag name=mlp: there is no"):
+        with pytest.raises(UserError, match=r"^experiment mnist with tag name=mlp: there is no"):
             chosen(first, experiment="mnist", tag="name=mlp")
         assert chosen(tag="name=softmax") == ["main softmax", "mnist softmax"]
 
