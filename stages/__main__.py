@@ -53,7 +53,7 @@ def main() -> int:
             raise UserError("name a stage: python stages NAME [ITEM]")
         run(*arguments)
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: `make repro` goes on from here", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("refashion"):

@@ -89,7 +89,7 @@ def test_published_run_has_the_same_results(
     pd.testing.assert_frame_equal(of_mlflow.history, of_files.history)
     pd.testing.assert_series_equal(of_mlflow.metrics, of_files.metrics)
     assert of_mlflow.settings == of_files.settings
-    with pytest.raises(UserError, match=r"^cnn: is no run of \S+, and means 0 MLflow runs; give"):
+    with pytest.raises(UserError, match=r"^cnn: no run of \S+, and 0 runs in MLflow; give"):
         refashion.results("cnn")
 
 

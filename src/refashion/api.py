@@ -80,6 +80,8 @@ def results(run: str) -> Results:
     --------
     >>> refashion.results("mlp").history.plot(y=["train_loss", "validation_loss"])
     """
+    if not isinstance(run, str):
+        raise UserError(f"{run!r}: name a run by text, as in results('mlp')")
     workspace = Workspace.here()
     for found in listing.everything(workspace):
         if found.title == run:
@@ -89,7 +91,7 @@ def results(run: str) -> Results:
         runs = published.find(run, connected)
         if len(runs) != 1:
             raise UserError(
-                f"{run}: is no run of {workspace.root}, and means {len(runs)} MLflow runs; give "
+                f"{run}: no run of {workspace.root}, and {len(runs)} runs in MLflow; give "
                 "the name or the id of one (`make ui` lists them)"
             )
         return _results(published.read(runs[0], Path(folder), connected).run)

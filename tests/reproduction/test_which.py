@@ -86,5 +86,6 @@ def test_what_no_run_left(bare: Any) -> None:
     assert "params.yaml: of no run in " in done.stdout and "no MLflow database" in done.stdout
     done = bare.refashion("which", "0" * 64, "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (1, [])
-    for thing in ("weights.safetensors", "12345", "."):
+    assert ".: is no file; name a file" in bare.refused("which", ".")
+    for thing in ("weights.safetensors", "12345"):
         assert f"{thing}: no such file, and no digest" in bare.refused("which", thing)

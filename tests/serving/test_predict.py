@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read (Is a directory); give a picture of 28x28 pixels, light on black"),
+        (b"", "is no file; name the pictures themselves"),
         (b"no image", "is not an image; give a picture of 28x28 pixels"),
         (png(NOISE)[:200], "cannot be read (image file is truncated"),
         (png(NOISE[:, 1:]), "has 27x28 pixels, not 28x28; scale it with --resize"),
@@ -207,6 +208,12 @@ def test_bad_file_is_refused(tmp_path: Path, content: bytes, message: str) -> No
     with pytest.raises(UserError) as refusal:
         predict.read(bad)
     assert str(refusal.value).startswith(message)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"^is no file;"):
+        predict.read(tmp_path / "pipe.png")
 
 
 def test_wrong_choice_of_a_model_is_refused(world: Any) -> None:

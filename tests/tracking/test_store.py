@@ -51,7 +51,9 @@ def test_dead_server_is_told_in_time_in_one_line(listens: bool, silent: str, roo
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: MLflow at {uri}: ")
-    assert line.endswith("no result is lost: when that is mended, `dvc repro` publishes them")
+    assert line.endswith(
+        "no result is lost: when that is mended, `refashion publish` publishes them"
+    )
 
 
 def test_server_that_dies_later_is_told_in_time(
@@ -60,7 +62,7 @@ def test_server_that_dies_later_is_told_in_time(
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO())  # once it answers
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     started = time.monotonic()
-    assert re.match("MLflow at http.*`dvc repro`", refusal(workspace, silent))
+    assert re.match("MLflow at http.*`refashion publish`", refusal(workspace, silent))
     assert time.monotonic() - started < 8  # it is tried twice
 
 

@@ -64,6 +64,8 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     if file.is_file():
         digests = [*filter(None, (files.sha256(file), digest_of_weights(file)))]
         blob = worktree.git("hash-object", str(file.resolve()), folder=root).decode().strip()
+    elif file.exists():
+        raise UserError(f"{text}: is no file; name a file that a run left")
     elif not re.fullmatch(f"[0-9a-f]{{{published.SHORTEST},64}}", text):
         raise UserError(
             f"{text}: no such file, and no digest ({published.SHORTEST} to 64 digits of 0-9 and "

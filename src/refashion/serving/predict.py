@@ -82,6 +82,8 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
     square. `UserError` if the file is missing, is no image, or has not 28x28 pixels of 8 bits; it
     says what is wrong, but not with which file.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise UserError("is no file; name the pictures themselves")
     try:
         with Image.open(file) as picture:
             if picture.size != (SIDE, SIDE) and not resize:
@@ -102,6 +104,8 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
 
 def load(workspace: Workspace, model: str | None = None) -> Model:
     """Load a trained model of a workspace, as `refashion.load` does of the present one."""
+    if not isinstance(model, str | None):
+        raise UserError(f"{model!r}: name a model by text, as in load('mlp')")
     if model is not None and model.startswith("models:/"):
         return _of_registry(workspace, model)
     variants = workspace.params().variants

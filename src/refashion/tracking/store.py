@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 READ_RETRY = "run the command again when that is mended"
-RETRY = "no result is lost: when that is mended, `dvc repro` publishes them"
+RETRY = "no result is lost: when that is mended, `refashion publish` publishes them"
 LOCK_TIMEOUT = 300
 """Seconds: another publisher holds the lock for a few of them."""
 
