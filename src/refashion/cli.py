@@ -437,7 +437,7 @@ def predict(
              refashion predict examples/boot.png --model mlp --json
              refashion predict boot.jpg --model models:/fashion_mnist-mlp@champion --resize
     """
-    from refashion.serving import classify
+    from refashion.evaluation import classify
     from refashion.serving import predict as prediction
 
     chosen = prediction.load(workspace, model)

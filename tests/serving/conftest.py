@@ -15,10 +15,10 @@ from publishing import EXPERIMENT, address, tell
 from refashion import cli
 from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
-from refashion.evaluation import model
+from refashion.evaluation import classify, model
 from refashion.pictures import of_run
 from refashion.runs import listing
-from refashion.serving import classify, registry
+from refashion.serving import registry
 from refashion.tracking import store
 from synthetic import write_study, write_workspace
 

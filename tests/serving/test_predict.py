@@ -16,8 +16,9 @@ from publishing import altered
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
+from refashion.evaluation import classify
 from refashion.runs import listing
-from refashion.serving import classify, predict
+from refashion.serving import predict
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from refashion.serving.classify import ADVICE
+from refashion.evaluation.classify import ADVICE
 from servers import free_port, running
 
 

@@ -1,1 +1,1 @@
-"""Metrics of one model on the test set, and statistics between models."""
+"""Answers of a trained model to images, their metrics, and statistics between models."""

@@ -15,7 +15,6 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.record import Record, read
-from refashion.training import digest
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
 """Files that are made after the training, and so are not in the record."""
@@ -156,6 +155,8 @@ def digest_of_weights(file: Path) -> str:
     """Digest of the weights in a file; empty if it holds none."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
+
+    from refashion.training import digest
 
     try:
         return digest.weights(load_file(file))

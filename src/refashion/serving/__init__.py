@@ -1,1 +1,1 @@
-"""Trained models at work: in MLflow's registry, behind its server, and on image files."""
+"""Trained models at work: on image files, and in MLflow's registry."""

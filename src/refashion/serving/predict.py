@@ -15,10 +15,10 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
 from refashion.data.idx import SIDE
+from refashion.evaluation import classify
 from refashion.evaluation import model as trained_model
 from refashion.runs import listing
 from refashion.runs.run import Run, in_folder
-from refashion.serving import classify
 from refashion.training.initial import Weights
 
 ADVICE = f"give a picture of {SIDE}x{SIDE} pixels, light on black as in the data set"

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 PACKAGE = Path(__file__).resolve().parents[1]
-SCRIPT = PACKAGE / "serving" / "model_code.py"
+SCRIPT = Path(__file__).with_name("model_code.py")
 CODE = (
     *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
-    *("data/__init__.py", "data/catalogue.py", "serving/__init__.py", "serving/classify.py"),
+    *("data/__init__.py", "data/catalogue.py", "evaluation/__init__.py", "evaluation/classify.py"),
 )
 """What the script imports, and all that these import: the code inside a model."""
 

@@ -79,9 +79,9 @@ def experiment_tags(run: Run) -> dict[str, str]:
 
     The view is of version 3.17 of MLflow's pages, which read its state as JSON.
     """
-    study, _, _ = run.name.rpartition("/")
+    study = run.record.experiment
     what = f"The study *{study}*: a run for each of its settings, `studies.{study}` in params.yaml"
-    if not study:
+    if study == run.record.data["dataset"]:
         what = "Classifiers of *Dive into Deep Learning*, chapters 3 and 4: a run for each variant "
         what += "in params.yaml, and for each change of its settings"
     measured = [name for name in run.metrics if name not in CONSTANTS]
@@ -120,4 +120,5 @@ def _is_set(value: Any) -> bool:
 
 def _section(run: Run) -> str:
     """Section of the README that tells of a run."""
-    return "Studies" if "/" in run.name else "Change a number"
+    of_dataset = run.record.experiment == run.record.data["dataset"]
+    return "Change a number" if of_dataset else "Studies"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
-from refashion.serving import classify
+from refashion.evaluation import classify
 from refashion.training import digest
 
 
@@ -27,7 +27,7 @@ class Refusal(MlflowException):
 
 
 class PortableModel(PythonModel):
-    """Images to class names and probabilities; see `refashion.serving.classify`."""
+    """Images to class names and probabilities; see `refashion.evaluation.classify`."""
 
     def load_context(self, context: Any) -> None:
         """Read the weights, and make sure that they are the ones of the record."""
