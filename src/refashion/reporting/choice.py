@@ -20,18 +20,18 @@ def choose(
     those of an experiment of MLflow or DVC, with a tag, ``KEY=VALUE``, or both.
     """
     runs = {text: published.find(text, store) for text in texts}
-    filters = {}
+    filters = []
     if experiment is not None:
+        filters.append(f"experiment {experiment}")
         of_mlflow = published.with_tag("experiment", experiment, store)
-        filters[f"experiment {experiment}"] = of_mlflow + published.find(experiment, store)
+        filtered = of_mlflow + published.find(experiment, store)
     if tag is not None:
         key, _, value = tag.partition("=")
-        filters[f"tag {tag}"] = published.with_tag(key, value, store)
+        candidates = filtered if filters else published.complete(store)
+        filtered = [run for run in candidates if run.data.tags.get(key) == value]
+        filters.append(f"tag {tag}")
     if filters:
-        ids = [{run.info.run_id for run in chosen} for chosen in filters.values()]
-        both = set.intersection(*ids)
-        chosen, *_ = filters.values()
-        runs[" with ".join(filters)] = [run for run in chosen if run.info.run_id in both]
+        runs[" with ".join(filters)] = filtered
     for name, chosen in runs.items():
         if not chosen:
             raise UserError(

@@ -26,9 +26,7 @@ from refashion.reporting.tables import headings, rows_of, table, tables
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.tracking import context
-
-DRAWN = ("test_accuracy", "test_cross_entropy_nats")
-"""Metrics to draw against the settings; of runs that have neither, the first two."""
+from refashion.tracking.view import HEADLINES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,9 +151,12 @@ def _section(name: str, run: Run, test: Path) -> Page:
 
 
 def _sweep(comparison: Comparison) -> list[Figure]:
-    """Pictures of several runs together: metrics by what differs, and learning curves."""
+    """Pictures of several runs together: metrics by what differs, and learning curves.
+
+    Of runs that have no headline metric, the first two are drawn.
+    """
     labels = headings(run.metrics for run in comparison.runs.values())
-    drawn = [name for name in DRAWN if name in labels] or list(labels)[:2]
+    drawn = [name for name in HEADLINES if name in labels] or list(labels)[:2]
     several = len(comparison.runs) > 1
     return sweeps.draw(comparison.points, {n: labels[n] for n in drawn}) if several else []
 

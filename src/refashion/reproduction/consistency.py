@@ -8,11 +8,10 @@ from hashlib import md5
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import worktree
-from refashion.runs.run import Run, in_folder
+from refashion.runs.run import WEIGHTS, Run, in_folder
 
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage as Stage
@@ -160,9 +159,8 @@ def _digest(path: str, known: Mapping[str, str]) -> str | None:
 def _contradictions(run: Run, stage: "Stage") -> Iterator[str]:
     """What a record says that the files beside it and the settings of its stage do not."""
     record = run.record
-    for name, digest in record.outputs.items():
-        if name.endswith(".csv") and files.sha256(run.file(name)) != digest:
-            yield f"{name} beside it is not the one that it tells of"
+    for name in run.altered(name for name in record.files if name != WEIGHTS):  # those in git
+        yield f"{name} beside it is not the one that it tells of"
     weights = record.outputs.get("weights")
     if run.rows and run.rows[-1].get("weights_sha256", weights) != weights:
         yield "its weights are not those of the last epoch in history.csv"

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -75,16 +75,15 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     commits: dict[Key, list[str]] = defaultdict(list)
     runs: dict[Key, list[MlflowRun]] = defaultdict(list)
 
-    def have(others: Iterable[str]) -> bool:
-        return any(whole.startswith(digest) for whole in others for digest in digests)
-
     for run in listing.everything(workspace):
         record = _parse(run.file(RECORD).read_bytes()) if run.has(RECORD) else None
-        if record and have([*record.outputs.values(), *map(files.sha256, run.files)]):
+        if record and published.any_begins(
+            [*record.outputs.values(), *map(files.sha256, run.files)], digests
+        ):
             found[record.name, record.result] = record.stage
     for commit, path, is_file, record in _brought(blob, root):
         key = (record.name, record.result) if record else (path, "")
-        if is_file or (record and have(record.outputs.values())):
+        if is_file or (record and published.any_begins(record.outputs.values(), digests)):
             found.setdefault(key, record.stage if record else "")
         if path.endswith(RECORD) if record else is_file:
             commits[key].append(commit)

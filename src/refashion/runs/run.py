@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -137,13 +137,18 @@ class Run:
 
     def refuse_altered(self) -> None:
         """Raise `UserError` if a file of the training is not the one that the record tells of."""
-        for name in self.record.files:
+        for name in self.altered(self.record.files):
+            raise UserError(
+                f"{self.title}: its {name} is not the one that record.json tells of; run "
+                "`dvc repro` to make it again"
+            )
+
+    def altered(self, names: Iterable[str]) -> Iterator[str]:
+        """Of some files of the training, those that are not the ones that the record tells of."""
+        for name in names:
             sha256_of = digest_of_weights if name == WEIGHTS else files.sha256
             if sha256_of(self.file(name)) != self.record.outputs[name]:
-                raise UserError(
-                    f"{self.title}: its {name} is not the one that record.json tells of; run "
-                    "`dvc repro` to make it again"
-                )
+                yield name
 
     def table(self, name: str) -> list[dict[str, str]]:
         """Rows of one of its CSV files."""

@@ -82,9 +82,9 @@ def train(
         for row, weights in loop.train(models, device=device):
             seconds[row.model].append(time.perf_counter() - begin)
             rows[row.model].append(observe(row, weights))
-            measured = {"loss": row.train_loss, "accuracy": row.train_accuracy}
-            shown = [f"{name} {x:.3f}" for name, x in measured.items() if not math.isnan(x)]
-            advance(1, "  ".join(shown))
+            accuracy = row.train_accuracy  # NaN without classes
+            known = "" if math.isnan(accuracy) else f"  accuracy {accuracy:.3f}"
+            advance(1, f"loss {row.train_loss:.3f}{known}")
             yield row, weights
             begin = time.perf_counter()
 

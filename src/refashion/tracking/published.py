@@ -64,18 +64,22 @@ def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
     return [run for run in complete(store) if run.data.tags.get(key) == value]
 
 
+def any_begins(texts: Iterable[str], beginnings: Collection[str]) -> bool:
+    """Whether one of the texts, such as digests, has one of these beginnings."""
+    return any(text.startswith(tuple(beginnings)) for text in texts)
+
+
 def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
     """Find the complete runs with a result or a file whose SHA-256 begins as one of `digests`."""
     from mlflow.exceptions import MlflowException
 
-    def have(known: Iterable[str]) -> bool:
-        return any(whole.startswith(digest) for whole in known for digest in digests)
-
     runs = []
     for run in complete(store):
-        found = have([run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")])
+        tags = [run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")]
         with suppress(MlflowException, OSError):  # a damaged run is no answer
-            if found or have(publish.digests(run, store.client)["files"].values()):
+            if any_begins(tags, digests) or any_begins(
+                publish.digests(run, store.client)["files"].values(), digests
+            ):
                 runs.append(run)
     return runs
 

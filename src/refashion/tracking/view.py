@@ -17,7 +17,7 @@ DESCRIPTION = "mlflow.note.content"
 """The tag of a run or an experiment that MLflow's pages show as its description."""
 
 HEADLINES = ("test_accuracy", "test_cross_entropy_nats")
-"""Metrics of classifiers that the table of runs shows."""
+"""Metrics of classifiers that people see first: in the table of runs, and drawn of sweeps."""
 
 PHRASES = {
     "hidden": "hidden layers {}",
@@ -79,9 +79,9 @@ def experiment_tags(run: Run) -> dict[str, str]:
 
     The view is of version 3.17 of MLflow's pages, which read its state as JSON.
     """
-    study = run.record.experiment
+    study = _study(run)
     what = f"The study *{study}*: a run for each of its settings, `studies.{study}` in params.yaml"
-    if study == run.record.data["dataset"]:
+    if not study:
         what = "Classifiers of *Dive into Deep Learning*, chapters 3 and 4: a run for each variant "
         what += "in params.yaml, and for each change of its settings"
     measured = [name for name in run.metrics if name not in CONSTANTS]
@@ -118,7 +118,12 @@ def _is_set(value: Any) -> bool:
     return any(value) if isinstance(value, list) else bool(value)
 
 
+def _study(run: Run) -> str:
+    """The experiment of a run; empty, if that is its data set's, with all classifiers."""
+    experiment = run.record.experiment
+    return "" if experiment == run.record.data["dataset"] else experiment
+
+
 def _section(run: Run) -> str:
     """Section of the README that tells of a run."""
-    of_dataset = run.record.experiment == run.record.data["dataset"]
-    return "Change a number" if of_dataset else "Studies"
+    return "Studies" if _study(run) else "Change a number"
