@@ -17,12 +17,12 @@ def random_floats(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def pixels(m: int, k: int) -> Fixed:
-    return exact.pixels(random_pixels(m, k))
+def pixels(*shape: int) -> Fixed:
+    return exact.pixels(random_pixels(*shape))
 
 
-def floats(m: int, n: int, bits: int = 14) -> Fixed:
-    return exact.quantise(random_floats(m, n, dtype=torch.float32), bits)
+def floats(*shape: int, bits: int = 14) -> Fixed:
+    return exact.quantise(random_floats(*shape, dtype=torch.float32), bits)
 
 
 def integers(x: Fixed) -> np.ndarray:

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from matrices import floats, int_mm_of_cuda, pixels, same_bits, true_product
+from matrices import (
+    floats,
+    int_mm_of_cuda,
+    pixels,
+    random_floats,
+    same_bits,
+    true_product,
+)
 from refashion.portable import exact, fixed, multiply
 from refashion.portable.exact import Fixed
 from refashion.portable.multiply import InexactError
@@ -74,7 +81,7 @@ def assert_right(a: Fixed, b: Fixed, way: str = "int8", taken: str | None = None
 
 
 @pytest.mark.parametrize("kernel", WRONG)
-@pytest.mark.parametrize("operands", ["pixels", "transposed", "floats", "narrow"])
+@pytest.mark.parametrize("operands", ["pixels", "transposed", "floats", "narrow", "wide", "stacks"])
 def test_a_wrong_kernel_is_never_taken(
     kernel: str, operands: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,9 +91,31 @@ def test_a_wrong_kernel_is_never_taken(
         "transposed": (pixels(64, 40).mT, floats(64, 70)),
         "floats": (floats(40, 64), floats(70, 64).mT),
         "narrow": (pixels(80, 64), floats(64, 10)),
+        "wide": (pixels(40, 64), floats(3, 70, 64).mT),
+        "stacks": (pixels(3, 40, 64), floats(3, 70, 64).mT),
     }[operands]
     # One of them may be right for these operands.
     assert_right(a, b, taken=None if kernel == "wrong when transposed" else "float64")
+
+
+@pytest.mark.parametrize("way", ["int8", "float64"])
+@pytest.mark.parametrize(
+    "shapes", [[(40, 64), (3, 64, 10)], [(70, 33), (3, 33, 70)], [(3, 9, 33), (3, 33, 10)]]
+)
+def test_products_with_a_stack(shapes: list[tuple[int, ...]], way: str) -> None:
+    """Each matrix on its own grid, in either order of memory; pixels or numbers on the left."""
+    first, second = shapes
+    stack = exact.quantise(random_floats(*second) * torch.tensor([[[1e-9]], [[1.0]], [[1e9]]]), 14)
+    by_column = exact.quantise(stack.mT.integers.contiguous().mT * stack.scale, 14)
+    for b in (stack, by_column):
+        for a in (pixels(*first), floats(*first)):
+            assert_right(a, b, way, taken=way)
+            assert_right(a, b, "auto")
+    stack.integers[1] = torch.nan
+    stack.scale[1] = torch.nan
+    with multiply.products(way):
+        poisoned = exact.product(pixels(*first), stack)
+    assert poisoned.isnan().flatten(1).sum(1).tolist() == [0, poisoned[1].numel(), 0]
 
 
 def test_a_verdict_belongs_to_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +209,7 @@ def test_operands_of_one_row_never_reach_the_kernel(
 def test_the_last_piece_of_a_long_sum_is_tried_for_itself(calls: list[Any]) -> None:
     """4,096 terms of 40 bits, then one, then two."""
     for k, way in itertools.product((4097, 4098), ("float64", "int8")):
-        assert_right(floats(3, k, 20), floats(k, 3, 20), way)
+        assert_right(floats(3, k, bits=20), floats(k, 3, bits=20), way)
     assert {shape[1] for shape, *_ in calls} == {4096, 2}
 
 

@@ -19,7 +19,7 @@ from refashion.training import digest, loop, portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack, stack_examples
+from refashion.training.stack import Stack
 
 CPU = torch.device("cpu")
 SET_FLUSHING = torch.set_flush_denormal
@@ -93,7 +93,7 @@ def test_results_of_a_process_that_flushes_are_refused(
     """A library that keeps the switch on, or turns it on while results are made."""
     data, trained = selftest.examples(CPU, SMALL, 100), loop.start(SMALL, CPU)
     models = Stack([selftest.NUMBERS] * 2, CPU)
-    numbers = stack_examples([selftest.examples(CPU, selftest.NUMBERS, 100)] * 2)
+    numbers = [selftest.examples(CPU, selftest.NUMBERS, 100)] * 2
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {
         "train_epoch": lambda: trained.train_epoch(data, 1),

@@ -21,7 +21,7 @@ def normal(seed: int = 0) -> list[Tensor]:
 def walked(settings: Settings, size: float = 1.0) -> list[Tensor]:
     """Parameters after steps along random gradients."""
     parameters = normal()
-    optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, settings.weight_decay)
+    optimizer = OPTIMIZERS[settings.optimizer]([settings], parameters)
     for step in (1, 2, 3):
         optimizer.step([gradient * size for gradient in normal(step)])
     return parameters
@@ -36,9 +36,9 @@ def test_adam_bears_gradients_of_every_size(size: float) -> None:
 def test_a_neighbour_without_weight_decay_is_left_alone() -> None:
     """Zero times an infinite weight is no number, and adding zero takes a zero's sign."""
     parameters = [torch.tensor([[[torch.inf]], [[-0.0]], [[1.0]]]), torch.zeros(3, 1, 1)]
-    decay = torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64)[:, None, None]
+    models = [Settings(lr=1.0, weight_decay=decay) for decay in (0.0, 0.0, 0.5)]
     gradients = [torch.tensor([[[1.0]], [[-0.0]], [[0.0]]]), torch.zeros(3, 1, 1)]
-    OPTIMIZERS["sgd"](Settings(lr=1.0), parameters, decay).step(gradients)
+    OPTIMIZERS["sgd"](models, parameters).step(gradients)
     assert parameters[0].flatten().tolist() == [torch.inf, 0.0, 0.5]
     assert not parameters[0][1].signbit()
 

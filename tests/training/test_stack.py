@@ -1,51 +1,84 @@
 """A model has in a stack the bits that it has alone."""
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from unittest import mock
 
+import hypothesis
 import pytest
-import torch
+from hypothesis import strategies as st
 
+from matrices import random_pixels
 from oracles import numbers, train
-from refashion import selftest
+from refashion.base.workspace import Workspace
+from refashion.data import prepared
 from refashion.portable import multiply
+from refashion.studies import classifiers
 from refashion.training import loop
+from refashion.training.engine import Examples
 from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
 
 LINEAR = Settings(lr=0.05, epochs=3, batch_size=5, num_inputs=7, num_outputs=1, loss="squared")
 HIDDEN = replace(LINEAR, hidden=(6, 4), dropout=(), initialisation="he")
+SOFTMAX = Settings(lr=0.5, epochs=3, batch_size=5, num_inputs=12, num_outputs=3)
+MLP = replace(SOFTMAX, hidden=(70,), dropout=())  # wide enough for limbs by row
 KINDS = {
     "linear": LINEAR,
     "momentum": replace(LINEAR, momentum=0.9, lr=0.01),
     "adam": replace(LINEAR, optimizer="adam"),
     "hidden": HIDDEN,
     "hidden, adam": replace(HIDDEN, optimizer="adam", lr=0.01),
-    "hidden, momentum": replace(HIDDEN, momentum=0.5, lr=0.02),
     "two outputs": replace(HIDDEN, num_outputs=2),
     "one at a time": replace(LINEAR, batch_size=1, lr=0.02),
     "all at once": replace(LINEAR, batch_size=100),
     "from unit normal": replace(LINEAR, initialisation="unit_normal"),
+    "softmax": SOFTMAX,
+    "mlp": MLP,
+    "mlp, adam": replace(MLP, optimizer="adam", lr=0.01),
+    "dropout": replace(SOFTMAX, hidden=(6, 4), dropout=(0.2, 0.5)),
+    "ties": replace(SOFTMAX, initialisation="constant", epochs=2, batch_size=100),
 }
 N = 23  # the last batch of an epoch has three examples
 
 
+def examples(kind: Settings, n: int, data: int = 0, size: float = 1.0) -> Examples:
+    """Pixels with classes, or numbers with a target."""
+    if kind.loss == "squared":
+        return numbers(kind, n, data, size)
+    pixels = random_pixels(n, kind.num_inputs, seed=data)
+    return Examples(inputs=pixels, targets=pixels[:, 0].long() % kind.num_outputs)
+
+
 def model(kind: Settings, data: int = 0, size: float = 1.0, n: int = N, watched: int = 9) -> Model:
     """A model with training examples that are its own, of its own size."""
-    train = numbers(kind, n, data, size)
-    return Model(settings=kind, train=train, validation=numbers(kind, watched, data + 1000, size))
+    validation = examples(kind, watched, data + 1000, size)
+    return Model(settings=kind, train=examples(kind, n, data, size), validation=validation)
 
 
 def siblings(kind: Settings, **changes: int) -> list[Model]:
-    """Models that differ in seed, weight decay and data; some have no decay."""
+    """Models that differ in seed, rates and data; some have no decay."""
     return [
-        model(replace(kind, seed=seed, weight_decay=decay), data, size, **changes)
-        for data, (seed, decay, size) in enumerate(
-            [(0, 0.0, 1.0), (1, 3.0, 0.3), (2**63 - 1, 0.0, 1e-6), (1, 1e-9, 1.7)]
+        model(
+            replace(kind, seed=seed, weight_decay=decay, lr=kind.lr * rate), data, size, **changes
+        )
+        for data, (seed, decay, size, rate) in enumerate(
+            [(0, 0.0, 1.0, 1), (1, 3.0, 0.3, 1), (2**63 - 1, 0.0, 1e-6, 0.7), (1, 1e-9, 1.7, 1e-3)]
         )
     ]
+
+
+def shared(*settings: Settings) -> list[Model]:
+    """Models with the same examples."""
+    first = model(settings[0])
+    return [replace(first, settings=s) for s in settings]
+
+
+def rates(kind: Settings) -> list[Model]:
+    """Models that share batches."""
+    return shared(kind, replace(kind, lr=kind.lr / 3), replace(kind, weight_decay=0.1, lr=0.01))
 
 
 def bits(training: Training) -> tuple[list[str], str]:
@@ -58,9 +91,22 @@ def alone(models: Sequence[Model]) -> list[tuple[list[str], str]]:
 
 
 def together(models: Sequence[Model]) -> list[tuple[list[str], str]]:
-    """Bits of models that are trained in one stack, and in nothing but a stack."""
+    """Bits of models that are trained in stacks, and in nothing but stacks."""
     with mock.patch.object(loop, "start", side_effect=AssertionError):
         return [bits(training) for training in train(*models)]
+
+
+def stacks(models: Sequence[Model]) -> list[list[int]]:
+    """Numbers of the models of each stack, in the order in which stacks are trained."""
+    found: list[list[int]] = []
+    epoch = 0
+    for row, _ in loop.train(models, device="cpu"):
+        if row.epoch == 1:
+            if epoch != 1:
+                found.append([])
+            found[-1].append(row.model)
+        epoch = row.epoch
+    return found
 
 
 # --- the same bits ----------------------------------------------------------------------------
@@ -73,17 +119,53 @@ def test_a_stack_gives_each_model_the_bits_it_has_alone(kind: str, n: int) -> No
     stacked = together(models)
     assert stacked == alone(models)
     assert len({digest for _, digest in stacked}) == 4
-    told = [(row.epoch, row.model) for row, _ in loop.train(models, device="cpu")]
-    assert told == [(epoch, number) for epoch in (1, 2, 3) for number in range(4)]
+    assert stacks(models) == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("kind", ["linear", "hidden, adam"])
-def test_int8_products_alone_and_batches_in_a_stack(kind: str) -> None:
-    """Alone a model may take the int8 way, which no stack has."""
-    models = siblings(KINDS[kind])
-    with multiply.products("int8"):
-        of_each = alone(models)
-    assert together(models) == of_each
+@pytest.mark.parametrize("way", ["int8", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_that_share_batches_in_one_wide_product(kind: str, way: str) -> None:
+    models = rates(KINDS[kind])
+    with multiply.products(way):
+        stacked = together(models)
+    assert stacked == alone(models)
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> list[Model]:
+    """Models of one shape that differ in all else, or in little, and of which some diverge."""
+    kind = replace(
+        draw(st.sampled_from([SOFTMAX, MLP, HIDDEN])),
+        hidden=draw(st.sampled_from([(), (6,), (70, 5)])),
+        dropout=(),
+        batch_size=draw(st.sampled_from([1, 5, 22, 100])),
+        optimizer=draw(st.sampled_from(["sgd", "sgd", "adam"])),
+        epochs=2,
+    )
+    sets = [model(kind, data) for data in range(2)]
+    return [
+        Model(
+            settings=replace(
+                kind,
+                seed=draw(st.sampled_from([0, 0, 2**63 - 1])),
+                lr=draw(st.sampled_from([0.01, 0.3, 1e-38, 1e38])),
+                weight_decay=draw(st.sampled_from([0.0, 0.01, 3.0])),
+                momentum=draw(st.sampled_from([0.0, 0.5, 0.99])),
+                dropout=tuple(draw(st.sampled_from([0.0, 0.5, 0.999])) for _ in kind.hidden),
+            ),
+            train=sets[draw(st.integers(0, 1))].train,
+            validation=sets[draw(st.integers(0, 1))].validation,
+        )
+        for _ in range(draw(st.integers(2, 5)))
+    ]
+
+
+@hypothesis.given(mixtures(), st.sampled_from(["int8", "float64"]))
+@hypothesis.settings(max_examples=60)
+def test_any_mixture(models: list[Model], way: str) -> None:
+    with multiply.products(way):
+        stacked = [bits(training) for training in train(*models)]
+    assert stacked == alone(models)
 
 
 def test_a_model_does_not_see_its_neighbours() -> None:
@@ -91,7 +173,7 @@ def test_a_model_does_not_see_its_neighbours() -> None:
     first, *others = siblings(HIDDEN)
     want = together([first, *others])[0]
     louder = [replace(m, train=numbers(HIDDEN, N, i, 2.0)) for i, m in enumerate(others, start=1)]
-    for neighbours in (others[::-1], others[:1], louder, [first]):
+    for neighbours in (others[::-1], others[:1], louder, [model(first.settings)]):
         assert together([*neighbours, first])[-1] == want
 
 
@@ -103,25 +185,38 @@ def test_a_stack_with_nothing_to_watch() -> None:
     assert all(math.isnan(row.validation_loss) for t in train(*unwatched) for row in t.history)
 
 
-# --- when there is no stack -------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["softmax", "mlp", "dropout"])
+def test_committed_bits_of_a_variant_in_a_stack(name: str) -> None:
+    """The first epoch on the official images, beside a model with another learning rate."""
+    workspace = Workspace.here()
+    if not workspace.train.exists():
+        pytest.skip("the official images are not prepared: dvc repro preprocess")
+    chosen = replace(classifiers.settings(workspace.params(), name), epochs=1)
+    splits = [prepared.load(part) for part in (workspace.train, workspace.validation)]
+    train_set, validation = (Examples.of_images(s.images, s.labels) for s in splits)
+    models = [
+        Model(settings=replace(chosen, lr=lr), train=train_set, validation=validation)
+        for lr in (chosen.lr / 7, chosen.lr)
+    ]
+    history = workspace.root / "models" / name / "history.csv"
+    with history.open() as file:
+        want = next(csv.DictReader(file))
+    row = train(*models)[1].history[0]
+    assert {column: str(getattr(row, column)) for column in want} == want
 
-IMAGES = selftest.examples(torch.device("cpu"))
-APART = {
+
+# --- which models make a stack ----------------------------------------------------------------
+
+APART: dict[str, list[Model]] = {
     "one model": [model(LINEAR)],
     "numbers of examples": [model(LINEAR), model(LINEAR, n=N - 1)],
     "numbers to watch": [model(LINEAR), model(LINEAR, watched=3)],
     "nothing to watch": [model(LINEAR), model(LINEAR, watched=0)],
-    "learning rates": [model(LINEAR), model(replace(LINEAR, lr=0.01))],
     "batch sizes": [model(LINEAR), model(replace(LINEAR, batch_size=4))],
     "epochs": [model(LINEAR), model(replace(LINEAR, epochs=2))],
     "optimizers": [model(LINEAR), model(replace(LINEAR, optimizer="adam"))],
     "widths": [model(HIDDEN), model(replace(HIDDEN, hidden=(6, 5)))],
     "native": siblings(replace(HIDDEN, numerics="native")),
-    "dropout": [model(replace(HIDDEN, dropout=(0.5, 0.0)), data) for data in range(2)],
-    "classifiers": [
-        Model(settings=Settings(epochs=1, seed=seed), train=IMAGES[:50], validation=IMAGES[50:60])
-        for seed in range(2)
-    ],
 }
 
 
@@ -130,6 +225,13 @@ def test_models_that_differ_in_more_are_trained_one_after_another(case: str) -> 
     models = APART[case]
     with mock.patch.object(loop, "Stack", side_effect=AssertionError):
         assert [bits(training) for training in train(*models)] == alone(models)
+
+
+def test_models_are_grouped_by_shape_and_by_shared_batches() -> None:
+    sharing = shared(*(replace(MLP, lr=lr, seed=seed) for lr in (0.1, 0.2) for seed in (0, 1)))
+    models = [model(MLP, 5), *sharing, model(SOFTMAX), model(replace(MLP, seed=3), 6)]
+    assert stacks(models) == [[0, 6], [1, 3], [2, 4], [5]]
+    assert [bits(training) for training in train(*models)] == alone(models)
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -146,6 +248,19 @@ def test_a_model_of_a_stack_that_diverges_ends_alone(kind: str) -> None:
     stacked = together(models)
     assert stacked == alone(models)
     assert [len(rows) < 60 for rows, _ in stacked] == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "mlp", "dropout"])
+@pytest.mark.parametrize("way", ["int8", "float64"])
+def test_a_classifier_that_diverges_does_not_reach_what_shares_its_batches(
+    kind: str, way: str
+) -> None:
+    base = replace(KINDS[kind], epochs=5)
+    models = shared(base, replace(base, weight_decay=1e38), replace(base, lr=0.01))
+    with multiply.products(way):
+        stacked = together(models)
+    assert stacked == alone(models)
+    assert [len(rows) < 5 for rows, _ in stacked] == [False, True, False]
 
 
 def test_all_models_diverge() -> None:

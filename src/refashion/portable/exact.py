@@ -24,7 +24,9 @@ from refashion.portable.multiply import EXACT_FLOAT64, EXACT_INT8_TERMS, multipl
 SMALLEST_FLOAT32 = 2.0**-100  # of a grid: smaller ones would reach the subnormal numbers
 
 
-def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
+def product(
+    a: Fixed, b: Fixed, factor: float | Tensor = 1.0, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Matrix product [..., m, n]: exact, rounded to `dtype`, then times the scales and `factor`.
 
     Exact because ``|sum| <= k * 2**(a.bits + b.bits)``; a longer inner dimension `k` than keeps
@@ -34,9 +36,11 @@ def product(a: Fixed, b: Fixed, factor: float = 1.0, dtype: torch.dtype = torch.
     Parameters
     ----------
     a, b
-        [..., m, k] and [..., k, n].
+        [..., m, k] and [..., k, n]; `a` may be one matrix for all of `b`, which are then multiplied
+        as one wide matrix.
     factor
-        Multiplied in at the end, in one multiplication with both scales.
+        Multiplied in at the end, in one multiplication with both scales; or one for every matrix,
+        float64 [..., 1, 1].
     dtype
         float64; or float32, where grids below 2**-100 count as zero.
 
@@ -94,7 +98,11 @@ def total(x: Fixed, dim: int, factor: float = 1.0, dtype: torch.dtype = torch.fl
 
 
 def _finish(
-    sums: Tensor, left: float | Tensor, right: float | Tensor, factor: float, dtype: torch.dtype
+    sums: Tensor,
+    left: float | Tensor,
+    right: float | Tensor,
+    factor: float | Tensor,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Whole numbers times the scales of both operands and `factor`."""
     scale = left * right * factor

@@ -87,7 +87,8 @@ def magnitude(x: Tensor, *, by_row: bool = False) -> float | Tensor:
     if by_row:
         return x.abs().amax(dim=-1, keepdim=True).to(torch.float64)
     if x.dim() > 2 or not on_host(x.device):
-        return x.abs().amax(dim=(-2, -1), keepdim=True).to(torch.float64)
+        largest, smallest = (f(dim=(-2, -1), keepdim=True) for f in (x.amax, x.amin))
+        return torch.maximum(largest, smallest.neg_()).to(torch.float64)
     smallest, largest = torch.aminmax(x)
     return max(-smallest.item(), largest.item())
 
@@ -148,7 +149,7 @@ def _split(x: Tensor, count: int) -> Tensor:
     if x.dtype == torch.uint8:
         return x.bitwise_xor(PIXEL_MIDDLE).view(torch.int8)[None]
     rest = x.to(torch.int16 if count <= 2 else torch.int32)
-    by_column = x.stride(-1) != 1 or x.shape[1] < NARROW
+    by_column = x.stride(-1) != 1 or x.shape[-1] < NARROW
     if by_column:
         rest = rest.mT.contiguous()
     limbs = torch.empty((count, *rest.shape), dtype=torch.int8, device=x.device)

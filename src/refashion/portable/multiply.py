@@ -14,6 +14,7 @@ shape and right for the next, by saturating, by an illegal leading dimension and
 (pytorch #107671, #169956, #195066).
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -77,7 +78,8 @@ def products(way: str) -> Iterator[Counter[str]]:
 def multiply(a: Fixed, b: Fixed) -> Tensor:
     """Exact product of the whole numbers [..., m, k] and [..., k, n]: int32 or float64 [..., m, n].
 
-    For ``k * 2**(a.bits + b.bits) <= 2**52``; `InexactError` as `require_exact_float64`.
+    For ``k * 2**(a.bits + b.bits) <= 2**52``; `InexactError` as `require_exact_float64`. Where `b`
+    is a stack of matrices, `a` is one too, or one matrix for all of them.
     """
     wanted, taken = _products.get(_AUTO)
     signature = wanted, _signature(a), _signature(b), torch.get_num_threads()
@@ -109,9 +111,10 @@ def _choose(a: Fixed, b: Fixed, way: str) -> Multiplier:
     device = a.integers.device
     require_exact_float64(device)
     (m, k), n = a.integers.shape[-2:], b.integers.shape[-1]
+    if a.integers.dim() < b.integers.dim():
+        n *= len(b.integers)  # of one wide product
     fit = (
-        a.integers.dim() == b.integers.dim() == 2
-        and min(m, k, n) >= 2
+        min(m, k, n) >= 2
         and k <= EXACT_INT8_TERMS
         and max(a.bits, b.bits) <= LIMB_LIMIT
         and not (a.is_pixels and b.is_pixels)
@@ -130,7 +133,7 @@ def _choose(a: Fixed, b: Fixed, way: str) -> Multiplier:
 def _float64(a: Fixed, b: Fixed) -> Tensor:
     """One product in float64; no zero has a sign, whatever the library's kernel begins with."""
     left, right = a.float64(), b.float64()
-    if right.shape[-1] < NARROW <= left.shape[-2]:  # long rows are multiplied faster
+    if right.dim() == 3 or right.shape[-1] < NARROW <= left.shape[-2]:  # long rows are faster
         return (right.mT @ left.mT).add_(0.0).mT
     return (left @ right).add_(0.0)
 
@@ -138,6 +141,8 @@ def _float64(a: Fixed, b: Fixed) -> Tensor:
 def _int8(a: Fixed, b: Fixed) -> Tensor:
     """Products of all pairs of limbs, ``sum 256**(i+j) a_i @ b_j``."""
     left_limbs, right_limbs = a.limbs(), b.limbs().mT  # split before they are transposed
+    if b.integers.dim() == 3:
+        return _int8_stack(a.mT, b.mT).mT
     (m, k), n = left_limbs.shape[1:], right_limbs.shape[1]
     if n < NARROW <= m:  # long rows are added faster than short ones
         return _int8(b.mT, a.mT).mT
@@ -159,6 +164,23 @@ def _int8(a: Fixed, b: Fixed) -> Tensor:
     if k * 2 ** (a.bits + b.bits) >= 2**31:
         total = total.to(torch.float64)
     return total.add_(sums.mul_(PIXEL_MIDDLE).to(total.dtype))
+
+
+def _int8_stack(a: Fixed, b: Fixed) -> Tensor:
+    """Product ``b @ a`` of a stack `b`: in one with a matrix, model by model with a stack.
+
+    A stack's results have the units of each model as rows, and so has the memory of its weights.
+    """
+    if a.integers.dim() == 2:
+        rows = Fixed(b.integers.flatten(0, 1), 1.0, b.bits, b.limbs().flatten(1, 2))
+        return _int8(rows, a).unflatten(0, b.integers.shape[:2])
+    pairs = zip(*(zip(x.integers, x.limbs().unbind(1), strict=True) for x in (b, a)), strict=True)
+    return torch.stack(
+        [
+            _int8(Fixed(left, 1.0, b.bits, limbs), Fixed(right, 1.0, a.bits, others))
+            for (left, limbs), (right, others) in pairs
+        ]
+    )
 
 
 def whole_sums(x: Fixed, dim: int) -> Tensor:
@@ -290,11 +312,12 @@ def _trial(like: Fixed) -> Fixed:
 
 
 def _trial_numbers(shape: tuple[int, ...], dtype: torch.dtype, bits: int, seed: int) -> Tensor:
-    """Whole numbers [m, n]: four rows of extremes, of the numbers or of their low limbs.
+    """Whole numbers [..., n]: four rows of extremes, of the numbers or of their low limbs.
 
     Below them pseudo-random numbers of all magnitudes, which soon repeat.
     """
-    m, n = shape
+    n = shape[-1]
+    m = math.prod(shape[:-1])
     words = streams.bits(PERIOD, streams.key(seed, streams.Purpose.SELFTEST))
     if dtype == torch.uint8:
         extremes = [0, 255, 128, 127]
@@ -305,4 +328,4 @@ def _trial_numbers(shape: tuple[int, ...], dtype: torch.dtype, bits: int, seed: 
     numbers = words.repeat(-(-m * n // PERIOD))[: m * n].view(m, n)
     for row, extreme in zip(numbers.unbind(0), extremes, strict=False):
         row.fill_(extreme)
-    return numbers
+    return numbers.view(shape)

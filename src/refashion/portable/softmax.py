@@ -14,16 +14,16 @@ STEPS = 1024  # of the table of exponentials, from a whole number to the next
 
 
 def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Terms of the softmax of logits of any size, float64 [n, k], before it divides.
+    """Terms of the softmax of logits of any size, float64 [..., n, k], before it divides.
 
     Returns
     -------
     shifted : Tensor
-        Logits less their row's maximum: float64 [n, k], at most 0.
+        Logits less their row's maximum: float64 [..., n, k], at most 0.
     exponentials : Tensor
-        ``exp(shifted)`` rounded to whole multiples of 2**-40: float64 [n, k], up to 2**40.
+        ``exp(shifted)`` rounded to whole multiples of 2**-40: float64 [..., n, k], up to 2**40.
     totals : Tensor
-        Their sum over the classes, exact below 2**52: float64 [n, 1].
+        Their sum over the classes, exact below 2**52: float64 [..., n, 1].
 
     Raises
     ------
@@ -31,12 +31,12 @@ def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         If there are so many classes (more than 4,096) that a sum could be inexact.
     """
     most = 2 ** (EXACT_FLOAT64 - EXPONENTIAL_BITS)
-    if logits.shape[1] > most:
-        raise ValueError(f"softmax of {logits.shape[1]} classes: at most {most} are exact")
-    logits = logits.contiguous()
-    shifted = logits - logits.amax(1, keepdim=True)
+    if logits.shape[-1] > most:
+        raise ValueError(f"softmax of {logits.shape[-1]} classes: at most {most} are exact")
+    by_class = logits.mT.contiguous()  # long rows are reduced faster
+    shifted = by_class - by_class.amax(-2, keepdim=True)
     exponentials = _exponentials(shifted.clamp(min=NEGLIGIBLE))
-    return shifted, exponentials, exponentials.sum(1, keepdim=True)
+    return shifted.mT, exponentials.mT, exponentials.sum(-2, keepdim=True).mT
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -52,20 +52,21 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def gradients(exponentials: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
-    """Gradient ``softmax(o) - y`` of each row's cross-entropy, from its `terms`: float64 [n, k].
+    """Gradient ``softmax(o) - y`` of each row's cross-entropy, from its `terms`.
 
-    `labels` are the rows' classes, int64 [n].
+    float64 [..., n, k]; `labels` are the rows' classes, int64 [..., n].
     """
-    one_hot = _eye(exponentials.shape[1], labels.device).index_select(0, labels)
-    return (exponentials / totals).sub_(one_hot)
+    k = exponentials.shape[-1]
+    one_hot = _eye(k, labels.device).index_select(1, labels.flatten()).view(k, *labels.shape)
+    return (exponentials / totals).sub_(one_hot.movedim(0, -1))
 
 
-def losses(shifted: Tensor, totals: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy ``-log softmax`` of each row's class, from its `terms`: float64 [n].
+def losses(shifted: Tensor, totals: Tensor) -> Tensor:
+    """Cross-entropy ``-log softmax`` of each row's class: float64, as both arguments.
 
-    `labels` are the rows' classes, int64 [n].
+    They are `terms`: the shifted logit of the class, and the total.
     """
-    return (_log_total(totals) - shifted.gather(1, labels[:, None]))[:, 0]
+    return _log_total(totals) - shifted
 
 
 @cache
@@ -89,7 +90,7 @@ def _exponentials(x: Tensor) -> Tensor:
     i = (x * -STEPS).round_()
     r = torch.add(x, i, alpha=1 / STEPS)
     tail = (r * (1 / 6)).add_(0.5).mul_(r).mul_(r).add_(r)
-    i = i.to(torch.int64).clamp_(0, int(-NEGLIGIBLE) * STEPS)  # of NaN, any row will do
+    i = i.to(torch.int32).clamp_(0, int(-NEGLIGIBLE) * STEPS)  # of NaN, any row will do
     power = _table(x.device).index_select(0, i.view(-1)).view_as(x)
     return tail.mul_(power).add_(power).mul_(2.0**EXPONENTIAL_BITS).round_()
 
@@ -155,7 +156,9 @@ def cross_entropy(
             raise ValueError(f"target: classes must be 0 to {k - 1}, or {ignore_index} to ignore")
         labels = torch.where(kept, target, 0)
         weights = torch.where(kept, weight[labels], 0.0)
-        rows = torch.where(weights == 0, 0.0, losses(shifted, totals, labels) * weights)
+        rows = torch.where(
+            weights == 0, 0.0, losses(shifted.gather(1, labels[:, None]), totals)[:, 0] * weights
+        )
         gradient = gradients(exponentials, totals, labels) * weights[:, None]
         divisor = _sum(weights)
     if reduction == "none":

@@ -1,7 +1,6 @@
 """Validation of every variant on stratified folds of the training images (book, section 4.10)."""
 
 from functools import partial
-from itertools import chain
 
 import numpy as np
 
@@ -10,9 +9,10 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import classifiers, study
-from refashion.studies.study import Headline, Trained
+from refashion.studies.study import Headline
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
+from refashion.training.settings import Settings
 
 NAME = "k_fold"
 STAGE = f"stages/{NAME}/dvc.yaml:{NAME}"
@@ -47,21 +47,21 @@ def run(workspace: Workspace, params: Params) -> Headline:
     accuracies = {}
     for variant in params.variants:
         name, settings = f"{NAME}/{variant}", classifiers.settings(params, variant)
-        parts: dict[str, list[Trained]] = {}
-        for i, fold in enumerate(folds, start=1):
-            others = np.setdiff1d(np.arange(len(known.labels)), fold)
-            train, validation = (
-                Examples.of_images(known.images[rows], known.labels[rows])
-                for rows in (others, fold)
-            )
-            model = Model(settings=settings, train=train, validation=validation)
-            part = f"{name}.fold_{i}"
-            parts[part] = study.train(part, [model], params.device)
-        whole = list(chain.from_iterable(parts.values()))
-        metrics = {"folds": k, **study.last_measures(whole)}
+        models = [_model(settings, known, fold) for fold in folds]
+        trained = study.train(name, models, params.device)
+        metrics = {"folds": k, **study.last_measures(trained)}
         shared = {**settings.as_dict(), "folds": k, "folds_seed": seed}
-        write_run(name, whole, params=shared, metrics=metrics)
-        for i, (part, trained) in enumerate(parts.items(), start=1):
-            write_run(part, trained, params={**shared, "fold": i}, parent=name)
+        write_run(name, trained, params=shared, metrics=metrics)
+        for i, part in enumerate(trained, start=1):
+            write_run(f"{name}.fold_{i}", [part], params={**shared, "fold": i}, parent=name)
         accuracies[variant] = metrics["validation_accuracy"]
     return {"validation_accuracy": accuracies}
+
+
+def _model(settings: Settings, known: Split, fold: np.ndarray) -> Model:
+    """A model that learns from all images but those of one fold, and is validated on that fold."""
+    others = np.setdiff1d(np.arange(len(known.labels)), fold)
+    train, validation = (
+        Examples.of_images(known.images[rows], known.labels[rows]) for rows in (others, fold)
+    )
+    return Model(settings=settings, train=train, validation=validation)

@@ -54,7 +54,7 @@ class Trained:
     contract: str
     """See `Record.contract`."""
     seconds: Sequence[float]
-    """That every epoch took; where models are trained side by side, the first has most of them."""
+    """That every epoch took: an even share of the time of all that were trained together."""
     num_examples: int
     """Examples that were learnt from, counted anew in every epoch."""
     machine: Mapping[str, Any]
@@ -74,13 +74,13 @@ def train(
     Raises as `refashion.training.loop.train`, and `UserError` if one diverges that must not.
     """
     rows: list[list[Measures]] = [[] for _ in models]
-    seconds: list[list[float]] = [[] for _ in models]
+    seconds = [0.0] * max(model.settings.epochs for model in models)
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def observed(advance: Advance) -> Iterator[tuple[Row, Weights]]:
         begin = time.perf_counter()
         for row, weights in loop.train(models, device=device):
-            seconds[row.model].append(time.perf_counter() - begin)
+            seconds[row.epoch - 1] += (time.perf_counter() - begin) / len(models)
             rows[row.model].append(observe(row, weights))
             accuracy = row.train_accuracy  # NaN without classes
             known = "" if math.isnan(accuracy) else f"  accuracy {accuracy:.3f}"
@@ -106,7 +106,7 @@ def train(
             training=training,
             rows=rows[i],
             contract=loop.contract(training.settings, place),
-            seconds=seconds[i],
+            seconds=seconds[: len(training.history)],
             num_examples=len(models[i].train) * len(training.history),
             machine=machine,
         )

@@ -1,6 +1,6 @@
 """What both engines share: examples, metrics, and the batches, orders and masks of an epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,15 @@ AfterStep = Callable[[int], None]
 """Called with the number of every finished step of an epoch, from 1."""
 
 
+def per_model(
+    values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float64
+) -> float | Tensor:
+    """A setting of every model of a stack: one number where they agree, else [models, 1, 1]."""
+    if len(set(values)) == 1:
+        return values[0]
+    return torch.tensor(values, dtype=torch.float64).to(device, dtype)[:, None, None]
+
+
 def batches(n: int, size: int) -> list[slice]:
     """Rows of each batch in an epoch's order; the last batch may be smaller."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -67,6 +76,10 @@ def order(settings: Settings, n: int, epoch: int, device: torch.device) -> Tenso
 
 def mask(settings: Settings, rows: slice, epoch: int, layer: int, device: torch.device) -> Tensor:
     """Dropout mask of a hidden layer for rows of an epoch's order: 1 for what stays, else 0."""
+    if not settings.dropout[layer]:
+        return torch.ones(
+            rows.stop - rows.start, settings.hidden[layer], dtype=torch.float32, device=device
+        )
     return streams.bernoulli_rows(
         (rows.start, rows.stop),
         settings.hidden[layer],

@@ -1,6 +1,7 @@
 """The epoch loop: from settings and examples to rows of a history and weights."""
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack, stack_examples
+from refashion.training.stack import Stack
 
 Engine = NativeEngine | PortableEngine
 NO_METRICS = Metrics(loss=math.nan, accuracy=math.nan)
@@ -55,13 +56,13 @@ class Row:
 def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Row, Weights]]:
     """Train models from their initial weights, epoch by epoch.
 
-    Models that fit in one stack are trained side by side, others one after another; the bits are
-    the same. A model whose numbers go beyond all bounds ends there, and the others go on.
+    Models that fit in one stack are trained side by side, and stacks one after another; the bits
+    are the same. A model whose numbers go beyond all bounds ends there, and the others go on.
 
     Parameters
     ----------
     models
-        At least one.
+        At least one. Those with the same seed and the same object as training set share batches.
     device
         ``auto``, ``cpu`` or ``cuda``.
 
@@ -81,21 +82,22 @@ def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Ro
     if not all(len(model.train) for model in models):
         raise UserError("training set: it is empty; check data.limit and data.validation")
     devices.keep_freed_memory()
-    stacked = _stackable(models)
-    if len(models) > 1 and not stacked:
-        for number, model in enumerate(models):
-            for row, last in train([model], device=device):
-                yield replace(row, model=number), last
-        return
-    examples = [model.train.to(place) for model in models]
-    validation = [model.validation.to(place) for model in models]
+    for numbers in _stacks(models):
+        for row, weights in _train([models[i] for i in numbers], place):
+            yield replace(row, model=numbers[row.model]), weights
+
+
+def _train(models: Sequence[Model], place: torch.device) -> Iterator[tuple[Row, Weights]]:
+    """Train the models of one stack."""
+    sets = {id(e): e.to(place) for model in models for e in (model.train, model.validation)}
+    training_set: Any = [sets[id(model.train)] for model in models]
+    validation_set: Any = [sets[id(model.validation)] for model in models]
     engine: Engine | Stack
-    if stacked:
+    if len(models) > 1:
         engine = Stack([model.settings for model in models], place)
-        training_set, validation_set = stack_examples(examples), stack_examples(validation)
     else:
         engine = start(models[0].settings, place)
-        (training_set,), (validation_set,) = examples, validation
+        (training_set,), (validation_set,) = training_set, validation_set
     running = list(range(len(models)))
     for epoch in range(1, models[0].settings.epochs + 1):
         training_metrics = _listed(engine.train_epoch(training_set, epoch))
@@ -131,17 +133,22 @@ def start(settings: Settings, device: torch.device) -> Engine:
     return engine(settings, initial.of(settings), device)
 
 
-def _stackable(models: Sequence[Model]) -> bool:
-    """Whether models of small networks differ in data, seed and weight decay alone."""
-    first = models[0].settings
-    return (
-        len(models) > 1
-        and first.numerics == "portable"
-        and first.loss == "squared"
-        and not any(first.dropout)
-        and len({replace(m.settings, seed=0, weight_decay=0.0) for m in models}) == 1
-        and len({(m.train.inputs.shape, m.validation.inputs.shape) for m in models}) == 1
-    )
+def _stacks(models: Sequence[Model]) -> list[list[int]]:
+    """Numbers of the models of every stack.
+
+    They may differ in data, though not in how many, and in settings that change no shape. Models
+    that share batches have a stack of their own.
+    """
+    kinds: list[Any] = []
+    for number, m in enumerate(models):
+        alike = replace(m.settings, seed=0, lr=0.0, weight_decay=0.0, momentum=0.0, dropout=())
+        sizes = m.train.inputs.dtype, m.train.inputs.shape, len(m.validation)
+        kinds.append((alike, sizes) if alike.numerics == "portable" else number)
+    batches = [(kind, m.settings.seed, id(m.train)) for kind, m in zip(kinds, models, strict=True)]
+    sharing, stacks = Counter(batches), defaultdict(list)
+    for number, batch in enumerate(batches):
+        stacks[batch if sharing[batch] > 1 else kinds[number]].append(number)
+    return list(stacks.values())
 
 
 def _listed(values: Any) -> list[Any]:

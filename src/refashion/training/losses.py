@@ -14,21 +14,23 @@ from refashion.training.engine import Metrics
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient ``softmax(o) - y`` (book, sections 3.4 and 3.6) of logits, float64 [n, k].
+    """Gradient ``softmax(o) - y`` (book, sections 3.4 and 3.6) of logits, float64 [..., n, k].
 
-    The terms are shifted logits and totals, [n, k + 1]: the logarithm can wait.
+    The terms are the shifted logit of the true class, the total, and whether that class is the
+    likeliest, [..., n, 3]: the logarithm can wait.
     """
     shifted, exponentials, totals = softmax.terms(logits)
     gradients = softmax.gradients(exponentials, totals, labels)
-    return gradients, torch.cat([shifted, totals], 1)
+    classes = labels[..., None].expand(totals.shape)
+    correct = shifted.max(-1, keepdim=True).indices == classes
+    return gradients, torch.cat([shifted.gather(-1, classes), totals, correct], -1)
 
 
-def cross_entropy_metrics(terms: Tensor, labels: Tensor) -> Metrics:
+def cross_entropy_metrics(terms: Tensor) -> Metrics:
     """Mean of -log softmax of the true class, and accuracy."""
-    shifted, totals = terms[:, :-1], terms[:, -1:]
-    correct = int((shifted.argmax(1) == labels).sum())
-    losses = softmax.losses(shifted, totals, labels)
-    return Metrics(loss=exact.mean(losses), accuracy=correct / len(labels))
+    shifted, totals, correct = terms.unbind(-1)
+    losses = softmax.losses(shifted, totals)
+    return Metrics(loss=exact.mean(losses), accuracy=int(correct.count_nonzero()) / len(correct))
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +39,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return residuals, residuals
 
 
-def squared_error_metrics(residuals: Tensor, targets: Tensor) -> Metrics:
+def squared_error_metrics(residuals: Tensor) -> Metrics:
     """Mean of half the squared residuals; accuracy is NaN."""
     losses = (residuals * residuals).flatten() * 0.5
     return Metrics(loss=exact.mean(losses), accuracy=math.nan)

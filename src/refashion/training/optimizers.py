@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from refashion.portable import functions
+from refashion.training.engine import per_model
 from refashion.training.settings import Settings
 
 BETAS = (0.9, 0.999)
@@ -15,15 +16,14 @@ EPSILON = 1e-8
 class Optimizer:
     """Changes float32 parameters in place: a weight and a bias in turn, layer by layer.
 
-    The weight decay of a stack of models is float64 [models, 1, 1].
+    Of one model, or of a stack of models with settings of their own.
     """
 
-    def __init__(
-        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
-    ) -> None:
-        self.lr, self.parameters = settings.lr, parameters
-        device = parameters[0].device
-        self.decay = torch.as_tensor(weight_decay, dtype=torch.float64, device=device)
+    def __init__(self, models: Sequence[Settings], parameters: Sequence[Tensor]) -> None:
+        self.parameters, device = parameters, parameters[0].device
+        self.lr = per_model([s.lr for s in models], device)
+        decay = per_model([s.weight_decay for s in models], device)
+        self.decay = torch.as_tensor(decay, dtype=torch.float64, device=device)
         self.decaying, self.spared = bool(self.decay.any()), self.decay == 0
 
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -42,14 +42,19 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Minibatch stochastic gradient descent with momentum (book, sections 3.6 and 11.6)."""
+    """Minibatch stochastic gradient descent with momentum (book, sections 3.6 and 11.6).
 
-    def __init__(
-        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
-    ) -> None:
-        super().__init__(settings, parameters, weight_decay)
-        self.momentum = settings.momentum
-        self.velocities = [torch.zeros_like(p) for p in parameters] if self.momentum else []
+    A model without momentum may have a neighbour with: zero times its velocity changes a gradient
+    by a zero's sign at most, and no parameter, since none is -0.0.
+    """
+
+    def __init__(self, models: Sequence[Settings], parameters: Sequence[Tensor]) -> None:
+        super().__init__(models, parameters)
+        device = parameters[0].device
+        self.lr = per_model([s.lr for s in models], device, torch.float32)
+        self.momentum = per_model([s.momentum for s in models], device, torch.float32)
+        moved = any(s.momentum for s in models)
+        self.velocities = [torch.zeros_like(p) for p in parameters] if moved else []
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * gradient``; with momentum, of the velocity that gradients add up to."""
@@ -66,10 +71,10 @@ class Adam(Optimizer):
     Moments are float64 and all parameters lie in one vector: every operation is made once.
     """
 
-    def __init__(
-        self, settings: Settings, parameters: Sequence[Tensor], weight_decay: float | Tensor
-    ) -> None:
-        super().__init__(settings, parameters, weight_decay)
+    def __init__(self, models: Sequence[Settings], parameters: Sequence[Tensor]) -> None:
+        super().__init__(models, parameters)
+        if isinstance(self.lr, Tensor):
+            self.lr = torch.cat([self.lr.expand(p.shape).flatten() for p in parameters])
         self.sizes = [p.numel() for p in parameters]
         moments = torch.zeros(2, sum(self.sizes), dtype=torch.float64, device=self.decay.device)
         self.mean, self.square = moments
@@ -86,7 +91,10 @@ class Adam(Optimizer):
         self.mean.mul_(beta1).add_(gradient * (1 - beta1))
         self.square.mul_(beta2).add_(gradient.mul_(gradient).mul_(1 - beta2))
         root = functions.sqrt(self.square * (1 / (1 - self.powers[1]))).add_(EPSILON)
-        step = (self.mean * (self.lr / (1 - self.powers[0]))).div_(root).to(torch.float32)
+        rate, rest = self.lr, 1 - self.powers[0]
+        # A tensor divided by a number is multiplied by its reciprocal on CUDA.
+        rate = rate / (torch.full_like(rate, rest) if isinstance(rate, Tensor) else rest)
+        step = (self.mean * rate).div_(root).to(torch.float32)
         for parameter, part in zip(self.parameters, step.split(self.sizes), strict=True):
             parameter.sub_(part.view_as(parameter))
 

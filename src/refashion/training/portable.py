@@ -4,7 +4,7 @@ Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout
 decay (4.5) and linear regression (3.1), on exact products (`refashion.portable.exact`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,15 @@ from torch import Tensor
 from refashion.base.errors import UserError
 from refashion.portable import exact, streams
 from refashion.portable.multiply import InexactError, require_exact_float64
-from refashion.training.engine import AfterStep, Examples, Metrics, batches, mask, order
+from refashion.training.engine import (
+    AfterStep,
+    Examples,
+    Metrics,
+    batches,
+    mask,
+    order,
+    per_model,
+)
 from refashion.training.initial import Weights
 from refashion.training.losses import LOSSES
 from refashion.training.optimizers import OPTIMIZERS
@@ -35,22 +43,27 @@ class PortableEngine:
         settings: Settings,
         start: Weights,
         device: torch.device,
-        weight_decay: Tensor | None = None,
+        models: Sequence[Settings] = (),
     ) -> None:
         """Begin from the weights `start`.
 
-        The tensors of a stack have the models as first dimension: weights [models, inputs, units],
-        biases [models, 1, units], and `weight_decay` [models, 1, 1].
+        The tensors of a stack have the `models` as first dimension: weights [models, inputs, units]
+        and biases [models, 1, units]. Each of their settings may have its own seed, learning rate,
+        weight decay, momentum and dropout.
         """
         self.settings = settings
+        self.models = models or [settings]
         self.device = device
         layers = range(len(settings.widths) - 1)
         names = [f"layers.{i}.{kind}" for i in layers for kind in ("weight", "bias")]
         self.parameters = {name: start[name].to(device, copy=True) for name in names}
         parameters = list(self.parameters.values())
         self.w, self.b = parameters[::2], parameters[1::2]
-        decay = settings.weight_decay if weight_decay is None else weight_decay
-        self.optimizer = OPTIMIZERS[settings.optimizer](settings, parameters, decay)
+        self.optimizer = OPTIMIZERS[settings.optimizer](self.models, parameters)
+        self.scales = [  # of what dropout spares
+            per_model([1 / streams.keep_probability(p) if p else 1.0 for p in layer], device)
+            for layer in zip(*(s.dropout for s in self.models), strict=True)
+        ]
         self.loss, self.metrics = LOSSES[settings.loss]
 
     def train_epoch(
@@ -68,7 +81,7 @@ class PortableEngine:
                 terms.append(self.step(x, targets[rows], rows, epoch))
                 if after_step:
                     after_step(step)
-            return self.metrics(torch.cat(terms), targets)
+            return self.metrics(torch.cat(terms))
 
     @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
     def step(self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int) -> Tensor:
@@ -81,11 +94,15 @@ class PortableEngine:
         """Outputs without dropout; every row's depend on that row alone."""
         return _outputs(self.w, self.b, inputs)
 
+    def forward(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`outputs` of one piece of the inputs after another."""
+        return _forward(self.w, self.b, pieces)
+
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout, nothing learnt."""
         with arithmetic(self.device):
             _, terms = self.loss(self.outputs(examples.inputs), examples.targets)
-            return self.metrics(terms, examples.targets)
+            return self.metrics(terms)
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
@@ -107,18 +124,17 @@ class PortableEngine:
         A weight's and a bias's in turn, layer by layer. In epoch 0 nothing is dropped.
         """
         bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
-        dropout = self.settings.dropout if epoch else [0.0] * len(self.settings.hidden)
         # In a product a factor is free: pixels to [0, 1], and up what dropout has spared.
-        scale = [PIXEL_SCALE if x.is_pixels else 1.0]
-        scale += [1 / streams.keep_probability(p) if p else 1.0 for p in dropout]
+        scale: list[float | Tensor] = [PIXEL_SCALE if x.is_pixels else 1.0]
+        scale += self.scales if epoch else [1.0] * len(self.scales)
         inputs = [x]  # of every layer
         weights = [exact.quantise(w, bits) for w in self.w]
         activations = []  # of every hidden layer: where they are 0, no gradient passes
         for layer, (w, b) in enumerate(zip(weights[:-1], self.b, strict=False)):
             hidden = exact.product(inputs[layer], w, scale[layer], torch.float32)
             hidden.add_(b).clamp_(min=0.0)
-            if dropout[layer]:
-                hidden.mul_(mask(self.settings, rows, epoch, layer, self.device))
+            if epoch and any(s.dropout[layer] for s in self.models):
+                hidden.mul_(self._mask(rows, epoch, layer))
             activations.append(hidden)
             inputs.append(exact.quantise(hidden, bits))
         outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
@@ -133,6 +149,13 @@ class PortableEngine:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
         return gradients, terms
+
+    def _mask(self, rows: slice, epoch: int, layer: int) -> Tensor:
+        """Dropout mask of a hidden layer: [n, units], or [models, n, units] where they differ."""
+        drawn = {(s.seed, s.dropout[layer]): s for s in self.models}
+        masks = {key: mask(s, rows, epoch, layer, self.device) for key, s in drawn.items()}
+        of_models = [masks[s.seed, s.dropout[layer]] for s in self.models]
+        return torch.stack(of_models) if len(masks) > 1 else of_models[0]
 
 
 @contextmanager
@@ -177,18 +200,23 @@ def on_grid(x: Tensor) -> exact.Fixed:
     return exact.Fixed(grid.integers.to(torch.float64), grid.scale, grid.bits)
 
 
-def _forward(x: Tensor, weights: list[exact.Fixed], biases: list[Tensor]) -> Tensor:
-    """Outputs without dropout: float64 [..., n, outputs]."""
-    bits = _bits(x)
-    if x.dtype == torch.uint8:
-        inputs, factor = exact.pixels(x), PIXEL_SCALE
-    else:
-        inputs, factor = exact.quantise(x, bits, exact.magnitude(x, by_row=True)), 1.0
-    for w, b in zip(weights[:-1], biases, strict=False):
-        hidden = exact.product(inputs, w, factor, torch.float32).add_(b).clamp_(min=0.0)
-        inputs = exact.quantise(hidden, bits, exact.magnitude(hidden, by_row=True))
-        factor = 1.0
-    return exact.product(inputs, weights[-1], factor).add_(biases[-1])
+def _forward(
+    weights: list[Tensor], biases: list[Tensor], pieces: Iterable[Tensor]
+) -> Iterator[Tensor]:
+    """Outputs of pieces of the inputs, without dropout: float64 [..., n, outputs]."""
+    grids: list[exact.Fixed] = []
+    for x in pieces:
+        bits = _bits(x)
+        grids = grids or [exact.quantise(w, bits) for w in weights]
+        if x.dtype == torch.uint8:
+            inputs, factor = exact.pixels(x), PIXEL_SCALE
+        else:
+            inputs, factor = exact.quantise(x, bits, exact.magnitude(x, by_row=True)), 1.0
+        for w, b in zip(grids[:-1], biases, strict=False):
+            hidden = exact.product(inputs, w, factor, torch.float32).add_(b).clamp_(min=0.0)
+            inputs = exact.quantise(hidden, bits, exact.magnitude(hidden, by_row=True))
+            factor = 1.0
+        yield exact.product(inputs, grids[-1], factor).add_(biases[-1])
 
 
 def outputs(weights: Weights, inputs: Tensor) -> Tensor:
@@ -206,6 +234,5 @@ def outputs(weights: Weights, inputs: Tensor) -> Tensor:
 def _outputs(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
     """Outputs without dropout, some rows at a time: float64 [..., n, outputs]."""
     with arithmetic(inputs.device):
-        grids = [exact.quantise(w, _bits(inputs)) for w in weights]
         pieces = inputs.split(EVAL_ROWS, dim=-2)
-        return torch.cat([_forward(rows, grids, biases) for rows in pieces], dim=-2)
+        return torch.cat(list(_forward(weights, biases, pieces)), dim=-2)

@@ -1,7 +1,8 @@
-"""Models that are trained side by side, in batched products.
+"""Models that are trained side by side, in wide and batched products.
 
 Sums of whole numbers do not depend on how they are computed, so each model of a stack has the bits
-that it has alone; small models are trained many times as fast.
+that it has alone. Models with one seed and one training set share batches: their first layer is one
+product with all their weights.
 """
 
 from collections.abc import Sequence
@@ -11,66 +12,79 @@ from torch import Tensor
 
 from refashion.portable import exact
 from refashion.training import initial
-from refashion.training.engine import Examples, Metrics, batches, order
+from refashion.training.engine import Examples, Metrics, batches, order, per_model
 from refashion.training.initial import Weights
-from refashion.training.portable import PortableEngine, arithmetic, on_grid
+from refashion.training.portable import EVAL_ROWS, PortableEngine, arithmetic, on_grid
 from refashion.training.settings import Settings
 
 
 class Stack:
-    """Models that differ in data, seed and weight decay, as one; the first dimension is theirs."""
+    """Models that differ in data, seed, rates and dropout; the first dimension is theirs."""
 
     def __init__(self, settings: Sequence[Settings], device: torch.device) -> None:
-        """Begin from the initial weights of every model."""
+        """Begin from the initial weights of every model.
+
+        In memory every unit's weights, of all its inputs, lie in a row: so do the results of wide
+        products, and a number of every model meets long rows.
+        """
         self.settings = settings
         self.device = device
-        starts = [initial.of(s) for s in settings]
-        start = {name: torch.stack([weights[name] for weights in starts]) for name in starts[0]}
-        for name in start:
-            if name.endswith("bias"):
-                start[name] = start[name].unsqueeze(-2)
-        decays = torch.tensor([s.weight_decay for s in settings], dtype=torch.float64)
-        self.engine = PortableEngine(
-            settings[0], start, device, weight_decay=decays[:, None, None].to(device)
-        )
-        self.models = torch.arange(len(settings), device=device)[:, None]
+        of_seeds = {s.seed: initial.of(s) for s in {s.seed: s for s in settings}.values()}
+        starts = [of_seeds[s.seed] for s in settings]
+        start = {
+            name: torch.stack([torch.atleast_2d(weights[name]).mT for weights in starts]).mT
+            for name in starts[0]
+        }
+        self.engine = PortableEngine(settings[0], start, device, settings)
 
-    def train_epoch(self, examples: Examples, epoch: int) -> list[Metrics]:
+    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Metrics]:
         """One pass of minibatch steps, every model in its own order."""
-        inputs, targets = examples.inputs, examples.targets
-        models, n, width = inputs.shape
+        one_order = len({s.seed for s in self.settings}) == 1
+        sets = _distinct(examples) if one_order else examples
+        n = len(sets[0])
         with arithmetic(self.device):
-            grid = on_grid(inputs)
-            flat = grid.integers.view(-1, width)
-            orders = torch.stack([order(s, n, epoch, self.device) for s in self.settings])
-            targets, residuals = targets[self.models, orders], []
+            orders = [order(s, n, epoch, self.device) for s in self.settings[: len(sets)]]
+            grids = [on_grid(e.inputs) for e in sets]
+            scale = per_model([float(g.scale) for g in grids], self.device)
+            terms = []
             for rows in batches(n, self.settings[0].batch_size):
-                indices = (orders[:, rows] + self.models * n).flatten()
-                batch = flat.index_select(0, indices).view(models, -1, width)
-                x = exact.Fixed(batch, grid.scale, grid.bits)
-                residuals.append(self.engine.step(x, targets[:, rows], rows, epoch))
-            return self._metrics(torch.cat(residuals, 1), targets)
+                chosen = [o[rows] for o in orders]
+                batch = _joined([g.integers for g in grids], chosen)
+                targets = _joined([e.targets for e in sets], chosen)
+                x = exact.Fixed(batch, scale, grids[0].bits)
+                terms.append(self.engine.step(x, targets, rows, epoch))
+            return [self.engine.metrics(of_model) for of_model in torch.cat(terms, -2)]
 
-    def evaluate(self, examples: Examples) -> list[Metrics]:
-        """Loss of every model, without dropout."""
-        _, residuals = self.engine.loss(self.engine.outputs(examples.inputs), examples.targets)
-        return self._metrics(residuals, examples.targets)
-
-    def _metrics(self, residuals: Tensor, targets: Tensor) -> list[Metrics]:
-        return [self.engine.metrics(r, t) for r, t in zip(residuals, targets, strict=True)]
+    def evaluate(self, examples: Sequence[Examples]) -> list[Metrics]:
+        """Loss and accuracy of every model, without dropout."""
+        sets = _distinct(examples)
+        every = torch.arange(len(sets[0]), device=self.device)
+        pieces = every.split(max(EVAL_ROWS // len(self.settings), self.settings[0].batch_size))
+        inputs = (_joined([e.inputs for e in sets], [rows] * len(sets)) for rows in pieces)
+        terms = []
+        with arithmetic(self.device):
+            for rows, outputs in zip(pieces, self.engine.forward(inputs), strict=True):
+                targets = _joined([e.targets for e in sets], [rows] * len(sets))
+                terms.append(self.engine.loss(outputs, targets)[1])
+            return [self.engine.metrics(of_model) for of_model in torch.cat(terms, -2)]
 
     def weights(self) -> list[Weights]:
         """The present weights of every model."""
-        stacked = {
-            name: tensor.squeeze(-2) if name.endswith("bias") else tensor
-            for name, tensor in self.engine.weights().items()
-        }
-        return [{k: v[i] for k, v in stacked.items()} for i in range(len(self.settings))]
+        stacked = self.engine.weights()
+        stacked |= {name: b[:, 0] for name, b in stacked.items() if name.endswith("bias")}
+        rows = torch.contiguous_format
+        return [
+            {name: tensor[i].clone(memory_format=rows) for name, tensor in stacked.items()}
+            for i in range(len(self.settings))
+        ]
 
 
-def stack_examples(examples: Sequence[Examples]) -> Examples:
-    """Examples of every model: inputs [models, n, inputs], targets [models, n, outputs]."""
-    return Examples(
-        inputs=torch.stack([e.inputs for e in examples]),
-        targets=torch.stack([e.targets for e in examples]),
-    )
+def _distinct(examples: Sequence[Examples]) -> Sequence[Examples]:
+    """The one set of examples that all models share, or that of each."""
+    return examples[:1] if len({id(e) for e in examples}) == 1 else examples
+
+
+def _joined(tensors: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    """Rows of one tensor, or those of several tensors stacked."""
+    chosen = [t.index_select(0, r) for t, r in zip(tensors, rows, strict=True)]
+    return torch.stack(chosen) if chosen[1:] else chosen[0]
