@@ -2,7 +2,6 @@
 
 import importlib
 
-from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.params.studies import StudiesParams
 from refashion.base.workspace import Workspace
@@ -18,8 +17,4 @@ def main(name: str) -> None:
     headline = importlib.import_module(f"refashion.studies.{name}").run(
         workspace, workspace.params()
     )
-    study.write_curves(workspace, name)
-    files.write_json(workspace.study_metrics(name), headline)
-    for metric, values in headline.items():
-        for run, value in values.items():
-            print(f"{name}/{run}: {metric} {value:.4f}")
+    study.finish(workspace, name, headline)

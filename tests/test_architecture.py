@@ -12,6 +12,7 @@ import yaml
 
 from refashion.base import params
 from refashion.base.params.studies import HouseModelParams, StudiesParams
+from refashion.base.params.sweeps import SweepParams
 from refashion.base.workspace import Workspace
 
 WORKSPACE = Workspace.here()
@@ -133,7 +134,7 @@ def test_every_setting_is_read_by_code() -> None:
     """By a stage, by a study, by the training or by the gate."""
     rooms = ("training/*.py", "studies/*.py", "reproduction/gate.py")
     read = attributes(STAGES.glob("*.py")).union(*(attributes(PACKAGE.glob(r)) for r in rooms))
-    models = [params.Params, params.DataParams, params.VariantParams, *STUDIES]
+    models = [params.Params, params.DataParams, params.VariantParams, SweepParams, *STUDIES]
     assert {name for model in models for name in model.model_fields} <= read
 
 
@@ -141,7 +142,7 @@ def test_every_setting_has_a_comment() -> None:
     named = set(params.Params.model_fields) | set(params.DataParams.model_fields)
     for line in WORKSPACE.params_file.read_text().splitlines():
         key = re.match(" {0,2}([a-z_]+):(?! *$)", line)
-        if key and key[1] in named - {"data", "variants", "studies", "gates"}:
+        if key and key[1] in named - {"data", "variants", "studies", "sweeps", "gates"}:
             assert "#" in line
 
 

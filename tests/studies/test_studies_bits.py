@@ -25,8 +25,9 @@ def digest() -> str:
         for study_name in StudiesParams.model_fields:
             module = importlib.import_module(f"refashion.studies.{study_name}")
             metrics = module.run(workspace, tiny.params())
-            study.write_curves(workspace, study_name)
+            study.finish(workspace, study_name, metrics)
             sha.update(json.dumps(metrics).encode())
+            workspace.study_metrics(study_name).unlink()
         for file in sorted(f for f in workspace.reports.rglob("*.*") if f.is_file()):
             sha.update(workspace.relative(file).encode() + file.read_bytes())
     return sha.hexdigest()

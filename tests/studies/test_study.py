@@ -154,7 +154,7 @@ def test_curves_are_histories_one_below_the_other(tmp_path: Path) -> None:
         ("zebra.fold_1", [{"a": 5.0}], "weight_decay/zebra"),
     ):
         write(tmp_path, name, train(model()), history=history, metrics={}, parent=parent)
-    study.write_curves(Workspace(tmp_path), "weight_decay")
+    study.finish(Workspace(tmp_path), "weight_decay", {"loss": {"first": 0.25}})
     file = Workspace(tmp_path).study_folder("weight_decay") / "curves.csv"
     assert list(csv.reader(file.open())) == [
         ["run", "epoch", "b", "a"],

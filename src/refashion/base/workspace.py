@@ -44,6 +44,7 @@ class Workspace:
         self.studies = self.reports / "studies"  # a folder each, with a folder for each run
         self.comparison = self.reports / "comparison.json"  # accuracies, tests of pairs of variants
 
+        self.trials = root / "build" / "trials"  # of sweeps, as far as they are trained
         self.logs = root / "logs"  # timings, device, versions: what changes from run to run
         self.no_source = self.logs / "no-source.txt"  # why official files could not be fetched
 

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,6 +17,7 @@ from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
+from refashion.base import files
 from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
@@ -68,10 +70,12 @@ def train(
     observe: Observe = measures,
     *,
     may_diverge: bool = False,
+    advance: Advance | None = None,
 ) -> list[Trained]:
     """Train models of one engine for the run `name`, and observe every epoch of each.
 
-    Raises as `refashion.training.loop.train`, and `UserError` if one diverges that must not.
+    Every epoch is told to `advance`, by default a bar of its own. Raises as
+    `refashion.training.loop.train`, and `UserError` if one diverges that must not.
     """
     rows: list[list[Measures]] = [[] for _ in models]
     seconds = [0.0] * max(model.settings.epochs for model in models)
@@ -88,8 +92,9 @@ def train(
             yield row, weights
             begin = time.perf_counter()
 
-    with progress(name, sum(model.settings.epochs for model in models), "epochs") as advance:
-        trainings = loop.collect(models, observed(advance))
+    epochs = sum(model.settings.epochs for model in models)
+    with nullcontext(advance) if advance else progress(name, epochs, "epochs") as told:
+        trainings = loop.collect(models, observed(told))
     if not may_diverge:
         loop.refuse_divergence(name, trainings)
     place = devices.resolve(device)
@@ -190,8 +195,15 @@ def write_run(
     )
 
 
-def write_curves(workspace: Workspace, study: str) -> None:
-    """Write the histories of a study's runs as one table, for DVC's plots; not those of parts."""
+def finish(workspace: Workspace, study: str, headline: Headline) -> None:
+    """Write, and print, the numbers to compare experiments by, and a table for DVC's plots.
+
+    It has the histories of all runs but those that another sums up.
+    """
     runs = [run for run in listing.of_study(workspace, study) if run.record.parent is None]
     by_name = {run.name.partition("/")[2]: run for run in runs}
     write_together(workspace.study_folder(study) / "curves.csv", by_name, "history.csv")
+    files.write_json(workspace.study_metrics(study), headline)
+    for metric, values in headline.items():
+        for run, value in values.items():
+            print(f"{study}/{run}: {metric} {value:.4f}")

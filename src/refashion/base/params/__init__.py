@@ -11,6 +11,7 @@ from refashion.base.params import fields, yaml12
 from refashion.base.params.fields import Strict
 from refashion.base.params.mistakes import explain, show
 from refashion.base.params.studies import StudiesParams
+from refashion.base.params.sweeps import SweepParams
 
 
 class DataParams(Strict):
@@ -90,17 +91,45 @@ class Params(Strict):
         Field(description="a list of mappings of run, metric, at_least or at_most, and margin"),
     ] = ()
     studies: StudiesParams  # what stands beside the classifiers
+    sweeps: Annotated[  # trainings of one variant with many settings
+        dict[fields.Name, SweepParams],
+        fields.DistinctNames,
+        Field(default_factory=dict, description="a mapping from names to sweeps"),
+    ]
 
     @model_validator(mode="after")
     def _variants_have_names_and_learning_rates(self) -> "Params":
-        for name in StudiesParams.model_fields:
-            if name in self.variants:
-                raise ValueError(f"variants.{name}: is the name of a study; choose another")
+        taken = {**dict.fromkeys(StudiesParams.model_fields, "study")}
+        for section, kind in (("variants", "variant"), ("sweeps", "sweep")):
+            for name in getattr(self, section):
+                if other := taken.get(name.lower()):
+                    raise ValueError(f"{section}.{name}: is the name of a {other}; choose another")
+                taken[name.lower()] = kind
         without = [f"variants.{name}.lr" for name, v in self.variants.items() if v.lr is None]
         if self.lr is None and without:
             raise ValueError(
                 f"neither lr nor {', '.join(without)} is given; one of them must be a number > 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sweeps_can_be_trained(self) -> "Params":
+        for name, sweep in self.sweeps.items():
+            if sweep.variant not in self.variants:
+                raise ValueError(
+                    f"sweeps.{name}.variant is {sweep.variant}; it must be one of "
+                    f"{', '.join(self.variants)}"
+                )
+            variant = self.variants[sweep.variant]
+            try:
+                sweep.refuse_layers(variant.hidden, variant.dropout)
+            except ValueError as error:
+                raise ValueError(f"sweeps.{name}.space: {error}") from None
+            if not self.data.validation:
+                raise ValueError(
+                    f"sweeps.{name}: chooses by validation accuracy, and data.validation is 0; "
+                    "hold out some images"
+                )
         return self
 
     def variant(self, name: str) -> VariantParams:

@@ -1,0 +1,120 @@
+"""Trials of a sweep: trained in stacks, each once, and kept until the sweep is done."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from refashion.base import files
+from refashion.base.progress import Advance
+from refashion.data.prepared import Split
+from refashion.runs.record import Record
+from refashion.studies import study
+from refashion.studies.study import Trained
+from refashion.training import initial
+from refashion.training.engine import Examples
+from refashion.training.loop import Model, Row, Training
+from refashion.training.settings import Settings
+
+LARGEST_STACK = 16
+"""Trials that are trained side by side; more gain nothing on a processor."""
+
+MOST_PARAMETERS = 2**26
+"""Of all models of a stack together: a quarter of a gigabyte for each copy of them."""
+
+Result = dict[str, Any]
+"""What is kept of a trial: fields of `Trained` as JSON has them, without the weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """What every trial learns from, and is validated on."""
+
+    train: Split
+    validation: Split
+
+
+def train(stack: Sequence[Settings], images: Images, device: str, advance: Advance) -> list[Result]:
+    """Train the trials of a stack side by side; their results can travel to another process."""
+    examples = {
+        part: Examples.of_images(split.images, split.labels)
+        for part, split in (("train", images.train), ("validation", images.validation))
+    }
+    models = [Model(settings=settings, **examples) for settings in stack]
+    trained = study.train("", models, device, may_diverge=True, advance=advance)
+    return [
+        {
+            "history": [asdict(row) for row in t.training.history],
+            "contract": t.contract,
+            "seconds": list(t.seconds),
+            "num_examples": t.num_examples,
+            "machine": dict(t.machine),
+        }
+        for t in trained
+    ]
+
+
+def restore(settings: Settings, result: Result) -> Trained:
+    """A trial from what was kept of it; its weights are not."""
+    rows = [Row(**{**row, "model": 0}) for row in result["history"]]
+    training = Training(settings=settings, weights={}, history=rows)
+    if not rows:  # it diverged in the first epoch: its digest is that of its start
+        training.weights = initial.of(settings)
+    return Trained(
+        training=training,
+        rows=[study.measures(row, {}) for row in rows],
+        contract=result["contract"],
+        seconds=result["seconds"],
+        num_examples=result["num_examples"],
+        machine=result["machine"],
+    )
+
+
+class Done:
+    """Results of the trials that were made already, in a folder, by the run key.
+
+    A trial has the run key of the variant with its settings: so no sweep makes it twice.
+    """
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        """`record` is that of any trial; all have its name, contract and inputs."""
+        self.folder, self.record = folder, record
+
+    def get(self, settings: Settings) -> Result | None:
+        """The result of a trial; None if it was not made here, or its file is damaged."""
+        try:
+            content, digest = json.loads(self._file(settings).read_bytes())
+        except (OSError, ValueError, TypeError):
+            return None
+        return json.loads(content) if _digest(content) == digest else None
+
+    def put(self, settings: Settings, result: Result) -> None:
+        """Keep the result of a trial."""
+        content = json.dumps(result)
+        files.write_text(self._file(settings), json.dumps([content, _digest(content)]))
+
+    def _file(self, settings: Settings) -> Path:
+        key = replace(self.record, params=settings.as_dict()).run_key
+        return self.folder / f"{key}.json"
+
+
+def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
+    """Divide trials among stacks, so that no process is idle and trials of a seed are together."""
+    alike = defaultdict(list)
+    for settings in sorted(trials, key=lambda settings: settings.seed):
+        alike[settings.widths, settings.batch_size, settings.epochs].append(settings)
+    size = min(LARGEST_STACK, -(-len(trials) // processes))
+    divided = []
+    for (widths, *_), group in alike.items():
+        parameters = sum((inputs + 1) * units for inputs, units in pairwise(widths))
+        most = max(1, min(size, MOST_PARAMETERS // parameters))
+        divided += [group[first : first + most] for first in range(0, len(group), most)]
+    return divided
+
+
+def _digest(content: str) -> str:
+    return sha256(content.encode()).hexdigest()

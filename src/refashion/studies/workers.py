@@ -1,0 +1,69 @@
+"""Who trains the trials of a sweep: this process, several, or a Ray cluster."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+
+from refashion.base.errors import UserError
+from refashion.base.progress import Advance
+from refashion.studies import trials
+from refashion.studies.trials import Images, Result
+from refashion.training.settings import Settings
+
+Finished = Iterator[tuple[Sequence[Settings], list[Result]]]
+"""Trials that were trained side by side, with their results."""
+
+Execute = Callable[[Sequence[Settings], Images, str, Advance], Finished]
+"""Trains trials on images, on the device of a name, and yields them in any order; it tells of every
+epoch."""
+
+GO_ON = "run it again: it goes on from the trials that are done"
+
+
+def in_this_process(
+    settings: Sequence[Settings], images: Images, device: str, advance: Advance
+) -> Finished:
+    """Train one stack of trials after another."""
+    for stack in trials.stacks(settings, 1):
+        yield stack, trials.train(stack, images, device, advance)
+
+
+def in_processes(
+    count: int, settings: Sequence[Settings], images: Images, device: str, advance: Advance
+) -> Finished:
+    """Train as many stacks at once as there are processes, which share this one's threads.
+
+    The images are in memory once. `UserError` if a process is killed.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    threads = max(1, torch.get_num_threads() // count)
+    with parallel_config("loky", n_jobs=count, inner_max_num_threads=threads):
+        tasks = (delayed(_train)(s, images, device) for s in trials.stacks(settings, count))
+        try:
+            for stack, results in Parallel(return_as="generator_unordered")(tasks):
+                yield stack, results
+                advance(sum(trial.epochs for trial in stack))
+        except TerminatedWorkerError:
+            raise UserError(f"one of {count} processes was killed; {GO_ON}") from None
+
+
+def _train(
+    stack: Sequence[Settings], images: Images, device: str
+) -> tuple[Sequence[Settings], list[Result]]:
+    """Train a stack in a process that tells nobody how far it is."""
+    return stack, trials.train(stack, images, device, lambda amount=1, note="": None)
+
+
+def chosen() -> Execute:
+    """What the environment asks for: ``REFASHION_PROCESSES``, by default this process.
+
+    `UserError` if that is no number of processes.
+    """
+    asked = os.environ.get("REFASHION_PROCESSES", "1")
+    if not (asked.isdecimal() and int(asked)):
+        raise UserError(f"REFASHION_PROCESSES is {asked!r}; it must be an integer >= 1")
+    return partial(in_processes, int(asked)) if int(asked) > 1 else in_this_process
