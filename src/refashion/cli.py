@@ -239,6 +239,78 @@ def gate(workspace: Workspace, baseline: str | None, quick: bool, as_json: bool)
 
 
 @main.command()
+@click.argument("name", metavar="SWEEP|VARIANT")
+@click.option("-S", "overrides", metavar="NAME=VALUES", multiple=True, help="What to sweep.")
+@click.option("--search", type=click.Choice(["grid", "random", "tpe", "halving"]))
+@click.option("--trials", type=int, help="How many settings to try; by default a whole grid.")
+@click.option("--name", "experiment", help="Of the sweep and of the DVC experiment.")
+@click.option("--processes", type=click.IntRange(1), help="Train in so many at once.")
+@click.pass_obj
+def sweep(
+    workspace: Workspace,
+    name: str,
+    overrides: tuple[str, ...],
+    search: str | None,
+    trials: int | None,
+    experiment: str | None,
+    processes: int | None,
+) -> None:
+    """Train a variant with many settings, and publish every trial.
+
+    A SWEEP is one that params.yaml defines. With -S, a VARIANT is swept in a DVC experiment: values
+    are written as `dvc exp run -S` has them, and intervals as interval(LOW,HIGH) or
+    tag(log,interval(LOW,HIGH)). However many processes there are, the table of trials is the same;
+    one that was interrupted goes on from the trials that are done.
+
+    \b
+    Example: refashion sweep lr_and_decay
+             refashion sweep mlp -S 'lr=0.05,0.1,0.2' -S 'seed=range(0,3)'
+             refashion sweep mlp -S 'lr=tag(log,interval(0.01,1))' --search tpe --trials 24
+    """
+    from refashion.reproduction import experiments
+
+    if processes:
+        os.environ["REFASHION_PROCESSES"] = str(processes)
+    if not overrides:
+        if search or trials or experiment:
+            raise click.UsageError("a sweep of params.yaml has its own settings; name some by -S")
+        experiments.sweep(workspace, name)
+        return
+    own_name, definition = experiments.define(name, overrides, search=search, trials=trials)
+    experiments.sweep(workspace, experiment or own_name, definition)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--name", required=True, help="Of the DVC experiment.")
+@click.pass_obj
+def promote(workspace: Workspace, run: str, name: str) -> None:
+    """Make a trial of a sweep a DVC experiment, and hold its weights against the trial's.
+
+    RUN may also be the name of a trial here. `dvc exp apply NAME` brings the experiment into the
+    workspace.
+
+    \b
+    Example: refashion promote lr_and_decay/mlp.trial_07 --name best
+             refashion promote 3f2a9c --name best
+    """
+    from refashion.reproduction import diverge as divergence
+    from refashion.reproduction import experiments
+    from refashion.runs import listing
+
+    with store_to_read(workspace) as (store, folder):
+        if "/" in run:
+            trial = listing.find(workspace, run)
+        else:
+            trial = divergence.find(run, folder, store, workspace, None).run
+        made = experiments.promote(workspace, trial, name)
+        was, now = (record.outputs["weights"][:12] for record in (trial.record, made))
+    outcome = "the same weights" if was == now else "OTHER weights"
+    line = f"{made.name} in experiment {name}: {outcome}, {now}; {trial.record.name}: {was}"
+    answer(None, [line], False, was == now)
+
+
+@main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 @click.pass_obj

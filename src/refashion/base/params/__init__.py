@@ -144,15 +144,22 @@ class Params(Strict):
 def load(path: Path) -> Params:
     """Read settings that are legal, each by itself and together.
 
-    `UserError` if the file is missing, is no YAML or holds anything that is not legal: a line for
-    each mistake, naming the key, its value and what is legal.
+    `UserError` if the file is missing, is no YAML or holds anything that is not legal.
     """
-    raw = read(path)
+    return validate(read(path), path.name)
+
+
+def validate(raw: dict[str, Any], source: str) -> Params:
+    """Settings that are legal, each by itself and together.
+
+    `UserError` if any is not: a line for each mistake, naming the source, the key, its value and
+    what is legal.
+    """
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         lines = explain(raw, error, Params)
-        raise UserError("\n".join(f"{path.name}: {line}" for line in lines)) from None
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""DVC experiments: a sweep as one, and a trial as one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+from refashion.base import params
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.reproduction import worktree
+from refashion.runs.record import Record, read
+from refashion.runs.run import Run
+from refashion.studies import classifiers
+
+OF_VARIANT = ("hidden", "dropout", "lr")
+"""Settings of a training that are a variant's own in ``params.yaml``."""
+
+
+def define(variant: str, overrides: Iterable[str], **others: Any) -> tuple[str, dict[str, Any]]:
+    """A sweep as ``params.yaml`` has it, and a name that follows from it.
+
+    Parameters
+    ----------
+    variant
+        What is trained.
+    overrides
+        As ``dvc exp run -S`` has them (Hydra's): ``lr=0.05,0.1``, ``seed=range(0,3)``,
+        ``lr=interval(0.1,1)``, ``lr=tag(log,interval(0.01,1))``; one value is fixed.
+    others
+        ``search`` and ``trials``; those that are None are left out.
+
+    Raises
+    ------
+    UserError
+        If an override cannot be read.
+    """
+    sweep: dict[str, Any] = {"variant": variant, "space": dict(map(_axis, overrides))}
+    sweep |= {name: value for name, value in others.items() if value is not None}
+    digest = sha256(json.dumps(sweep, sort_keys=True).encode()).hexdigest()
+    return f"{variant}-{digest[:8]}", sweep
+
+
+def _axis(text: str) -> tuple[str, Any]:
+    """The name and the values of one setting."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import IntervalSweep, OverrideType, RangeSweep
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+        if override.type is not OverrideType.CHANGE:
+            raise HydraException("it sets nothing")
+        name, values = override.key_or_group, override.value()
+        if isinstance(values, RangeSweep):
+            return name, {"range": [values.start, values.stop, values.step]}
+        if isinstance(values, IntervalSweep):
+            kind = "log" if "log" in values.tags else "uniform"
+            return name, {kind: [values.start, values.end]}
+        several = override.is_sweep_override()
+        return name, list(override.sweep_iterator()) if several else [values]
+    except HydraException as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"-S {text!r}: cannot be read ({reason}); write it as lr=0.05,0.1 or seed=range(0,3)"
+        ) from None
+
+
+def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None = None) -> None:
+    """Run a sweep of ``params.yaml``, or one that a DVC experiment adds to it, and publish it.
+
+    Raises
+    ------
+    UserError
+        If ``params.yaml`` has no such sweep, the definition is not legal, there is an experiment of
+        that name, or a stage fails.
+    """
+    target = f"stages/sweep/dvc.yaml:track_sweep@{name}"
+    raw = params.read(workspace.params_file)
+    there = workspace.params().sweeps
+    if definition is None and name not in there:
+        raise UserError(
+            f"sweep {name!r} is not in params.yaml; there are {', '.join(there) or 'none'}. To "
+            "sweep a variant, name settings: -S lr=0.05,0.1"
+        )
+    if definition is None or (raw.get("sweeps") or {}).get(name) == definition:
+        _dvc(workspace, "repro", target)
+        return
+    if name in there:
+        raise UserError(f"{name}: params.yaml has another sweep of that name; choose a --name")
+    params.validate({**raw, "sweeps": {name: definition}}, "-S")
+    _experiment(workspace, name, _flat({f"+sweeps.{name}": definition}), target)
+
+
+def promote(workspace: Workspace, trial: Run, name: str) -> Record:
+    """Make a DVC experiment that trains the variant of a trial with the trial's settings.
+
+    It is run aside, so the workspace stays as it is. Returns its record.
+
+    Raises
+    ------
+    UserError
+        If the run is no trial, ``params.yaml`` does not have its variant, there is an experiment of
+        that name, or a stage fails.
+    """
+    now, wanted = workspace.params(), trial.record
+    variant = wanted.name.partition("/")[2].partition(".trial_")[0]
+    if ".trial_" not in wanted.name:
+        raise UserError(f"{trial.title}: is no trial of a sweep; its trials.csv names them")
+    present = classifiers.settings(now, variant).as_dict()
+    own = OF_VARIANT if now.lr is None else OF_VARIANT[:2]
+    changes = {
+        f"++variants.{variant}.{key}" if key in own else key: value
+        for key, value in wanted.params.items()
+        if present[key] != value
+    }
+    data = now.data.model_dump()
+    changes |= {f"data.{k}": v for k, v in wanted.data.items() if data[k] != v}
+    _experiment(workspace, name, _flat(changes), f"track@{variant}", "--temp")
+    commit, _ = worktree.experiments(workspace.root)[name]
+    file = workspace.relative(workspace.variant_folders(variant)[0] / "record.json")
+    made = read(worktree.git("show", f"{commit}:{file}", folder=workspace.root))
+    assert made  # by this very code
+    return made
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Settings as overrides, a key for each that is no mapping; Hydra reads no quoted keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            yield f"{key}={json.dumps(value)}"
+
+
+def _experiment(
+    workspace: Workspace, name: str, changes: Iterable[str], target: str, *options: str
+) -> None:
+    """Run one DVC experiment; its name must be free."""
+    if name in worktree.experiments(workspace.root):
+        raise UserError(
+            f"{name}: there is a DVC experiment of that name; `dvc exp apply {name}` brings it "
+            "back, and --name chooses another"
+        )
+    overrides = [word for change in changes for word in ("-S", change)]
+    _dvc(workspace, "exp", "run", "--name", name, *options, *overrides, target)
+
+
+def _dvc(workspace: Workspace, *arguments: str) -> None:
+    """Run a long command of DVC, which tells of its progress by itself."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=workspace.root, env=worktree.environment(), stdout=2)
+    if done.returncode < 0 or done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise UserError(f"dvc {arguments[0]}: failed, as told above; mend that first")
