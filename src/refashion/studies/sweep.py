@@ -20,7 +20,7 @@ from refashion.studies.study import Headline, Trained
 from refashion.studies.trials import Done, Images
 from refashion.studies.workers import Execute
 from refashion.training import device as devices
-from refashion.training import loop, losses, portable
+from refashion.training import loop, portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
@@ -87,7 +87,7 @@ def run(
         "trials": len(trained),
         "best_trial": trained.index(best) + 1,
         **study.last_measures([best]),
-        **_measure_again(name, best, images, test, params.device),
+        "test_accuracy": _test_accuracy(name, best, images, test, params.device),
     }
     fixed = {k: v for k, v in base.as_dict().items() if k not in sweep.space}
     write_run(
@@ -130,16 +130,16 @@ def _train(
     new: Sequence[Settings],
 ) -> list[Trained]:
     """Train those trials that were not made before, in whatever order, and give all of them."""
-    results = {settings: done.get(settings) for settings in new}
-    missing = [settings for settings, result in results.items() if result is None]
+    made = {settings: done.get(settings) for settings in new}
+    missing = [settings for settings, trial in made.items() if trial is None]
     if there := len(new) - len(missing):
         print(f"{name}: {there} of {len(new)} trials were made before", file=sys.stderr)
     with progress(name, sum(settings.epochs for settings in missing), "epochs") as advance:
-        for stack, finished in execute(missing, images, device, advance):
-            for settings, result in zip(stack, finished, strict=True):
+        for stack, results in execute(missing, images, device, advance):
+            for settings, result in zip(stack, results, strict=True):
                 done.put(settings, result)
-                results[settings] = result
-    return [trials.restore(settings, result) for settings, result in results.items() if result]
+                made[settings] = trials.restore(settings, result)
+    return [trial for trial in made.values() if trial]
 
 
 def _rank(trial: Trained) -> tuple[float, float]:
@@ -158,9 +158,7 @@ def _metrics(trial: Trained) -> dict[str, float]:
     return metrics
 
 
-def _measure_again(
-    name: str, best: Trained, images: Images, test: Split, device: str
-) -> dict[str, float]:
+def _test_accuracy(name: str, best: Trained, images: Images, test: Split, device: str) -> float:
     """Train the best trial once more, and measure it on the test set."""
     train, validation, tested = (
         Examples.of_images(split.images, split.labels)
@@ -174,11 +172,11 @@ def _measure_again(
             f"sweeps.{name}: the best trial ({settings}) came out otherwise when it was trained "
             "again; run `refashion selftest`, delete build/trials and run the sweep again"
         )
-    on_device = tested.to(devices.resolve(device))
-    outputs = portable.outputs(again.training.weights, on_device.inputs)
-    _, terms = losses.cross_entropy(outputs, on_device.targets)
-    metrics = losses.cross_entropy_metrics(terms)
-    return {"test_accuracy": metrics.accuracy, "test_cross_entropy_nats": metrics.loss}
+    outputs = portable.outputs(
+        again.training.weights, tested.inputs.to(devices.resolve(device))
+    ).cpu()
+    correct = int((outputs.argmax(1) == tested.targets).sum())
+    return correct / len(tested)
 
 
 def _table(sweep: SweepParams, trained: Sequence[Trained]) -> Table:

@@ -84,26 +84,27 @@ class Done:
         """`record` is that of any trial; all have its name, contract and inputs."""
         self.folder, self.record = folder, record
 
-    def get(self, settings: Settings) -> Result | None:
-        """The result of a trial; None if it was not made here, or its file is damaged."""
+    def get(self, settings: Settings) -> Trained | None:
+        """A trial; None if it was not made here, or its file is damaged or another's."""
+        key = self._key(settings)
         try:
-            content, digest = json.loads(self._file(settings).read_bytes())
-        except (OSError, ValueError, TypeError):
+            content, digest = json.loads((self.folder / f"{key}.json").read_bytes())
+            whole = _digest(key, content) == digest
+            return restore(settings, json.loads(content)) if whole else None
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        return json.loads(content) if _digest(content) == digest else None
 
     def put(self, settings: Settings, result: Result) -> None:
         """Keep the result of a trial."""
-        content = json.dumps(result)
-        files.write_text(self._file(settings), json.dumps([content, _digest(content)]))
+        key, content = self._key(settings), json.dumps(result)
+        files.write_text(self.folder / f"{key}.json", json.dumps([content, _digest(key, content)]))
 
-    def _file(self, settings: Settings) -> Path:
-        key = replace(self.record, params=settings.as_dict()).run_key
-        return self.folder / f"{key}.json"
+    def _key(self, settings: Settings) -> str:
+        return replace(self.record, params=settings.as_dict()).run_key
 
 
 def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
-    """Divide trials among stacks, so that no process is idle and trials of a seed are together."""
+    """Divide trials among stacks: as many for each process, those of one seed together."""
     alike = defaultdict(list)
     for settings in sorted(trials, key=lambda settings: settings.seed):
         alike[settings.widths, settings.batch_size, settings.epochs].append(settings)
@@ -116,5 +117,5 @@ def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
     return divided
 
 
-def _digest(content: str) -> str:
-    return sha256(content.encode()).hexdigest()
+def _digest(key: str, content: str) -> str:
+    return sha256(f"{key} {content}".encode()).hexdigest()

@@ -1,0 +1,210 @@
+"""Sweeps at a small size: every trial as if alone, and one table however it was computed."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from refashion.base.errors import UserError
+from refashion.base.params import Params
+from refashion.base.params.sweeps import SweepParams
+from refashion.base.workspace import Workspace
+from refashion.data import prepared
+from refashion.evaluation import metrics
+from refashion.runs import listing
+from refashion.studies import classifiers, sweep, trials, workers
+from refashion.training import portable
+from refashion.training.engine import Examples
+from refashion.training.loop import Model, collect, train
+from refashion.training.settings import Settings
+
+SPACE = {"lr": [0.05, 0.5], "seed": {"range": [0, 3]}, "weight_decay": [0.0, 0.1]}
+
+
+def params(variant: str = "dropout", **changes: Any) -> Params:
+    """Those of a small sweep named ``rates``."""
+    definition = {"variant": variant, "space": SPACE, **changes}
+    return tiny.params().model_copy(update={"sweeps": {"rates": SweepParams(**definition)}})
+
+
+def write_data(root: Path) -> Workspace:
+    workspace = tiny.write_data(root)
+    test = prepared.load(tiny.write_data(root / "test", 30, 0).train)
+    prepared.save(workspace.test, test.images, test.labels)
+    return workspace
+
+
+def run(root: Path, settings: Params, *execute: workers.Execute) -> dict[str, bytes]:
+    """What a sweep leaves, by name."""
+    workspace = write_data(root)
+    sweep.run(workspace, settings, "rates", *execute)
+    return read(workspace)
+
+
+def read(workspace: Workspace) -> dict[str, bytes]:
+    files = sorted(workspace.study_folder("rates").glob("*/*"))
+    return {f"{file.parent.name}/{file.name}": file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = write_data(tmp_path_factory.mktemp("sweep"))
+    sweep.run(workspace, params(), "rates")
+    return workspace
+
+
+def test_every_trial_is_the_variant_with_its_settings(workspace: Workspace) -> None:
+    whole, *runs = listing.of_study(workspace, "rates")
+    assert len(runs) == 12 and {run.record.parent for run in runs} == {whole.name}
+    splits = {
+        part: prepared.load(folder)
+        for part, folder in (("train", workspace.train), ("validation", workspace.validation))
+    }
+    examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
+    for row, run in zip(whole.table(sweep.TABLE), runs, strict=True):
+        settings = replace(
+            classifiers.settings(params(), "dropout"),
+            **{name: type(getattr(Settings(), name))(row[name]) for name in SPACE},
+        )
+        assert run.record.params == settings.as_dict()
+        model = Model(settings=settings, **examples)
+        (alone,) = collect([model], train([model], device="cpu"))
+        assert run.record.outputs["weights"] == row["weights_sha256"] == alone.digest
+        assert run.metrics["validation_accuracy"] == alone.history[-1].validation_accuracy
+        assert float(row["validation_loss"]) == alone.history[-1].validation_loss
+
+
+def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace) -> None:
+    whole, *runs = listing.of_study(workspace, "rates")
+    best = max(
+        runs, key=lambda r: (r.metrics["validation_accuracy"], -r.metrics["validation_loss"])
+    )
+    assert runs.index(best) + 1 == whole.metrics["best_trial"]
+    assert whole.rows == best.rows and whole.metrics["trials"] == 12
+    settings = Settings(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in best.record.params.items()}
+    )
+    split, test = prepared.load(workspace.train), prepared.load(workspace.test)
+    examples = Examples.of_images(split.images, split.labels)
+    model = Model(settings=settings, train=examples, validation=examples)
+    (training,) = collect([model], train([model], device="cpu"))
+    outputs = portable.outputs(training.weights, torch.from_numpy(np.array(test.images)))
+    labels = torch.from_numpy(test.labels.astype(np.int64))
+    expected = metrics.evaluate(outputs, labels, [str(i) for i in range(10)]).metrics
+    assert whole.metrics["test_accuracy"] == expected["test_accuracy"]
+
+
+def test_two_processes_leave_the_same_files(workspace: Workspace, tmp_path: Path) -> None:
+    assert run(tmp_path, params(), partial(workers.in_processes, 2)) == read(workspace)
+
+
+@pytest.mark.parametrize("stacks", [0, 1, 2])
+def test_a_sweep_that_was_interrupted_goes_on(
+    workspace: Workspace, tmp_path: Path, stacks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "LARGEST_STACK", 4)
+    trained: list[Settings] = []
+
+    def interrupted(
+        settings: Sequence[Settings], *rest: Any, most: float = float("inf")
+    ) -> workers.Finished:
+        for number, done in enumerate(workers.in_this_process(settings, *rest)):
+            if number == most:
+                raise KeyboardInterrupt
+            trained.extend(done[0])
+            yield done
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, params(), partial(interrupted, most=stacks))
+    assert len(trained) == stacks * 4
+    assert run(tmp_path, params(), interrupted) == read(workspace)
+    assert len(trained) == 12 == len(set(trained))
+
+
+def test_what_was_kept_of_a_trial_is_used_only_if_it_is_whole(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    expected = read(workspace)
+    shutil.copytree(workspace.root, tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy")
+    files = sorted(copy.trials.glob("*.json"))
+    assert len(files) == 12
+    content = files[0].read_bytes()
+    for number, damage in enumerate(
+        [
+            b"",
+            content[:-9],
+            content,
+            b"[1, 2]",
+            b"{}",
+            b'["", null]',
+            b"\xff",
+        ]
+    ):
+        files[number].write_bytes(damage)
+    files[-1].unlink()
+    sweep.run(copy, params(), "rates")
+    assert read(copy) == expected
+
+
+def test_a_trial_that_diverges_ends_alone(tmp_path: Path) -> None:
+    files = run(tmp_path, params(space={"lr": [1e38, 0.5]}))
+    assert json.loads(files["dropout.trial_1/metrics.json"]) == {"diverged_in_epoch": 1}
+    diverged, well = files["dropout/trials.csv"].decode().splitlines()[1:]
+    assert diverged.startswith("1,1e+38,,,,,") and well.startswith("2,0.5,0.")
+    assert json.loads(files["dropout/metrics.json"])["best_trial"] == 2
+    with pytest.raises(UserError, match=r"sweeps\.rates: every trial diverged"):
+        run(tmp_path, params(space={"lr": [1e38, 2e38]}))
+
+
+@pytest.mark.parametrize("search", ["random", "tpe", "halving"])
+def test_every_search_gives_the_same_table_again(search: str, tmp_path: Path) -> None:
+    space = {"lr": {"log": [0.01, 0.9]}, "hidden": [[4], [6], [9]]}
+    changes = {"search": search, "trials": 9, "space": space}
+    first = run(tmp_path / "a", params(**changes).model_copy(update={"epochs": 4}))
+    again = run(
+        tmp_path / "b",
+        params(**changes).model_copy(update={"epochs": 4}),
+        partial(workers.in_processes, 2),
+    )
+    assert first == again
+    epochs = [row.split(",")[3] for row in first["dropout/trials.csv"].decode().splitlines()[1:]]
+    assert epochs == ["1"] * 9 + ["4"] * 3 if search == "halving" else len(epochs) <= 9
+
+
+def test_a_best_trial_that_does_not_come_out_again_is_refused(tmp_path: Path) -> None:
+    def forged(*arguments: Any) -> workers.Finished:
+        for stack, results in workers.in_this_process(*arguments):
+            for result in results:
+                result["history"][-1]["weights_sha256"] = "0" * 64
+            yield stack, results
+
+    with pytest.raises(UserError, match="came out otherwise when it was trained again"):
+        run(tmp_path, params(), forged)
+
+
+def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
+    small = [Settings(lr=lr, seed=seed) for lr in (0.1, 0.2, 0.3) for seed in range(20)]
+    for processes in (1, 2, 3, 16, 99):
+        divided = trials.stacks(small, processes)
+        assert sorted(s.lr for stack in divided for s in stack) == sorted(s.lr for s in small)
+        assert max(map(len, divided)) == min(-(-60 // processes), trials.LARGEST_STACK)
+    large = [Settings(hidden=(4096,) * 10, lr=lr) for lr in (0.1, 0.2)]
+    assert [len(stack) for stack in trials.stacks(large, 1)] == [1, 1]
+    mixed = trials.stacks([Settings(epochs=1), Settings(epochs=2), Settings(hidden=(2,))], 1)
+    assert len(mixed) == 3
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_processes_is_a_number(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFASHION_PROCESSES", asked)
+    with pytest.raises(UserError, match="it must be an integer >= 1"):
+        workers.chosen()
