@@ -68,6 +68,7 @@ def workspace(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {"epochs": 2, "batch_size": 64, "variants": MODELS}
     params["data"]["dataset"] = "digits"
+    params["sweeps"] = {"rates": {"variant": "softmax", "space": {"lr": [0.02, 0.1]}}}
     make_small(params["studies"])
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     log = folder.parent / "audit"
@@ -86,7 +87,7 @@ def workspace(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     found.run("git", "init", "--quiet", "--initial-branch", "main")
     found.commit("Start")
     found.run("dvc", "repro")
-    found.run("dvc", "repro", "stages/k_fold/dvc.yaml")
+    found.run("dvc", "repro", "stages/k_fold/dvc.yaml", "stages/sweep/dvc.yaml")
     found.commit("Run the pipeline")
     del found.environment["PYTHONPATH"]  # only the first run is watched
     return found

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
-VOLATILE = ("logs/", ".dvc/", ".git/")
+VOLATILE = ("build/", "logs/", ".dvc/", ".git/")
 PUBLISHED = ("dvc.yaml", "dvc.lock", "mlflow.db", "mlflow-artifacts/")  # by track, as they are
 
 
@@ -33,11 +33,13 @@ def stages(workspace) -> dict[str, set[str]]:
     """What every stage declares, by its name in the audit: train-mlp, ..."""
     found = {}
     specs = {}
-    for file in (workspace.root / "dvc.yaml", workspace.root / "stages/k_fold/dvc.yaml"):
+    params = yaml.safe_load((workspace.root / "params.yaml").read_text())
+    for file in (workspace.root / "dvc.yaml", *workspace.root.glob("stages/*/dvc.yaml")):
         specs |= yaml.safe_load(file.read_text())["stages"]
     for name, spec in specs.items():
         entries = spec.get("foreach", {"": ""})
-        entries = dict.fromkeys(workspace.models, "") if isinstance(entries, str) else entries
+        if isinstance(entries, str):  # ${variants}
+            entries = dict.fromkeys(params[entries.strip("${}")], "")
         for key, item in entries.items():
             full = f"{name}-{key}" if key else name
             found[full] = declared(spec.get("do", spec), key, item)

@@ -129,6 +129,39 @@ def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
         assert parent["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
 
 
+def test_a_sweep_is_a_pipeline_of_its_own(workspace) -> None:
+    """Its trials are runs below the one that sums them up."""
+    assert "sweep" not in workspace.run("dvc", "repro", "--dry")
+    assert "up to date" in workspace.run("refashion", "sweep", "rates")
+    tracked = published(workspace, "rates")
+    ids = {run["name"]: run_id for run_id, run in tracked.items()}
+    trials = [f"rates/softmax.trial_{i}" for i in (1, 2)]
+    assert set(ids) == {"rates/softmax", *trials}
+    for name, lr in zip(trials, ("0.02", "0.1"), strict=True):
+        assert tracked[ids[name]]["mlflow.parentRunId"] == ids["rates/softmax"]
+        assert tracked[ids[name]]["lr"] == lr
+
+
+@pytest.mark.ci
+def test_a_sweep_is_an_experiment_and_so_is_its_best_trial(workspace, experiment) -> None:
+    printed = workspace.run(
+        *("refashion", "sweep", "mlp", "-S", "lr=0.05,0.2", "-S", "seed=range(1,3)"),
+        *("--processes", "2", "--name", "found"),
+    )
+    assert "found/mlp.trial_4: published" in printed
+    assert {run["dvc_exp"] for run in published(workspace, "found").values()} == {"found"}
+    table = (workspace.root / "reports/studies/found/mlp/trials.csv").read_text()
+    digests = [row.rpartition(",")[2] for row in table.splitlines()[1:]]
+    status = workspace.run("git", "status", "--porcelain")
+    printed = workspace.run("refashion", "promote", "found/mlp.trial_4", "--name", "promoted")
+    assert f"the same weights, {digests[3][:12]}" in printed
+    assert workspace.run("git", "status", "--porcelain") == status
+    (run,) = runs(workspace, "promoted").values()
+    assert (run["lr"], run["seed"], run["weights_sha256"]) == ("0.2", "2", digests[3])
+    taken = workspace.run("refashion", "promote", "found/mlp.trial_1", "--name", "found", code=2)
+    assert "found: there is a DVC experiment of that name" in taken
+
+
 @pytest.mark.ci
 def test_sweeps_in_a_queue(workspace, experiment) -> None:
     """Of learning rates, and of seeds, whose mean and spread `refashion compare` shows."""

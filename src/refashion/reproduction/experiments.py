@@ -37,7 +37,12 @@ def define(variant: str, overrides: Iterable[str], **others: Any) -> tuple[str, 
     UserError
         If an override cannot be read.
     """
-    sweep: dict[str, Any] = {"variant": variant, "space": dict(map(_axis, overrides))}
+    space: dict[str, Any] = {}
+    for name, values in map(_axis, overrides):
+        if name in space:
+            raise UserError(f"-S: {name} is given twice; give all its values at once")
+        space[name] = values
+    sweep: dict[str, Any] = {"variant": variant, "space": space}
     sweep |= {name: value for name, value in others.items() if value is not None}
     digest = sha256(json.dumps(sweep, sort_keys=True).encode()).hexdigest()
     return f"{variant}-{digest[:8]}", sweep

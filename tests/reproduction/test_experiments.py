@@ -1,0 +1,49 @@
+"""Sweeps from the command line."""
+
+from typing import Any
+
+import pytest
+
+from refashion.base.errors import UserError
+from refashion.reproduction import experiments
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("lr=0.05,0.1", [0.05, 0.1]),
+        ("lr=1e-4", [1e-4]),
+        ("lr=interval(0.1,1)", {"uniform": [0.1, 1.0]}),
+        ("lr=tag(log,interval(0.01,1))", {"log": [0.01, 1.0]}),
+        ("seed=range(0,3)", {"range": [0, 3, 1]}),
+        ("hidden=[],[256],[256,128]", [[], [256], [256, 128]]),
+        ("dropout=null,[0.1]", [None, [0.1]]),
+    ],
+)
+def test_overrides_are_read_as_dvc_reads_them(override: str, values: Any) -> None:
+    name, _, _ = override.partition("=")
+    _, sweep = experiments.define("mlp", [override], search="grid", trials=None)
+    assert sweep == {"variant": "mlp", "space": {name: values}, "search": "grid"}
+
+
+def test_the_name_follows_from_the_sweep() -> None:
+    overrides = ["lr=0.05,0.1", "seed=range(0,3)"]
+    first, _ = experiments.define("mlp", overrides)
+    assert first.startswith("mlp-") and first == experiments.define("mlp", reversed(overrides))[0]
+    others = [("softmax", overrides, None), ("mlp", overrides[:1], None), ("mlp", overrides, 9)]
+    names = {experiments.define(v, o, trials=trials)[0] for v, o, trials in others}
+    assert len({first, *names}) == 4
+
+
+@pytest.mark.parametrize(
+    "override", ["", "lr", "~lr", "+lr=1", "lr=0.1,", "lr=[", "x y=1", "lr=f(1)"]
+)
+def test_what_cannot_be_read_is_said_in_one_line(override: str) -> None:
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        experiments.define("mlp", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_is_named_once() -> None:
+    with pytest.raises(UserError, match="lr is given twice"):
+        experiments.define("mlp", ["lr=0.1", "lr=0.2"])
