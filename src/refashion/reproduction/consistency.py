@@ -172,6 +172,8 @@ def _contradictions(run: Run, stage: "Stage") -> Iterator[str]:
     for part in (*sections, *own, settings):
         if isinstance(part, Mapping):
             known |= {k: v for k, v in part.items() if not isinstance(v, Mapping | None)}
+    swept = {key for section in sections for key in section.get("space", ())}
+    swept |= {"epochs"} if known.get("search") == "halving" else set()
     for name, value in record.params.items():
-        if known.get(name, value) != value:
+        if name not in swept and known.get(name, value) != value:
             yield f"its {name} is {value}, that of params.yaml is {known[name]}"
