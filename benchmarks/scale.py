@@ -1,0 +1,248 @@
+"""How far it goes past one training on one machine: ``python benchmarks/scale.py [SECTION...]``.
+
+Needs ``make repro`` to have run in this workspace.
+
+stacks
+    Models that are trained side by side, against the same models one after the other: learning
+    rates, which share batches, and seeds, which do not. Seconds and peak memory of one epoch and of
+    a validation, each in a process of its own, in turns.
+sweeps
+    The same 24 learning rates of the MLP by ``refashion sweep`` in one process and in two, by
+    Optuna with a plain loop of PyTorch, and by DVC's queue with two workers: trials a minute.
+
+Prints tables, and writes ``benchmarks/results/scale.json``.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from refashion.base import files
+from refashion.base.workspace import Workspace
+
+HERE = Workspace.here()
+RESULTS = Path(__file__).parent / "results"
+FOLDER = HERE.root / "build" / "scale"
+COUNTS = (1, 4, 16)
+ROUNDS = 3
+EPOCHS = 2
+TRIALS = 24
+RATES = [round(0.01 * 100 ** (i / (TRIALS - 1)), 4) for i in range(TRIALS)]
+
+NAMES = ("images", "labels")
+
+Row = dict[str, Any]
+
+
+def of_process(*arguments: str) -> Row:
+    """What this script prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def stack(variant: str, swept: str, count: int, alone: bool) -> Row:
+    """Train models side by side, or one after the other."""
+    from contenders import settings
+
+    from refashion.data import prepared
+    from refashion.training import loop
+    from refashion.training.engine import Examples
+
+    train, validation = (
+        Examples.of_images(split.images, split.labels)
+        for split in map(prepared.load, (HERE.train, HERE.validation))
+    )
+    base = settings(variant, "portable", epochs=EPOCHS)
+    values = RATES if swept == "lr" else range(TRIALS)
+    models = [
+        loop.Model(settings=replace(base, **{swept: value}), train=train, validation=validation)
+        for value in values[:count]
+    ]
+    stacks = [[model] for model in models] if alone else [models]
+    digests, seconds = [], 0.0
+    for one in stacks:
+        rows = loop.train(one, device="cpu")
+        first = [next(rows) for _ in one]  # products are tried, and memory is laid out
+        started = time.perf_counter()
+        digests += [row.weights_sha256 for row, _ in rows]
+        seconds += time.perf_counter() - started
+        assert len(first) == len(one)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": seconds, "peak_mib": peak, "digests": digests}
+
+
+def stacks() -> list[Row]:
+    """Stacks against single trainings, in turns."""
+    rows = []
+    for variant in ("softmax", "mlp", "dropout"):
+        for swept in ("lr", "seed"):
+            for count in COUNTS:
+                taken: dict[str, list[Row]] = {"together": [], "alone": []}
+                for _ in range(ROUNDS):
+                    for way, results in taken.items():
+                        results.append(of_process("--stack", variant, swept, str(count), way))
+                digests = {json.dumps(r["digests"]) for results in taken.values() for r in results}
+                assert len(digests) == 1, "the bits differ"
+                row = {"variant": variant, "swept": swept, "models": count}
+                for way, results in taken.items():
+                    row[f"seconds_{way}"] = median(r["seconds"] for r in results)
+                    row[f"peak_mib_{way}"] = median(r["peak_mib"] for r in results)
+                rows.append({**row, "ratio": row["seconds_alone"] / row["seconds_together"]})
+                print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def run(*command: str, folder: Path, **environment: str) -> float:
+    """Seconds that a command takes."""
+    started = time.perf_counter()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, **environment}
+    with (FOLDER / "log.txt").open("a") as log:
+        subprocess.run(command, cwd=folder, env=env, stdout=log, stderr=log, check=True)
+    return time.perf_counter() - started
+
+
+def clone(name: str) -> Path:
+    """A fresh clone on this workspace's cache, with all results of the pipeline."""
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    run("git", "clone", "--quiet", str(HERE.root), str(folder), folder=FOLDER)
+    cache = str(HERE.root / ".dvc" / "cache")
+    run("dvc", "config", "--local", "cache.dir", cache, folder=folder)
+    run("dvc", "checkout", "--quiet", folder=folder)
+    return folder
+
+
+def by_sweep(name: str, processes: int) -> float:
+    """Minutes of ``refashion sweep``, from the command to the last run in MLflow."""
+    folder = clone(name)
+    rates = f"lr={','.join(map(str, RATES))}"
+    command = ("refashion", "sweep", "mlp", "-S", rates, "--processes", str(processes))
+    return run(*command, folder=folder, PYTHONPATH=str(folder / "src")) / 60
+
+
+def by_queue() -> float:
+    """Minutes of DVC's queue, two experiments at a time."""
+    folder = clone("queue")
+    rates = f"variants.mlp.lr={','.join(map(str, RATES))}"
+    started = time.perf_counter()
+    run("dvc", "exp", "run", "--queue", "-S", rates, "track@mlp", folder=folder)
+    run("dvc", "queue", "start", "-j", "2", folder=folder)
+    status = ("dvc", "queue", "status")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    while True:
+        time.sleep(2)
+        told = subprocess.run(
+            status, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        ).stdout
+        assert "Failed" not in told, told
+        if told.count("Success") == TRIALS:
+            return (time.perf_counter() - started) / 60
+
+
+def by_optuna() -> float:
+    """Minutes of Optuna with a plain loop of PyTorch, in a process of its own."""
+    return of_process("--optuna")["minutes"]
+
+
+def optuna_with_a_plain_loop() -> Row:
+    """Train every learning rate as a careful user of PyTorch does, all images in memory."""
+    started = time.perf_counter()
+    import numpy as np
+    import optuna
+    import torch
+    from networks import BATCH_SIZE, sequential
+    from torch.nn.functional import cross_entropy
+
+    def read(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = (torch.from_numpy(np.load(folder / f"{n}.npy")) for n in NAMES)
+        return images.float() / 255, labels.long()
+
+    (x, y), (validation_x, validation_y) = read(HERE.train), read(HERE.validation)
+
+    def objective(trial: optuna.Trial) -> float:
+        torch.manual_seed(0)
+        net = sequential("mlp")
+        optimizer = torch.optim.SGD(net.parameters(), lr=trial.suggest_categorical("lr", RATES))
+        accuracy = torch.zeros(())
+        for _ in range(HERE.params().epochs):
+            for rows in torch.randperm(len(x)).split(BATCH_SIZE):
+                optimizer.zero_grad()
+                cross_entropy(net(x[rows]), y[rows]).backward()
+                optimizer.step()
+            with torch.no_grad():
+                accuracy = (net(validation_x).argmax(1) == validation_y).float().mean()
+        return accuracy.item()
+
+    sampler = optuna.samplers.GridSampler({"lr": RATES})
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=TRIALS)
+    return {"minutes": (time.perf_counter() - started) / 60}
+
+
+def sweeps() -> list[Row]:
+    """The same trials by all contenders, one after the other; once, for they take minutes."""
+    contenders: dict[str, Callable[[], float]] = {
+        "refashion sweep, one process": lambda: by_sweep("one", 1),
+        "refashion sweep, two processes": lambda: by_sweep("two", 2),
+        "Optuna with a plain loop": by_optuna,
+        "DVC's queue, two workers": by_queue,
+    }
+    rows = []
+    for name, contender in contenders.items():
+        minutes = contender()
+        rows.append({"contender": name, "minutes": minutes, "trials_per_minute": TRIALS / minutes})
+        print(rows[-1], file=sys.stderr)
+    one, two = (
+        (FOLDER / name).glob("reports/studies/mlp-*/mlp/trials.csv") for name in ("one", "two")
+    )
+    assert next(one).read_bytes() == next(two).read_bytes(), "the tables differ"
+    return rows
+
+
+SECTIONS: dict[str, Callable[[], list[Row]]] = {"stacks": stacks, "sweeps": sweeps}
+
+
+def main() -> None:
+    """Measure the sections that are asked for, by default all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []])
+    parser.add_argument("--stack", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--optuna", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.stack:
+        variant, swept, count, way = asked.stack
+        print(json.dumps(stack(variant, swept, int(count), way == "alone")))
+        return
+    if asked.optuna:
+        print(json.dumps(optuna_with_a_plain_loop()))
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / "scale.json"
+    measured = json.loads(file.read_text()) if file.exists() else {}
+    for section in asked.sections or SECTIONS:
+        measured[section] = rows = SECTIONS[section]()
+        files.write_json(file, measured)
+        table = Table(*rows[0], title=section)
+        for row in rows:
+            table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
