@@ -65,7 +65,9 @@ def run(
         inputs=inputs,
         params={},
     )
-    done = Done(workspace.trials, record)
+    # Native bits depend on the software too: what another version has made is not used.
+    software = str(devices.software()) if base.numerics == "native" else ""
+    done = Done(workspace.trials, replace(record, contract=record.contract + software))
     made: dict[Settings, Trained] = {}
     train = partial(_train, name, done, images, params.device, execute)
 
