@@ -1,6 +1,7 @@
 """Publish runs to MLflow, each once: ``python stages track [VARIANT | STUDY]...``."""
 
 import sys
+from collections import Counter
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -23,10 +24,12 @@ def main(*names: str) -> None:
         runs += named
     origin = context.gather(workspace.root)
     with store.connect(workspace) as connected:
-        already_there = 0
+        already_there, parts = 0, Counter[str]()
         for done in publish.publish_all(runs, origin, connected, workspace):
             if done.outcome == "already there":
                 already_there += 1
+            elif done.parent and done.outcome == "published":
+                parts[done.parent] += 1
             else:
                 print(f"{done.name}: {done.outcome}, run {done.run_id}", flush=True)
             if done.divergence_of:
@@ -35,6 +38,8 @@ def main(*names: str) -> None:
                     f"before, run {done.divergence_of}: compare the two runs in MLflow",
                     file=sys.stderr,
                 )
+        for parent, number in parts.items():
+            print(f"{parent}: child runs published: {number}")
         if already_there:
             print(f"runs that were there already: {already_there}")
         place = connected.uri

@@ -330,14 +330,18 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
     from refashion.reproduction import republish
     from refashion.tracking import store
 
-    rows = []
+    rows, parts = [], Counter[str]()
     with store.connect(workspace) as connected:
         for row in republish.republish(connected, workspace, names):
             rows.append(row)
-            if not as_json and row["outcome"] != "already there":
+            if row["outcome"] == "published" and "parent" in row:
+                parts["{source}: {parent}".format(**row)] += 1
+            elif not as_json and row["outcome"] != "already there":
                 print("{source}: {outcome}: {detail}".format(**row), flush=True)
     outcomes = Counter(row["outcome"] for row in rows)
-    told = [f"runs that were there already: {n}"] if (n := outcomes["already there"]) else []
+    told = [f"{parent}: child runs published: {number}" for parent, number in parts.items()]
+    if number := outcomes["already there"]:
+        told.append(f"runs that were there already: {number}")
     answer(rows, told, as_json, not outcomes["missing"])
 
 

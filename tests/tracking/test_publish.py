@@ -22,6 +22,7 @@ from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.runs import listing, write
 from refashion.tracking import publish, store, view
+from refashion.tracking.published import read
 from synthetic import TIMINGS, write_evaluation, write_variant
 
 DRAW = of_run.draw  # which conftest replaces
@@ -377,6 +378,28 @@ def test_publishers_that_could_not_see_each_other_agree(
     assert run.data.tags["dvc_exp"] == "a second,puffy-hake"
 
 
+def test_parts_go_to_the_parent_that_stays(workspace: Workspace, client: MlflowClient) -> None:
+    """A rival's parent replaces the one that parts are being published under."""
+    names = ("k_fold/mlp", "k_fold/mlp.fold_1", "k_fold/mlp.fold_2")
+    runs_to_publish = [listing.find(workspace, name) for name in names]
+    with store.connect(workspace) as connected:
+        publications = publish.publish_all(runs_to_publish, CONTEXT, connected, workspace)
+        parent, _ = next(publications), next(publications)
+        client.delete_run(parent.run_id)
+        tell(workspace, names[0])
+        assert next(publications).outcome == "published"
+        assert list(publications) == []
+    before = content(workspace)
+    runs = {run.data.tags["name"]: run for run in published(address(workspace))}
+    assert sorted(runs) == sorted(names)
+    parent_id = runs["k_fold/mlp"].info.run_id
+    assert {runs[name].data.tags[publish.PARENT] for name in names[1:]} == {parent_id}
+    assert {done.outcome for done in tell(workspace, *names)} == {"already there"}
+    assert content(workspace) == before
+    with store.connect(workspace) as connected:  # and what was moved is still what was published
+        assert read(runs[names[1]], workspace.root / "read", connected).run.name == names[1]
+
+
 def test_name_of_an_experiment_goes_to_the_run_that_stays(
     workspace: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,11 +421,11 @@ def test_name_of_an_experiment_goes_to_the_run_that_stays(
     assert publish.experiments(the_run(workspace)) == ["puffy-hake"]
 
 
-@pytest.mark.parametrize("refusals", [1, 2])
+@pytest.mark.parametrize("refusals", [1, 2, 3])
 def test_a_data_set_that_a_rival_told_of_first_is_told_of_again(
     workspace: Workspace, refusals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server looks for its row, then writes it: between the two, another request may have."""
+    """A server looks for its rows, then writes them: between, other requests may have, of two."""
     log_inputs, requests = MlflowClient.log_inputs, count()
 
     def refuse_at_first(*arguments: Any) -> Any:
@@ -411,7 +434,7 @@ def test_a_data_set_that_a_rival_told_of_first_is_told_of_again(
         return log_inputs(*arguments)
 
     monkeypatch.setattr(MlflowClient, "log_inputs", refuse_at_first)
-    if refusals == 2:
+    if refusals == 3:
         with pytest.raises(UserError, match="no result is lost"):
             tell(workspace, "mlp")
     else:

@@ -1,5 +1,6 @@
 """Names tell runs apart, and descriptions point to what there is."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,20 +39,34 @@ def test_a_name_tells_what_differs_from_the_commit(
     run = listing.variant(workspace, "mlp")
     committed = changed(run, tmp_path / "committed", dropout=[0.0])
     content = committed.file("record.json").read_bytes()
-    assert view.run_name(changed(committed, tmp_path / "now", **params), content) == name
+    assert view.run_name(changed(committed, tmp_path / "now", **params), (), content) == name
 
 
 @pytest.mark.parametrize("committed", [b"", b"{}", b"no JSON", b'{"layout": 2}'])
 def test_a_new_variant_has_its_own_name_alone(workspace: Workspace, committed: bytes) -> None:
-    assert view.run_name(listing.variant(workspace, "mlp"), committed) == "mlp"
-    assert view.run_name(listing.find(workspace, "k_fold/mlp.fold_1"), committed) == "mlp.fold_1"
+    assert view.run_name(listing.variant(workspace, "mlp"), (), committed) == "mlp"
+    alone = listing.find(workspace, "k_fold/mlp.fold_1")
+    assert view.run_name(alone, (), committed) == "mlp.fold_1"
+
+
+def test_parts_are_named_by_what_differs_among_them(workspace: Workspace) -> None:
+    study = listing.of_study(workspace, "k_fold")
+    swept = listing.swept(workspace, "k_fold")
+    assert swept == {"k_fold/mlp": ["weight_decay"]}
+    names = [view.run_name(run, swept["k_fold/mlp"], b"") for run in study]
+    assert names == ["mlp", "mlp weight_decay=1.0", "mlp weight_decay=2.0"]
+    description, of_part = (view.run_description(r, swept["k_fold/mlp"], "id") for r in study[:2])
+    assert "Its child runs differ in weight_decay." in description
+    assert "child runs" not in of_part
+    columns = json.loads(view.experiment_tags(study[0], swept["k_fold/mlp"])[view.TAG])
+    assert "params.`weight_decay`" in columns["selectedColumns"]
 
 
 @pytest.mark.parametrize("name", ["mlp", "k_fold/mlp"])
 def test_the_readme_has_the_sections_that_are_named(workspace: Workspace, name: str) -> None:
     readme = (Workspace.here().root / "README.md").read_text()
     run = listing.find(workspace, name)
-    texts = [view.run_description(run, "id"), *view.experiment_tags(run).values()]
+    texts = [view.run_description(run, (), "id"), *view.experiment_tags(run, ()).values()]
     sections = [part for text in texts for part in text.split("*")[1::2] if "README" in text]
     assert {f"## {section}" for section in sections if section[0].isupper()} - {
         "## Dive into Deep Learning"

@@ -20,11 +20,14 @@ from refashion.runs.run import WEIGHTS, Run
 def draw(run: Run, workspace: Workspace) -> dict[str, bytes]:
     """Draw a run of a workspace: PNG files by name.
 
-    A run of a study has the study's picture too, unless another run sums it up.
+    A run of a study has the study's picture too. A run that another one sums up has none: that one
+    shows them all, and MLflow draws the curves of each.
     """
+    if run.record.parent is not None:
+        return {}
     pictures = {name: png(figure) for name, figure in of_files(run, workspace.test).items()}
     study = run.name.partition("/")[0]
-    if study in PICTURES and run.record.parent is None:
+    if study in PICTURES:
         runs = tuple(listing.of_study(workspace, study))
         results = tuple((r.record.run_key, r.record.result, r.measured) for r in runs)
         pictures[study] = _of_study(study, runs, results)

@@ -1,7 +1,7 @@
 """Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison
 from refashion.pictures.sweeps import Point, rank, text
+from refashion.runs import record
 from refashion.runs.run import Run
 
 ID_LENGTH = 8
@@ -77,7 +78,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
             f"{' and '.join(datasets)}; choose runs of one data set"
         )
     first, *_ = settings.values()
-    differing = _differing(settings.values())
+    differing = record.differing(settings.values())
     shown = {name: {key: s.get(key) for key in differing} for name, s in settings.items()}
     metrics = {name: run.metrics for name, run in by_name.items()}
     curves = {name: run.history for name, run in by_name.items() if run.has("history.csv")}
@@ -133,7 +134,7 @@ def points(
     list of Point
         Sorted by `rank` of their settings.
     """
-    differing = _differing(settings.values())
+    differing = record.differing(settings.values())
     seeds = [name for name in differing if name.endswith("seed")]
     swept = sorted({*differing} - {*seeds})
 
@@ -186,16 +187,10 @@ def _settings(run: Run) -> dict[str, Any]:
     return settings
 
 
-def _differing(settings: Collection[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings that are not the same for all."""
-    keys = dict.fromkeys(chain.from_iterable(settings))
-    return [key for key in keys if len({rank(s.get(key)) for s in settings}) > 1]
-
-
 def _named(runs: Sequence[Run], ids: Mapping[Run, str]) -> dict[str, Run]:
     """Runs by name, with what sets namesakes apart: settings, or else the id."""
     namesakes = _gather({run.name: _settings(run)} for run in runs)
-    marks = {name: _differing(settings) for name, settings in namesakes.items()}
+    marks = {name: record.differing(settings) for name, settings in namesakes.items()}
     one_study = len({run.name.rpartition("/")[0] for run in runs}) == 1
     named = {}
     for run in runs:

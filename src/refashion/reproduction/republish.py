@@ -25,7 +25,8 @@ def republish(
     dict
         Of every run ``source``: ``workspace`` or the experiment's name; ``outcome``: that of
         `refashion.tracking.publish.Publication`, or ``missing``; ``detail``: its name and id, or
-        why it could not be published. Then, in the checkout's own database, the published runs of
+        why it could not be published; ``parent``: the name of the run that sums it up, if one
+        does. Then, in the checkout's own database, the published runs of
         experiments that DVC no longer has: ``removed``.
 
     Raises
@@ -87,4 +88,5 @@ def _publish(
             complete.append(run)
     for done in publish.publish_all(complete, origin, store, checkout):
         detail = f"{done.name}, run {done.run_id}"
-        yield {"source": source, "outcome": done.outcome, "detail": detail}
+        row = {"source": source, "outcome": done.outcome, "detail": detail}
+        yield row | ({"parent": done.parent} if done.parent else {})

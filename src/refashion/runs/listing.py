@@ -1,10 +1,12 @@
 """The runs of a checkout."""
 
 from pathlib import Path
+from typing import Any
 
 from refashion.base import params
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from refashion.runs.record import differing
 from refashion.runs.run import Run
 
 
@@ -24,6 +26,15 @@ def of_study(workspace: Workspace, study: str) -> list[Run]:
     records = sorted(workspace.study_folder(study).glob("*/record.json"))
     runs = [_run(workspace, f"{study}/{file.parent.name}", file.parent) for file in records]
     return sorted(runs, key=lambda run: (run.record.parent is not None, run.name))
+
+
+def swept(workspace: Workspace, study: str) -> dict[str, list[str]]:
+    """Names of the settings that differ among the runs of a study, by the run that sums them up."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for run in of_study(workspace, study):
+        if run.record.parent:
+            parts.setdefault(run.record.parent, []).append(run.settings)
+    return {parent: differing(settings) for parent, settings in parts.items()}
 
 
 def everything(workspace: Workspace) -> list[Run]:

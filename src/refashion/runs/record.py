@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 LAYOUT = 2
@@ -82,6 +83,13 @@ def read(content: bytes) -> Record | None:
     if not isinstance(values, dict):
         raise ValueError("it holds no object")
     return _parse(values) if values.get("layout") == LAYOUT else None
+
+
+def differing(settings: Collection[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings that are not the same for all."""
+    first, *others = settings
+    names = dict.fromkeys(chain.from_iterable(settings))
+    return [name for name in names if any(o.get(name) != first.get(name) for o in others)]
 
 
 def _parse(content: Mapping[str, Any]) -> Record:

@@ -137,7 +137,7 @@ def write_measured(run: Run, workspace: Workspace, folder: Path) -> None:
 
     for name in filter(run.has, MEASURED):
         shutil.copyfile(run.file(name), folder / name)
-    pictures = folder / "figures"
-    pictures.mkdir()
     for name, picture in of_run.draw(run, workspace).items():
+        pictures = folder / "figures"
+        pictures.mkdir(exist_ok=True)
         (pictures / f"{name}.png").write_bytes(picture)

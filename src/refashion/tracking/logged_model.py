@@ -50,7 +50,7 @@ def log(run: Run, run_id: str, experiment_id: str, client: "MlflowClient") -> st
     }
     name = re.sub(r"[^\w-]", "_", record.name.rpartition("/")[2])  # MLflow takes few characters
     # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
-    tags = {**about, view.DESCRIPTION: view.run_description(run, run_id)}
+    tags = {**about, view.DESCRIPTION: view.run_description(run, (), run_id)}
     params = contents.params(run)
     logged = client.create_logged_model(experiment_id, name, run_id, tags, params)
     with TemporaryDirectory() as folder:

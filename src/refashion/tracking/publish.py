@@ -5,7 +5,8 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,9 @@ from urllib.parse import quote, unquote
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
+from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.tracking import contents, logged_model, view
 from refashion.tracking.context import Context, committed
@@ -43,8 +46,14 @@ OF_EXPERIMENT, THERE, REMOVED = "refashion.dvc_exp.", "there", "removed"
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
 
+PARENT = "mlflow.parentRunId"
+"""The tag with the id of the run that sums this one up, under which MLflow's pages show it."""
+
 BATCH = 500
 """Metrics to send at once: a server takes 1,000 in a request, and 1 MB."""
+
+MANY = 100
+"""Of more runs, a bar or lines in a log tell how many are done."""
 
 Outcome = Literal["published", "already there", "measured anew", "divergence"]
 """``measured anew``: there, but its evaluation has changed; ``divergence``: published beside
@@ -59,12 +68,24 @@ class Publication:
     run_id: str  # MLflow's
     outcome: Outcome
     divergence_of: str | None  # id of the run with the same key that came out differently
+    parent: str | None  # name of the run that sums it up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where a run belongs in MLflow."""
+
+    experiment_id: str
+    parent_id: str | None  # of the run that sums it up
+    swept: Sequence[str]  # settings that differ among the runs that are summed up with it, or by it
 
 
 def publish_all(
-    runs: Iterable[Run], context: Context, store: Store, workspace: Workspace
+    runs: Sequence[Run], context: Context, store: Store, workspace: Workspace
 ) -> Iterator[Publication]:
     """Publish runs that MLflow does not have, one by one; one that sums up others before them.
+
+    Those others become its child runs, unless they are there already, under a parent that is, too.
 
     Same run key and same outputs of the training: nothing changes, but the name of a further DVC
     experiment is added to the tag ``dvc_exp``, and metrics, files and pictures of an evaluation
@@ -82,33 +103,56 @@ def publish_all(
     UserError
         If a file of a run is missing or altered, or the experiment was deleted in MLflow.
     """
+    experiments: dict[str, str] = {}
+    swept: dict[str, dict[str, list[str]]] = {}
     ids: dict[str, str] = {}
-    for run in runs:
-        done = _publish(run, ids.get(run.record.parent or ""), context, store, workspace)
+
+    def publish(run: Run) -> Publication:
+        study, name, parent = run.name.partition("/")[0], run.record.experiment, run.record.parent
+        if study not in swept:
+            swept[study] = listing.swept(workspace, study)
+        differing = swept[study].get(parent or run.name, [])
+        if name not in experiments:
+            experiments[name] = _experiment(run, differing, store)
+        parent_id = ids.get(parent or "")
+        place = _Place(experiment_id=experiments[name], parent_id=parent_id, swept=differing)
+        done = _publish(run, place, context, store, workspace)
         ids[run.name] = done.run_id
-        yield done
+        return done
+
+    shown = progress("publish", len(runs), "runs") if len(runs) > MANY else nullcontext(None)
+    with shown as advance:
+        for run in runs:
+            yield publish(run)
+            if advance:
+                advance()
+    # On a server, a rival's may have replaced a parent after runs were published under it.
+    parents = {run.record.parent for run in runs}
+    for parent in [run for run in runs if run.name in parents]:
+        former = ids[parent.name]
+        if publish(parent).run_id != former:
+            for part in [run for run in runs if run.record.parent == parent.name]:
+                publish(part)
 
 
 def _publish(
-    run: Run, parent_id: str | None, context: Context, store: Store, workspace: Workspace
+    run: Run, place: _Place, context: Context, store: Store, workspace: Workspace
 ) -> Publication:
-    """Publish one run, unless MLflow has it, under the one that sums it up."""
+    """Publish one run, unless MLflow has it."""
     run.refuse_altered()
     file = run.file("record.json")
     if context.baseline and committed(file, context.baseline) == file.read_bytes():
         context = replace(context, experiment=None, baseline=None)
     with store.lock:
-        experiment_id = _experiment(run, store)
-        complete = _complete(run, experiment_id, store)
+        complete = _complete(run, place.experiment_id, store)
         created = None
         if all(published.data.tags[RESULT] != run.record.result for published in complete):
             tags = contents.tags(run, context)
             if complete:
                 tags["divergence_of"] = complete[0].info.run_id
-            if parent_id:
-                tags["mlflow.parentRunId"] = parent_id
-            created = _create(experiment_id, tags, run, context, store, workspace)
-        oldest = _keep_oldest(run, experiment_id, context, store)
+            created = _create(place, tags, run, context, store, workspace)
+            complete = _complete(run, place.experiment_id, store)
+        oldest = _keep_oldest(run, place, complete, context, store)
         divergence_of = oldest.data.tags.get("divergence_of")
         outcome: Outcome = "already there"
         if oldest.info.run_id == created:
@@ -117,7 +161,11 @@ def _publish(
             _measure_anew(oldest, run, store, workspace)
             outcome = "measured anew"
     return Publication(
-        name=run.name, run_id=oldest.info.run_id, outcome=outcome, divergence_of=divergence_of
+        name=run.name,
+        run_id=oldest.info.run_id,
+        outcome=outcome,
+        divergence_of=divergence_of,
+        parent=run.record.parent,
     )
 
 
@@ -160,11 +208,23 @@ def mark(published: "MlflowRun", names: Collection[str], state: str, store: Stor
     return True
 
 
-def _experiment(run: Run, store: Store) -> str:
+def _move(published: "MlflowRun", place: _Place, store: Store) -> bool:
+    """Put a run under its parent, unless it has one that is there. False: nothing to do."""
+    former = published.data.tags.get(PARENT)
+    if place.parent_id in (None, former):
+        return False
+    query = f"attributes.run_id = '{former}'"
+    if former and store.client.search_runs([place.experiment_id], query):
+        return False
+    store.client.set_tag(published.info.run_id, PARENT, place.parent_id)
+    return True
+
+
+def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     """Return the id of the run's experiment, which is made if there is none."""
     from mlflow.exceptions import MlflowException
 
-    name, tags = run.record.experiment, view.experiment_tags(run)
+    name, tags = run.record.experiment, view.experiment_tags(run, swept)
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         location = store.artifacts and f"{store.artifacts}/{name}"
@@ -224,8 +284,10 @@ def _abandoned(publisher: str) -> bool:
     return int(pid) == os.getpid()  # what this process began before, it has given up
 
 
-def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -> "MlflowRun":
-    """Leave one of the publications of this run, with the names of all DVC experiments.
+def _keep_oldest(
+    run: Run, place: _Place, complete: "list[MlflowRun]", context: Context, store: Store
+) -> "MlflowRun":
+    """Leave one of the complete publications of this run, with the names of all DVC experiments.
 
     Whoever is the last to look sees all of them, so that in the end there is exactly one. The
     lists of names are looked at again after they were written.
@@ -234,7 +296,6 @@ def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -
 
     names = {context.experiment} if context.experiment else set()
     while True:
-        complete = _complete(run, experiment_id, store)
         same = [p for p in complete if p.data.tags[RESULT] == run.record.result]
         if not same:
             raise UserError(f"{run.title}: its run was deleted in MLflow meanwhile; publish again")
@@ -244,11 +305,12 @@ def _keep_oldest(run: Run, experiment_id: str, context: Context, store: Store) -
             # Read when nobody can add to it any more.
             names.update(experiments(store.client.get_run(double.info.run_id)))
         try:
-            if not mark(oldest, names, THERE, store):
+            if not (_move(oldest, place, store) or mark(oldest, names, THERE, store)):
                 return oldest
         except MlflowException:
             if store.client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
+        complete = _complete(run, place.experiment_id, store)
 
 
 def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> None:
@@ -269,7 +331,7 @@ def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Wor
 
 
 def _create(
-    experiment_id: str,
+    place: _Place,
     tags: Mapping[str, str],
     run: Run,
     context: Context,
@@ -281,7 +343,9 @@ def _create(
 
     client, now = store.client, time.time()
     start, end = contents.times(run, now)
-    committed_record = committed(run.file("record.json"), context.commit) if context.commit else b""
+    named_by_commit = None if run.record.parent else context.commit
+    record = run.file("record.json")
+    committed_record = committed(record, named_by_commit) if named_by_commit else b""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contents.write_training(run, context, workspace, folder)
@@ -291,23 +355,24 @@ def _create(
         params = [Param(*setting) for setting in contents.params(run).items()]
         # Whatever of the run is missing or broken has been noticed by now.
         run_id = client.create_run(
-            experiment_id,
+            place.experiment_id,
             start_time=round(start * 1000),
             tags={
                 **tags,
+                **({PARENT: place.parent_id} if place.parent_id else {}),
                 RESULT: run.record.result,
                 EVALUATION: run.measured,
                 OF_DIGESTS: digest,
                 PUBLISHED: f"{socket.gethostname()} {os.getpid()} {now:.0f}",
             },
-            run_name=view.run_name(run, committed_record),
+            run_name=view.run_name(run, place.swept, committed_record),
         ).info.run_id
-        description = RunTag(view.DESCRIPTION, view.run_description(run, run_id))
-        client.log_batch(run_id, params=params, tags=[description])
-        model_id = logged_model.log(run, run_id, experiment_id, client)
+        model_id = logged_model.log(run, run_id, place.experiment_id, client)
         metrics += contents.final_metrics(run, now, model_id)
-        for first in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics=metrics[first : first + BATCH])
+        description = RunTag(view.DESCRIPTION, view.run_description(run, place.swept, run_id))
+        client.log_batch(run_id, metrics[:BATCH], params, [description])
+        for first in range(BATCH, len(metrics), BATCH):
+            client.log_batch(run_id, metrics[first : first + BATCH])
         _log_inputs(run_id, run, store)
         client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
@@ -316,14 +381,19 @@ def _create(
 
 
 def _log_inputs(run_id: str, run: Run, store: Store) -> None:
-    """Tell of the data sets one by one, for a server looks for each before it adds it."""
+    """Tell of the data sets, again for each that another publisher may have added in between.
+
+    A server looks which ones it has, then adds the others: all, or none if one of them is there.
+    """
     from mlflow.exceptions import MlflowException
 
-    for dataset in contents.inputs(run):
+    datasets = contents.inputs(run)
+    for _ in datasets:
         try:
-            store.client.log_inputs(run_id, [dataset])
-        except MlflowException:  # another publisher added it in between: now it is found
-            store.client.log_inputs(run_id, [dataset])
+            return store.client.log_inputs(run_id, datasets)
+        except MlflowException:
+            continue
+    return store.client.log_inputs(run_id, datasets)
 
 
 def _write_digests(folder: Path, former: Mapping[str, str], tags: Mapping[str, str]) -> str:

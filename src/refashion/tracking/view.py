@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refashion.runs import record
@@ -38,49 +39,66 @@ PHRASES = {
 """Settings in words, in the order of a run's description."""
 
 
-def run_name(run: Run, committed: bytes) -> str:
-    """Name a run by its variant and what differs from its committed record: ``mlp lr=0.03``.
+def run_name(run: Run, swept: Sequence[str], committed: bytes) -> str:
+    """Name a run by its variant and what sets it apart: ``mlp lr=0.03``.
 
-    `committed` is the content of that record; empty if there is none.
+    A run that another one sums up is set apart by the settings `swept`, which differ among those;
+    any other by what differs from its committed record. `committed` is the content of that;
+    empty if there is none.
     """
     name = run.name.rpartition("/")[2]
+    if run.record.parent and swept:
+        settings = {key: run.settings.get(key) for key in swept}
+        return _named(run.record.parent.rpartition("/")[2], settings)
     try:
         before = record.read(committed)
     except ValueError:  # there is none, or it is damaged
         return name
     if before is None:
         return name
-    changes = [
-        f"{key}={text(value)}"
+    changes = {
+        key: value
         for key, value in run.settings.items()
         if value != (old := before.settings.get(key)) and (_is_set(value) or _is_set(old))
         if value != run.record.experiment  # which is the data set's name, and stands above
-    ]
-    return f"{name} {textwrap.shorten(' '.join(changes), 80, placeholder=' ...')}".rstrip()
+    }
+    return _named(name, changes)
 
 
-def run_description(run: Run, run_id: str) -> str:
-    """Settings in words, how to make the run again, and where to read on (Markdown)."""
+def _named(name: str, settings: Mapping[str, Any]) -> str:
+    """A name with settings, as far as they are short."""
+    words = " ".join(f"{key}={text(value)}" for key, value in settings.items())
+    return f"{name} {textwrap.shorten(words, 80, placeholder=' ...')}".rstrip()
+
+
+def run_description(run: Run, swept: Sequence[str], run_id: str) -> str:
+    """Settings in words, how to make the run again, and where to read on (Markdown).
+
+    Of a run that sums up others, also which settings those differ in: `swept`.
+    """
     words = [
         phrase.format(value)
         for key, phrase in PHRASES.items()
         if _is_set(value := run.settings.get(key)) or (key, value) == ("seed", 0)
         if not (key == "folds" and run.record.parent)
     ]
+    summed_up = ""
+    if swept and not run.record.parent:
+        summed_up = f"Its child runs differ in {', '.join(swept)}.\n\n"
     return (
-        f"`{run.name}` on {run.record.data['dataset']}: {', '.join(words)}.\n\n"
+        f"`{run.name}` on {run.record.data['dataset']}: {', '.join(words)}.\n\n{summed_up}"
         f"Make it again: `refashion reproduce {run_id}` "
         f"(README, *Reproduce any run*). More: README, *{_section(run)}*."
     )
 
 
-def experiment_tags(run: Run) -> dict[str, str]:
-    """Description and shared view of the experiment that a run belongs to.
+def experiment_tags(run: Run, swept: Sequence[str]) -> dict[str, str]:
+    """Description and shared view of the experiment that a run belongs to, with `swept` settings.
 
     The view is of version 3.17 of MLflow's pages, which read its state as JSON.
     """
     study = _study(run)
-    what = f"The study *{study}*: a run for each of its settings, `studies.{study}` in params.yaml"
+    what = f"The study *{study}*: a run for each of its settings in params.yaml"
     if not study:
         what = "Classifiers of *Dive into Deep Learning*, chapters 3 and 4: a run for each variant "
         what += "in params.yaml, and for each change of its settings"
@@ -89,7 +107,8 @@ def experiment_tags(run: Run) -> dict[str, str]:
     headlines = [name for name in HEADLINES if name in measured]
     columns = [
         *("attributes.`Created`", "tags.`dvc_exp`", "tags.`dvc_exp_removed`"),  # where there is any
-        *("tags.`name`", "params.`lr`"),
+        "tags.`name`",
+        *(f"params.`{name}`" for name in dict.fromkeys(["lr", *swept])),
         *(f"metrics.`{name}`" for name in headlines or held_out or measured),
     ]
     state = {
