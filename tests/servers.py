@@ -53,14 +53,13 @@ def running(command: list[str], health: str, log: Path, **options: Any) -> Itera
 
 
 @contextmanager
-def serving(database: Path) -> Iterator[str]:
-    """Run an MLflow server over a database, artifacts beside it, and give its address."""
+def serving(database: str, artifacts: Path) -> Iterator[str]:
+    """Run an MLflow server over a database and a folder of artifacts, and give its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--artifacts-destination", str(database.with_suffix(".artifacts"))]
-    log = database.with_suffix(".log")
+    command += ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
+    log = artifacts.with_suffix(".log")
     # Eight processes for jobs that nobody starts here take most of the time.
     without_jobs = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     with running(command, f"{address}/health", log, env=without_jobs):

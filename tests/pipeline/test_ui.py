@@ -58,7 +58,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(database: Path) -> Iterator[str]:
     """Serve the database as `make ui` does."""
-    with serving(database) as address:
+    with serving(f"sqlite:///{database}", database.with_suffix(".artifacts")) as address:
         yield address
 
 

@@ -179,7 +179,7 @@ def test_server_of_mlflow_keeps_the_model(
     world: Any, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
-    with serving(tmp_path / "mlflow.db") as address:
+    with serving(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts") as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
         mlflow.set_tracking_uri(address)

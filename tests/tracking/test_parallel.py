@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from publishing import address, models, publish_softmax, published
+from publishing import address, models, publish_softmax, publish_study, published
 from refashion.base.workspace import Workspace
 from refashion.tracking import publish
 from servers import free_port, serving
-from synthetic import write_workspace
+from synthetic import write_study, write_workspace
 
 # Forked from a process that has imported nearly everything, each starts in no time.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     """Serve a database of its own."""
     database = tmp_path_factory.mktemp("server") / "mlflow.db"
     shutil.copyfile(empty_database, database)
-    with serving(database) as uri:
+    with serving(f"sqlite:///{database}", database.with_suffix(".artifacts")) as uri:
         yield uri
 
 
@@ -106,6 +106,34 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
     sources = sorted(model.source_run_id for model in models(uri))
     assert sources == sorted(run.info.run_id for run in runs)
     assert alone(roots[0], uri)[0] == "already there"
+
+
+@pytest.mark.ci
+def test_four_writers_publish_a_sweep_to_a_team_s_server(
+    postgres: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A server over PostgreSQL: none of 200 trials is lost or doubled, and all have one parent."""
+    trials = [f"mlp.trial_{i}" for i in range(1, 201)]
+    write_study(workspace, "rates", *trials, parent="mlp")
+    with (
+        serving(postgres, tmp_path / "artifacts") as uri,
+        ProcessPoolExecutor(4, PROCESSES) as pool,
+    ):
+        told = list(pool.map(publish_study, [workspace.root] * 4, [uri] * 4, ["rates"] * 4))
+        runs = {run.data.tags["name"]: run for run in published(uri)}
+        assert len(published(uri)) == len(runs) == 201
+        assert {run.data.tags[publish.PUBLISHED] for run in runs.values()} == {"complete"}
+        parent_id = runs.pop("rates/mlp").info.run_id
+        assert {run.data.tags[publish.PARENT] for run in runs.values()} == {parent_id}
+        assert len({run.info.run_name for run in runs.values()}) == 200
+        for name, run in runs.items():
+            assert (len(run.data.metrics), len(run.data.params)) == (7, 4)
+            assert len(run.inputs.dataset_inputs) == 1
+            assert run.info.run_id in {ids[name] for ids in told}
+        assert publish_study(workspace.root, uri, "rates") == {
+            "rates/mlp": parent_id,
+            **{name: run.info.run_id for name, run in runs.items()},
+        }
 
 
 def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:

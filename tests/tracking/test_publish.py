@@ -400,6 +400,25 @@ def test_parts_go_to_the_parent_that_stays(workspace: Workspace, client: MlflowC
         assert read(runs[names[1]], workspace.root / "read", connected).run.name == names[1]
 
 
+@pytest.mark.parametrize("rival_ends", [True, False])
+def test_a_part_that_a_rival_is_publishing_waits_to_the_end(
+    workspace: Workspace, client: MlflowClient, rival_ends: bool
+) -> None:
+    """It is published again only if the rival has not come to an end by then."""
+    names = ("k_fold/mlp", "k_fold/mlp.fold_1", "k_fold/mlp.fold_2")
+    rivals = tell(workspace, *names[:2])[1].run_id
+    client.set_tag(rivals, publish.PUBLISHED, f"elsewhere 1 {time.time():.0f}")
+    runs_to_publish = [listing.find(workspace, name) for name in names]
+    with store.connect(workspace) as connected:
+        publications = publish.publish_all(runs_to_publish, CONTEXT, connected, workspace)
+        assert [next(publications).name, next(publications).name] == [names[0], names[2]]
+        if rival_ends:
+            client.set_tag(rivals, publish.PUBLISHED, publish.COMPLETE)
+        (last,) = publications
+    assert (last.name, last.run_id == rivals) == (names[1], rival_ends)
+    assert last.outcome == ("already there" if rival_ends else "published")
+
+
 def test_name_of_an_experiment_goes_to_the_run_that_stays(
     workspace: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

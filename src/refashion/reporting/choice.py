@@ -19,17 +19,17 @@ def choose(
     They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments, and
     those of an experiment of MLflow or DVC, with a tag, ``KEY=VALUE``, or both.
     """
-    runs = {text: published.find(text, store) for text in texts}
+    filtered = runs_of_store = published.complete(store)
+    runs = {text: published.meant(text, runs_of_store) for text in texts}
     filters = []
     if experiment is not None:
         filters.append(f"experiment {experiment}")
-        of_mlflow = published.with_tag("experiment", experiment, store)
-        filtered = of_mlflow + published.find(experiment, store)
+        filtered = [run for run in runs_of_store if run.data.tags.get("experiment") == experiment]
+        filtered += published.meant(experiment, runs_of_store)
     if tag is not None:
-        key, _, value = tag.partition("=")
-        candidates = filtered if filters else published.complete(store)
-        filtered = [run for run in candidates if run.data.tags.get(key) == value]
         filters.append(f"tag {tag}")
+        key, _, value = tag.partition("=")
+        filtered = [run for run in filtered if run.data.tags.get(key) == value]
     if filters:
         runs[" with ".join(filters)] = filtered
     for name, chosen in runs.items():

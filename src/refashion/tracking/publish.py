@@ -95,8 +95,9 @@ def publish_all(
     A DVC experiment's results are the runs whose record is not that of its baseline: its name is
     added to no others.
 
-    On this machine a lock lets one publisher in at a time. Publishers that share a server may
-    publish a run twice: each looks again when its own is complete, and the oldest stays.
+    On this machine a lock lets one publisher in at a time. Publishers that share a server leave to
+    the end what another one is publishing. Still they may publish a run twice: each looks again
+    when its own is complete, and the oldest stays.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def publish_all(
     swept: dict[str, dict[str, list[str]]] = {}
     ids: dict[str, str] = {}
 
-    def publish(run: Run) -> Publication:
+    def publish(run: Run, *, may_wait: bool = False) -> Publication | None:
         study, name, parent = run.name.partition("/")[0], run.record.experiment, run.record.parent
         if study not in swept:
             swept[study] = listing.swept(workspace, study)
@@ -116,42 +117,55 @@ def publish_all(
             experiments[name] = _experiment(run, differing, store)
         parent_id = ids.get(parent or "")
         place = _Place(experiment_id=experiments[name], parent_id=parent_id, swept=differing)
-        done = _publish(run, place, context, store, workspace)
-        ids[run.name] = done.run_id
+        done = _publish(run, place, context, store, workspace, may_wait)
+        if done:
+            ids[run.name] = done.run_id
         return done
 
     shown = progress("publish", len(runs), "runs") if len(runs) > MANY else nullcontext(None)
     with shown as advance:
-        for run in runs:
-            yield publish(run)
-            if advance:
-                advance()
+        queue = [(run, run.record.parent is not None) for run in runs]
+        for run, may_wait in queue:
+            if done := publish(run, may_wait=may_wait):
+                yield done
+                if advance:
+                    advance()
+            else:
+                queue.append((run, False))
     # On a server, a rival's may have replaced a parent after runs were published under it.
     parents = {run.record.parent for run in runs}
     for parent in [run for run in runs if run.name in parents]:
         former = ids[parent.name]
-        if publish(parent).run_id != former:
+        publish(parent)
+        if ids[parent.name] != former:
             for part in [run for run in runs if run.record.parent == parent.name]:
                 publish(part)
 
 
 def _publish(
-    run: Run, place: _Place, context: Context, store: Store, workspace: Workspace
-) -> Publication:
-    """Publish one run, unless MLflow has it."""
+    run: Run,
+    place: _Place,
+    context: Context,
+    store: Store,
+    workspace: Workspace,
+    may_wait: bool,
+) -> Publication | None:
+    """Publish one run, unless MLflow has it; None if it may wait, and another is publishing it."""
     run.refuse_altered()
     file = run.file("record.json")
     if context.baseline and committed(file, context.baseline) == file.read_bytes():
         context = replace(context, experiment=None, baseline=None)
     with store.lock:
-        complete = _complete(run, place.experiment_id, store)
+        complete, is_underway = _look(run, place.experiment_id, store)
         created = None
         if all(published.data.tags[RESULT] != run.record.result for published in complete):
+            if may_wait and is_underway:
+                return None
             tags = contents.tags(run, context)
             if complete:
                 tags["divergence_of"] = complete[0].info.run_id
             created = _create(place, tags, run, context, store, workspace)
-            complete = _complete(run, place.experiment_id, store)
+            complete, _ = _look(run, place.experiment_id, store)
         oldest = _keep_oldest(run, place, complete, context, store)
         divergence_of = oldest.data.tags.get("divergence_of")
         outcome: Outcome = "already there"
@@ -245,16 +259,21 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     return experiment.experiment_id
 
 
-def _complete(run: Run, experiment_id: str, store: Store) -> "list[MlflowRun]":
-    """Complete publications of the run's key, oldest first; abandoned ones are deleted."""
-    complete, query = [], f"tags.run_key = '{run.record.run_key}'"
+def _look(run: Run, experiment_id: str, store: Store) -> "tuple[list[MlflowRun], bool]":
+    """Complete publications of the run's key, oldest first, and whether another is underway.
+
+    Abandoned ones are deleted.
+    """
+    complete, is_underway, query = [], False, f"tags.run_key = '{run.record.run_key}'"
     for published in store.client.search_runs([experiment_id], query):
         state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
         if state == COMPLETE:
             complete.append(published)
         elif state and _abandoned(state):
             delete(published, store.client)
-    return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id))
+        elif state:
+            is_underway = True
+    return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id)), is_underway
 
 
 def delete(published: "MlflowRun", client: "MlflowClient") -> None:
@@ -310,7 +329,7 @@ def _keep_oldest(
         except MlflowException:
             if store.client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
-        complete = _complete(run, place.experiment_id, store)
+        complete, _ = _look(run, place.experiment_id, store)
 
 
 def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> None:

@@ -41,7 +41,12 @@ def complete(store: Store) -> "list[MlflowRun]":
 
 
 def find(text: str, store: Store) -> "list[MlflowRun]":
-    """Find the complete runs that a text means, sorted by name; none, if it means nothing here.
+    """Find the complete runs of a store that a text means; see `meant`."""
+    return meant(text, complete(store))
+
+
+def meant(text: str, runs_of_store: "Collection[MlflowRun]") -> "list[MlflowRun]":
+    """The complete runs that a text means, sorted by name; none, if it means nothing here.
 
     It is the id of a run, or its beginning; or the name of a DVC experiment, which has many runs.
 
@@ -50,18 +55,12 @@ def find(text: str, store: Store) -> "list[MlflowRun]":
     UserError
         If it is the beginning of several ids.
     """
-    runs_of_store = complete(store)
     runs = [run for run in runs_of_store if text in publish.experiments(run)]
     if not runs and len(text) >= SHORTEST:
         runs = [run for run in runs_of_store if run.info.run_id.startswith(text)]
         if len(runs) > 1:
             raise UserError(f"{text}: {len(runs)} runs begin so; give more of the id")
     return sorted(runs, key=lambda run: run.info.run_name)
-
-
-def with_tag(key: str, value: str, store: Store) -> "list[MlflowRun]":
-    """Find the complete runs that have a tag of this value."""
-    return [run for run in complete(store) if run.data.tags.get(key) == value]
 
 
 def any_begins(texts: Iterable[str], beginnings: Collection[str]) -> bool:
