@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-REQUIREMENTS = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+REQUIREMENTS = [
+    *PROJECT["project"]["dependencies"],
+    *chain(*PROJECT["project"]["optional-dependencies"].values()),
+    *PROJECT["dependency-groups"]["dev"],
+]
 PINNED = re.findall(r"^(\S+)==(\S+)((?: ;[^\\\n]*)?) \\\n((?:    --hash=\S+.*\n)+)", LOCK, re.M)
 
 

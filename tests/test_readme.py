@@ -55,6 +55,7 @@ def test_commands_are_exercised(readme: str, root: Path) -> None:
     makefile = (root / "Makefile").read_text()
     tests = (root / "tests/pipeline/test_experiments.py").read_text()
     tests += (root / "tests/pipeline/test_contract.py").read_text()
+    tests += (root / "tests/pipeline/test_remote.py").read_text()
     tests += (root / "tests/tracking/test_store.py").read_text()
     found = commands(readme)
     assert len(found) > 12
