@@ -437,7 +437,10 @@ def train(
         loop.Model(settings=settings, train=examples, validation=examples[:0])
         for settings, examples in zip(chosen, data, strict=True)
     ]
-    return loop.collect(models, loop.train(models, device=device.type))
+    state = loop.State.start(models)
+    for _ in loop.train(models, device=device.type, state=state):
+        pass
+    return state.trainings
 
 
 def _digests(trainings: Iterable[loop.Training]) -> list[str]:

@@ -16,7 +16,10 @@ from refashion.training.settings import Settings
 
 def train(*models: Model) -> list[Training]:
     """Train models on the processor to their ends."""
-    return loop.collect(models, loop.train(models, device="cpu"))
+    state = loop.State.start(models)
+    for _ in loop.train(models, device="cpu", state=state):
+        pass
+    return state.trainings
 
 
 def outputs(weights: Weights, inputs: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:

@@ -69,7 +69,7 @@ def test_every_epoch_of_every_model_is_observed_and_told(monkeypatch: pytest.Mon
     observed = [row for t in trained for row in t.rows]
     assert observed == [{"loss": row.train_loss, "model": row.model} for row in rows]
     notes = [(1, f"loss {row.train_loss:.3f}") for row in rows]
-    assert told[0] == ("tests", 11, "epochs") and sorted(told[1:]) == sorted(notes)
+    assert told[0] == ("tests", 11, "epochs", 0) and sorted(told[1:]) == sorted(notes)
 
 
 def test_timings_of_trainings_one_after_another() -> None:

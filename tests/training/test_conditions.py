@@ -15,7 +15,7 @@ from matrices import int_mm_of_cuda
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.portable import exact, fixed, multiply, streams
-from refashion.training import digest, loop, portable
+from refashion.training import digest, initial, loop, portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
@@ -92,7 +92,8 @@ def test_results_of_a_process_that_flushes_are_refused(
 ) -> None:
     """A library that keeps the switch on, or turns it on while results are made."""
     data, trained = selftest.examples(CPU, SMALL, 100), loop.start(SMALL, CPU)
-    models = Stack([selftest.NUMBERS] * 2, CPU)
+    start = initial.of(selftest.NUMBERS)
+    models = Stack([selftest.NUMBERS] * 2, [start] * 2, CPU)
     numbers = [selftest.examples(CPU, selftest.NUMBERS, 100)] * 2
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {

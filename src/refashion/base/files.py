@@ -28,15 +28,27 @@ def replacing(path: Path) -> Iterator[Path]:
     """Lend a temporary name beside ``path``; what is written there becomes ``path`` at the end.
 
     If the block raises (Ctrl-C too), the temporary file goes and an existing ``path`` stays as
-    it was. Missing folders are made.
+    it was. Missing folders are made. File and folder are on the disk before this returns: what
+    was written survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
+def progress(title: str, total: float | None, unit: str, done: float = 0.0) -> Iterator[Advance]:
     """Show on standard error how far something is, and how long it will still take.
 
     On a terminal it is a bar. A log gets a line for every epoch, but ten in all for more than 100.
@@ -33,9 +33,11 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
         How much there is to do; None if nobody knows.
     unit : str
         What is counted, in the plural. ``bytes`` are shown as kB and MB, with their speed.
+    done : float
+        How much was done before.
     """
     if not sys.stderr.isatty():
-        yield _in_log(title, total, unit)
+        yield _in_log(title, total, unit, done)
         return
 
     from rich import progress as rich  # 0.1 s: for a terminal alone
@@ -56,13 +58,14 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Advance]:
         redirect_stdout=sys.stdout.isatty(),
     ) as bars:
         task = bars.add_task(title, total=total, note="")
+        bars.advance(task, done)
         yield lambda amount=1, note="": bars.update(task, advance=amount, note=note)
 
 
-def _in_log(title: str, total: float | None, unit: str) -> Advance:
+def _in_log(title: str, total: float | None, unit: str, done: float) -> Advance:
     """Lines for a log; none of bytes, and none of what has no known end."""
     lines = 0 if total is None or unit == "bytes" else total if total <= SINGLY else LINES
-    done, told = 0.0, 0
+    told = int(done * lines // total) if total else 0
 
     def advance(amount: float = 1, note: str = "") -> None:
         nonlocal done, told

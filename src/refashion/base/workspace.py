@@ -46,6 +46,7 @@ class Workspace:
 
         self.trials = root / "build" / "trials"  # of sweeps, as far as they are trained
         self.logs = root / "logs"  # timings, device, versions: what changes from run to run
+        self.checkpoints = root / "build" / "checkpoints"  # states of trainings under way
         self.no_source = self.logs / "no-source.txt"  # why official files could not be fetched
 
     @classmethod

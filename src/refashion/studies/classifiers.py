@@ -46,27 +46,29 @@ def run(workspace: Workspace, params: Params, name: str) -> None:
     }
     examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
     model = Model(settings=chosen, **examples)
-    (trained,) = study.train(name, [model], params.device)
-    training = trained.training
-    record = Record(
-        name=name,
-        experiment=params.data.dataset,
-        stage=f"evaluate@{name}",
-        folders=tuple(map(workspace.relative, workspace.variant_folders(name))),
-        contract=trained.contract,
-        data=params.data.model_dump(),
-        inputs={part: prepared.digest(split) for part, split in splits.items()},
-        params=chosen.as_dict(),
-    )
-    history = [
-        {k: v for k, v in asdict(row).items() if k not in ("model", "epoch")}
-        for row in training.history
-    ]
-    write.write(
-        workspace,
-        record,
-        history,
-        digest=training.digest,
-        weights=training.weights,
-        timings=study.timings([trained]),
-    )
+    inputs = {part: prepared.digest(split) for part, split in splits.items()}
+    with study.checkpoint(workspace, name, chosen, params.device, inputs=inputs) as checkpoint:
+        (trained,) = study.train(name, [model], params.device, checkpoint=checkpoint)
+        training = trained.training
+        record = Record(
+            name=name,
+            experiment=params.data.dataset,
+            stage=f"evaluate@{name}",
+            folders=tuple(map(workspace.relative, workspace.variant_folders(name))),
+            contract=trained.contract,
+            data=params.data.model_dump(),
+            inputs=inputs,
+            params=chosen.as_dict(),
+        )
+        history = [
+            {k: v for k, v in asdict(row).items() if k not in ("model", "epoch")}
+            for row in training.history
+        ]
+        write.write(
+            workspace,
+            record,
+            history,
+            digest=training.digest,
+            weights=training.weights,
+            timings=study.timings([trained]),
+        )

@@ -37,23 +37,28 @@ def run(workspace: Workspace, params: Params) -> Headline:
         labels=np.concatenate([split.labels for split in both]),
     )
     folds = splits.folds(known.labels, k, seed)
+    inputs = {"known": prepared.digest(known)}
     write_run = partial(
         study.write_run,
         workspace,
         data=params.data.model_dump(),
-        inputs={"known": prepared.digest(known)},
+        inputs=inputs,
         stage=STAGE,
     )
     accuracies = {}
     for variant in params.variants:
         name, settings = f"{NAME}/{variant}", classifiers.settings(params, variant)
         models = [_model(settings, known, fold) for fold in folds]
-        trained = study.train(name, models, params.device)
-        metrics = {"folds": k, **study.last_measures(trained)}
-        shared = {**settings.as_dict(), "folds": k, "folds_seed": seed}
-        write_run(name, trained, params=shared, metrics=metrics)
-        for i, part in enumerate(trained, start=1):
-            write_run(f"{name}.fold_{i}", [part], params={**shared, "fold": i}, parent=name)
+        folding = {"folds": k, "folds_seed": seed}
+        with study.checkpoint(
+            workspace, name, settings, params.device, inputs=inputs, **folding
+        ) as checkpoint:
+            trained = study.train(name, models, params.device, checkpoint=checkpoint)
+            metrics = {"folds": k, **study.last_measures(trained)}
+            shared = {**settings.as_dict(), **folding}
+            write_run(name, trained, params=shared, metrics=metrics)
+            for i, part in enumerate(trained, start=1):
+                write_run(f"{name}.fold_{i}", [part], params={**shared, "fold": i}, parent=name)
         accuracies[variant] = metrics["validation_accuracy"]
     return {"validation_accuracy": accuracies}
 

@@ -4,16 +4,18 @@ Each module beside this one is a study, except for the classifiers. Its ``run(wo
 trains, writes the runs and gives the `Headline`; its ``TITLE`` and ``NOTES`` introduce its page.
 """
 
+import json
 import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import zip_longest
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -21,13 +23,15 @@ from refashion.base import files
 from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
+from refashion.runs.checkpoint import Checkpoint
 from refashion.runs.record import Record
 from refashion.runs.run import write_together
 from refashion.runs.write import Table
 from refashion.training import device as devices
 from refashion.training import loop
 from refashion.training.initial import Weights
-from refashion.training.loop import Model, Row, Training
+from refashion.training.loop import Model, Row, State, Training
+from refashion.training.settings import Settings
 
 Measures = Mapping[str, float]
 """Numbers of one epoch, by name."""
@@ -63,6 +67,37 @@ class Trained:
     """When training started; memory, device and versions."""
 
 
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOMS = ("data", "portable", "training")
+"""Those whose code, with this file's, makes what a checkpoint holds."""
+
+
+def checkpoint(
+    workspace: Workspace,
+    name: str,
+    settings: Settings,
+    device: str,
+    *,
+    inputs: Mapping[str, str],
+    **params: Any,
+) -> Checkpoint:
+    """The checkpoint of the trainings of a run, to be entered before them.
+
+    It belongs to what determines the run (its name, settings, further `params`, and the digests of
+    its inputs), to the code and, with native numerics, to the machine and its software.
+    """
+    place = devices.resolve(device)
+    code = [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
+    native = settings.numerics == "native"
+    key = {
+        "run": (name, loop.contract(settings, place), settings.as_dict(), params, dict(inputs)),
+        "code": [files.sha256(file) for file in (*code, Path(__file__))],
+        "machine": (devices.software(), devices.describe(place)) if native else None,
+    }
+    text = json.dumps(key, sort_keys=True)
+    return Checkpoint(workspace.checkpoints, sha256(text.encode()).hexdigest())
+
+
 def train(
     name: str,
     models: Sequence[Model],
@@ -71,36 +106,48 @@ def train(
     *,
     may_diverge: bool = False,
     advance: Advance | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Trained]:
     """Train models of one engine for the run `name`, and observe every epoch of each.
 
-    Every epoch is told to `advance`, by default a bar of its own. Raises as
-    `refashion.training.loop.train`, and `UserError` if one diverges that must not.
-    """
-    rows: list[list[Measures]] = [[] for _ in models]
-    seconds = [0.0] * max(model.settings.epochs for model in models)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    Every epoch is told to `advance`, by default a bar of its own. With a checkpoint the training
+    goes on from it, if it is sound, and keeps it up to date.
 
-    def observed(advance: Advance) -> Iterator[tuple[Row, Weights]]:
+    Raises as `refashion.training.loop.train`, and `UserError` if one diverges that must not.
+    """
+    state = State.start(models)
+    observed: dict[str, Any] = {
+        "rows": [[] for _ in models],
+        "seconds": [0.0] * max(model.settings.epochs for model in models),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if checkpoint and (former := checkpoint.load(state)):
+        observed = former
+        print(f"{name}: goes on after epoch {state.epoch}, from {checkpoint.file}", file=sys.stderr)
+    rows, seconds = observed["rows"], observed["seconds"]
+
+    def save(state: State) -> None:
+        if checkpoint:
+            checkpoint.save(state, observed)
+
+    total = sum(model.settings.epochs for model in models)
+    done = sum(len(training.history) for training in state.trainings)
+    with nullcontext(advance) if advance else progress(name, total, "epochs", done) as told:
         begin = time.perf_counter()
-        for row, weights in loop.train(models, device=device):
+        for row, weights in loop.train(models, device=device, state=state, save=save):
             seconds[row.epoch - 1] += (time.perf_counter() - begin) / len(models)
             rows[row.model].append(observe(row, weights))
             accuracy = row.train_accuracy  # NaN without classes
             known = "" if math.isnan(accuracy) else f"  accuracy {accuracy:.3f}"
-            advance(1, f"loss {row.train_loss:.3f}{known}")
-            yield row, weights
+            told(1, f"loss {row.train_loss:.3f}{known}")
             begin = time.perf_counter()
-
-    epochs = sum(model.settings.epochs for model in models)
-    with nullcontext(advance) if advance else progress(name, epochs, "epochs") as told:
-        trainings = loop.collect(models, observed(told))
+    trainings = state.trainings
     if not may_diverge:
         loop.refuse_divergence(name, trainings)
     place = devices.resolve(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     machine = {
-        "started": started,
+        "started": observed["started"],
         "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
         "device": place.type,
         "device_name": devices.describe(place),

@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from refashion.base.errors import UserError
 from refashion.training import device as devices
@@ -53,8 +54,67 @@ class Row:
     """Digest of the weights after the epoch."""
 
 
-def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Row, Weights]]:
-    """Train models from their initial weights, epoch by epoch.
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """The result of training one model."""
+
+    settings: Settings
+    weights: Weights
+    """After the last epoch of the history."""
+    history: list[Row]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its numbers went beyond all bounds in the epoch after the last."""
+        return len(self.history) < self.settings.epochs
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights (`refashion.training.digest`)."""
+        if self.history:
+            return self.history[-1].weights_sha256
+        return digest.weights(self.weights)
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """How far the training of some models has come.
+
+    At the end of an epoch it is all that `train` needs to go on, with the bits of a training that
+    was never interrupted.
+    """
+
+    trainings: list[Training]
+    """Of every model, up to its last epoch."""
+    stack: int = 0
+    """Number of the stack that is being trained; those before it are done."""
+    epoch: int = 0
+    """Epochs that this stack has done."""
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the stack's optimizer remembers of its steps; its own tensors, not copies."""
+
+    @classmethod
+    def start(cls, models: Sequence[Model]) -> "State":
+        """The state before the first epoch: initial weights and no history."""
+        kinds = [(s.widths, s.initialisation, s.seed) for s in (m.settings for m in models)]
+        alike = {kind: m.settings for kind, m in zip(kinds, models, strict=True)}
+        weights = {kind: initial.of(settings) for kind, settings in alike.items()}
+        return cls(
+            trainings=[
+                Training(settings=m.settings, weights=weights[kind], history=[])
+                for kind, m in zip(kinds, models, strict=True)
+            ]
+        )
+
+
+def train(
+    models: Sequence[Model],
+    *,
+    device: str = "auto",
+    state: State | None = None,
+    save: Callable[[State], None] | None = None,
+) -> Iterator[tuple[Row, Weights]]:
+    """Train models epoch by epoch, from their initial weights or from where a state is.
 
     Models that fit in one stack are trained side by side, and stacks one after another; the bits
     are the same. A model whose numbers go beyond all bounds ends there, and the others go on.
@@ -65,6 +125,10 @@ def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Ro
         At least one. Those with the same seed and the same object as training set share batches.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    state
+        Where to begin, by default at the start; it is kept up to date, and holds the result.
+    save
+        Called with the state at the end of every epoch, once all its rows were taken.
 
     Yields
     ------
@@ -82,24 +146,36 @@ def train(models: Sequence[Model], *, device: str = "auto") -> Iterator[tuple[Ro
     if not all(len(model.train) for model in models):
         raise UserError("training set: it is empty; check data.limit and data.validation")
     devices.keep_freed_memory()
-    for numbers in _stacks(models):
-        for row, weights in _train([models[i] for i in numbers], place):
-            yield replace(row, model=numbers[row.model]), weights
+    state = state or State.start(models)
+    for number, members in enumerate(_stacks(models)):
+        if number > state.stack:
+            state.stack, state.epoch, state.optimizer = number, 0, {}
+        if number == state.stack:
+            yield from _train(models, members, place, state, save)
 
 
-def _train(models: Sequence[Model], place: torch.device) -> Iterator[tuple[Row, Weights]]:
-    """Train the models of one stack."""
+def _train(
+    all_models: Sequence[Model],
+    members: Sequence[int],
+    place: torch.device,
+    state: State,
+    save: Callable[[State], None] | None,
+) -> Iterator[tuple[Row, Weights]]:
+    """Train the models of one stack, whose numbers are `members`."""
+    models = [all_models[i] for i in members]
+    trainings = [state.trainings[i] for i in members]
     sets = {id(e): e.to(place) for model in models for e in (model.train, model.validation)}
     training_set: Any = [sets[id(model.train)] for model in models]
     validation_set: Any = [sets[id(model.validation)] for model in models]
     engine: Engine | Stack
     if len(models) > 1:
-        engine = Stack([model.settings for model in models], place)
+        engine = Stack([m.settings for m in models], [t.weights for t in trainings], place)
     else:
-        engine = start(models[0].settings, place)
+        engine = start(models[0].settings, place, trainings[0].weights)
         (training_set,), (validation_set,) = training_set, validation_set
-    running = list(range(len(models)))
-    for epoch in range(1, models[0].settings.epochs + 1):
+    engine.load_optimizer_state(state.optimizer)
+    running = [i for i, t in enumerate(trainings) if len(t.history) == state.epoch]
+    for epoch in range(state.epoch + 1, models[0].settings.epochs + 1):
         training_metrics = _listed(engine.train_epoch(training_set, epoch))
         validation_metrics = [NO_METRICS] * len(models)
         if len(models[0].validation):
@@ -108,7 +184,7 @@ def _train(models: Sequence[Model], place: torch.device) -> Iterator[tuple[Row, 
         running = [i for i in running if _finite(training_metrics[i], weights[i])]
         for i in running:
             row = Row(
-                model=i,
+                model=members[i],
                 epoch=epoch,
                 train_loss=training_metrics[i].loss,
                 train_accuracy=training_metrics[i].accuracy,
@@ -117,9 +193,14 @@ def _train(models: Sequence[Model], place: torch.device) -> Iterator[tuple[Row, 
                 weight_norm=norms.l2(weights[i]),
                 weights_sha256=digest.weights(weights[i]),
             )
+            trainings[i].history.append(row)
+            trainings[i].weights = weights[i]
             yield row, weights[i]
         if not running:
             return
+        state.epoch, state.optimizer = epoch, engine.optimizer_state()
+        if save:
+            save(state)
 
 
 def contract(settings: Settings, device: torch.device) -> str:
@@ -127,10 +208,10 @@ def contract(settings: Settings, device: torch.device) -> str:
     return CONTRACT if settings.numerics == "portable" else f"native/{device.type}"
 
 
-def start(settings: Settings, device: torch.device) -> Engine:
-    """The engine that `settings` name, with its initial weights on `device`."""
+def start(settings: Settings, device: torch.device, weights: Weights | None = None) -> Engine:
+    """The engine that `settings` name, on `device`; by default with its initial weights."""
     engine = PortableEngine if settings.numerics == "portable" else NativeEngine
-    return engine(settings, initial.of(settings), device)
+    return engine(settings, initial.of(settings) if weights is None else weights, device)
 
 
 def _stacks(models: Sequence[Model]) -> list[list[int]]:
@@ -161,39 +242,6 @@ def _finite(metrics: Metrics, weights: Weights) -> bool:
     return math.isfinite(metrics.loss) and all(
         bool(torch.isfinite(tensor).all()) for tensor in weights.values()
     )
-
-
-@dataclass(kw_only=True, slots=True)
-class Training:
-    """The result of training one model."""
-
-    settings: Settings
-    weights: Weights
-    """After the last epoch of the history."""
-    history: list[Row]
-
-    @property
-    def diverged(self) -> bool:
-        """Whether its numbers went beyond all bounds in the epoch after the last."""
-        return len(self.history) < self.settings.epochs
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights (`refashion.training.digest`)."""
-        if self.history:
-            return self.history[-1].weights_sha256
-        return digest.weights(self.weights)
-
-
-def collect(models: Sequence[Model], rows: Iterable[tuple[Row, Weights]]) -> list[Training]:
-    """Gather what `train` yields: the history and the last weights of every model."""
-    trainings = [
-        Training(settings=m.settings, weights=initial.of(m.settings), history=[]) for m in models
-    ]
-    for row, weights in rows:
-        trainings[row.model].history.append(row)
-        trainings[row.model].weights = weights
-    return trainings
 
 
 def refuse_divergence(title: str, trainings: Iterable[Training]) -> None:

@@ -3,6 +3,8 @@
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -113,6 +115,24 @@ class NativeEngine:
     def weights(self) -> Weights:
         """The present weights."""
         return _named([(x.weight.detach(), x.bias.detach()) for x in self.linears])
+
+    def optimizer_state(self) -> Mapping[str, Tensor]:
+        """What the optimizer remembers of its steps: its own tensors, not copies."""
+        states = self.optimizer.state_dict()["state"].items()
+        return {
+            f"{i}.{name}": value
+            for i, state in states
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that `optimizer_state` gave."""
+        states: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for key, tensor in state.items():
+            i, _, name = key.partition(".")
+            states[int(i)][name] = tensor.clone()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
 
 
 def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

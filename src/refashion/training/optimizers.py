@@ -21,6 +21,7 @@ class Optimizer:
 
     def __init__(self, models: Sequence[Settings], parameters: Sequence[Tensor]) -> None:
         self.parameters, device = parameters, parameters[0].device
+        self.state: dict[str, Tensor] = {}  # all else that steps change
         self.lr = per_model([s.lr for s in models], device)
         decay = per_model([s.weight_decay for s in models], device)
         self.decay = torch.as_tensor(decay, dtype=torch.float64, device=device)
@@ -55,6 +56,7 @@ class SGD(Optimizer):
         self.momentum = per_model([s.momentum for s in models], device, torch.float32)
         moved = any(s.momentum for s in models)
         self.velocities = [torch.zeros_like(p) for p in parameters] if moved else []
+        self.state = {f"velocity.{i}": v for i, v in enumerate(self.velocities)}
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * gradient``; with momentum, of the velocity that gradients add up to."""
@@ -78,20 +80,21 @@ class Adam(Optimizer):
         self.sizes = [p.numel() for p in parameters]
         moments = torch.zeros(2, sum(self.sizes), dtype=torch.float64, device=self.decay.device)
         self.mean, self.square = moments
-        self.powers = (1.0, 1.0)
+        self.powers = torch.ones(2, dtype=torch.float64)  # of both betas, on the CPU
+        self.state = {"moments": moments, "powers": self.powers}
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * mean / (sqrt(square) + epsilon)``, both moments corrected for their start."""
         beta1, beta2 = BETAS
         # By products: a library's power function may be rounded otherwise elsewhere.
-        self.powers = (self.powers[0] * beta1, self.powers[1] * beta2)
+        power1, power2 = self.powers.mul_(torch.tensor(BETAS, dtype=torch.float64)).tolist()
         wide = [gradient.to(torch.float64) for gradient in gradients]
         self._penalise(wide)
         gradient = torch.cat([g.flatten() for g in wide])
         self.mean.mul_(beta1).add_(gradient * (1 - beta1))
         self.square.mul_(beta2).add_(gradient.mul_(gradient).mul_(1 - beta2))
-        root = functions.sqrt(self.square * (1 / (1 - self.powers[1]))).add_(EPSILON)
-        rate, rest = self.lr, 1 - self.powers[0]
+        root = functions.sqrt(self.square * (1 / (1 - power2))).add_(EPSILON)
+        rate, rest = self.lr, 1 - power1
         # A tensor divided by a number is multiplied by its reciprocal on CUDA.
         rate = rate / (torch.full_like(rate, rest) if isinstance(rate, Tensor) else rest)
         step = (self.mean * rate).div_(root).to(torch.float32)

@@ -4,7 +4,7 @@ Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout
 decay (4.5) and linear regression (3.1), on exact products (`refashion.portable.exact`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -115,6 +115,15 @@ class PortableEngine:
     def weights(self) -> Weights:
         """The present weights: float32, on the CPU."""
         return {name: tensor.clone().cpu() for name, tensor in self.parameters.items()}
+
+    def optimizer_state(self) -> Mapping[str, Tensor]:
+        """What the optimizer remembers of its steps: its own tensors, not copies."""
+        return self.optimizer.state
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that `optimizer_state` gave."""
+        for name, tensor in state.items():
+            self.optimizer.state[name].copy_(tensor)
 
     def _gradients(
         self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int = 0

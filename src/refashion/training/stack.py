@@ -5,13 +5,12 @@ that it has alone. Models with one seed and one training set share batches: thei
 product with all their weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from refashion.portable import exact
-from refashion.training import initial
 from refashion.training.engine import Examples, Metrics, batches, order, per_model
 from refashion.training.initial import Weights
 from refashion.training.portable import EVAL_ROWS, PortableEngine, arithmetic, on_grid
@@ -21,16 +20,16 @@ from refashion.training.settings import Settings
 class Stack:
     """Models that differ in data, seed, rates and dropout; the first dimension is theirs."""
 
-    def __init__(self, settings: Sequence[Settings], device: torch.device) -> None:
-        """Begin from the initial weights of every model.
+    def __init__(
+        self, settings: Sequence[Settings], starts: Sequence[Weights], device: torch.device
+    ) -> None:
+        """Begin from the weights of every model.
 
         In memory every unit's weights, of all its inputs, lie in a row: so do the results of wide
         products, and a number of every model meets long rows.
         """
         self.settings = settings
         self.device = device
-        of_seeds = {s.seed: initial.of(s) for s in {s.seed: s for s in settings}.values()}
-        starts = [of_seeds[s.seed] for s in settings]
         start = {
             name: torch.stack([torch.atleast_2d(weights[name]).mT for weights in starts]).mT
             for name in starts[0]
@@ -67,6 +66,14 @@ class Stack:
                 targets = _joined([e.targets for e in sets], [rows] * len(sets))
                 terms.append(self.engine.loss(outputs, targets)[1])
             return [self.engine.metrics(of_model) for of_model in torch.cat(terms, -2)]
+
+    def optimizer_state(self) -> Mapping[str, Tensor]:
+        """What the optimizer of all models remembers of its steps."""
+        return self.engine.optimizer_state()
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that `optimizer_state` gave."""
+        self.engine.load_optimizer_state(state)
 
     def weights(self) -> list[Weights]:
         """The present weights of every model."""
