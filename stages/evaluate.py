@@ -2,9 +2,6 @@
 
 import shutil
 
-import numpy as np
-import torch
-
 from refashion.base import files
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
@@ -13,6 +10,7 @@ from refashion.evaluation import metrics, model
 from refashion.runs import listing
 from refashion.runs.run import PREDICTIONS
 from refashion.training import device, portable
+from refashion.training.engine import Examples
 
 
 def main(variant: str) -> None:
@@ -21,10 +19,10 @@ def main(variant: str) -> None:
     run = listing.variant(workspace, variant)
     weights = model.load(run)
     test = prepared.load(workspace.test)
-    images = torch.tensor(np.asarray(test.images), device=device.resolve(workspace.params().device))
-    labels = torch.tensor(test.labels, dtype=torch.int64)
+    images = Examples.of_images(test.images, test.labels)
+    labels, pixels = images.targets, images.inputs.to(device.resolve(workspace.params().device))
     classes = DATASETS[run.record.data["dataset"]].classes
-    evaluation = metrics.evaluate(portable.outputs(weights, images), labels, classes)
+    evaluation = metrics.evaluate(portable.outputs(weights, pixels), labels, classes)
     folder = workspace.evaluation / variant
     columns = (labels.tolist(), evaluation.predicted.tolist(), evaluation.confidence.tolist())
     rows = [

@@ -13,6 +13,7 @@ from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import k_fold, study
 from refashion.studies.classifiers import settings
+from refashion.training.engine import Reader
 
 PARAMS = tiny.params()
 SEED = PARAMS.data.seed
@@ -50,11 +51,14 @@ def test_each_fold_is_held_out_once_and_learnt_otherwise(split: Split, tmp_path:
     assert trained.call_count == 2
     for i, model in enumerate(m for call in trained.call_args_list for m in call.args[1]):
         assert model.settings == settings(PARAMS, ["softmax", "dropout"][i // 3])
-        train, held_out = (set(x.inputs[:, 0].tolist()) for x in (model.train, model.validation))
+        parts = [(part, Reader(part)[0 : len(part)]) for part in (model.train, model.validation)]
+        train, held_out = (set(inputs[:, 0].tolist()) for _, inputs in parts)
         assert held_out == set(folds[i % 3].tolist())
         assert not train & held_out and train | held_out == set(range(50))
-        for part in (model.train, model.validation):
-            assert torch.equal(part.targets, part.inputs[:, 0].long() % 10)
+        for part, inputs in parts:
+            assert torch.equal(part.targets, inputs[:, 0].long() % 10)
+    pixels = {m.train.inputs.data_ptr() for call in trained.call_args_list for m in call.args[1]}
+    assert len(pixels) == 1  # the images are in memory once
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)

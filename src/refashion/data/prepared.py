@@ -100,8 +100,8 @@ def summary(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, An
 def _load(path: Path, *item: int) -> np.ndarray:
     """An array of bytes [n, *item]."""
     try:
-        # Copy on write: torch takes the memory as its own and asks for it to be writable.
-        array = np.lib.format.open_memmap(path, mode="c")
+        # Read-only: pages that may be written to must fit in memory, all at once.
+        array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run the stage `preprocess`") from None
     except (OSError, ValueError) as error:

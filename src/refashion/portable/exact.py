@@ -12,6 +12,8 @@ applications", 2012; on int8 units: Ootomo, Ozaki and Yokota, "DGEMM on integer 
 multiplication unit", 2024.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -117,8 +119,10 @@ def _finish(
 def mean(values: Tensor) -> float:
     """Mean of a vector of any finite float64 numbers, on a grid of 30 bits; NaN of none.
 
-    Exact sum for up to 2**22 numbers.
+    Sums of up to 2**22 numbers are exact, and more of them are added up with one rounding.
     """
     if not len(values):
         return float("nan")
-    return float(total(quantise(values[None], 30), -1)[0]) / len(values)
+    x = quantise(values[None], 30)
+    pieces = (Fixed(piece, x.scale, x.bits) for piece in x.integers.split(2**22, -1))
+    return math.fsum(float(total(piece, -1)[0]) for piece in pieces) / len(values)

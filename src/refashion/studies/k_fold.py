@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import torch
 
 from refashion.base.params import Params
 from refashion.base.workspace import Workspace
@@ -36,6 +37,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
         images=np.concatenate([split.images for split in both]),
         labels=np.concatenate([split.labels for split in both]),
     )
+    examples = Examples.of_images(known.images, known.labels)
     folds = splits.folds(known.labels, k, seed)
     inputs = {"known": prepared.digest(known)}
     write_run = partial(
@@ -48,7 +50,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
     accuracies = {}
     for variant in params.variants:
         name, settings = f"{NAME}/{variant}", classifiers.settings(params, variant)
-        models = [_model(settings, known, fold) for fold in folds]
+        models = [_model(settings, examples, fold) for fold in folds]
         folding = {"folds": k, "folds_seed": seed}
         with study.checkpoint(
             workspace, name, settings, params.device, inputs=inputs, **folding
@@ -63,10 +65,8 @@ def run(workspace: Workspace, params: Params) -> Headline:
     return {"validation_accuracy": accuracies}
 
 
-def _model(settings: Settings, known: Split, fold: np.ndarray) -> Model:
+def _model(settings: Settings, known: Examples, fold: np.ndarray) -> Model:
     """A model that learns from all images but those of one fold, and is validated on that fold."""
-    others = np.setdiff1d(np.arange(len(known.labels)), fold)
-    train, validation = (
-        Examples.of_images(known.images[rows], known.labels[rows]) for rows in (others, fold)
-    )
+    others = np.setdiff1d(np.arange(len(known)), fold)
+    train, validation = (known.select(torch.from_numpy(rows)) for rows in (others, fold))
     return Model(settings=settings, train=train, validation=validation)

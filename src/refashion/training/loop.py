@@ -12,7 +12,7 @@ from torch import Tensor
 from refashion.base.errors import UserError
 from refashion.training import device as devices
 from refashion.training import digest, initial, norms
-from refashion.training.engine import Examples, Metrics
+from refashion.training.engine import Examples, Metrics, on_device
 from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
@@ -164,7 +164,8 @@ def _train(
     """Train the models of one stack, whose numbers are `members`."""
     models = [all_models[i] for i in members]
     trainings = [state.trainings[i] for i in members]
-    sets = {id(e): e.to(place) for model in models for e in (model.train, model.validation)}
+    known = {id(e): e for model in models for e in (model.train, model.validation)}
+    sets = dict(zip(known, on_device(list(known.values()), place), strict=True))
     training_set: Any = [sets[id(model.train)] for model in models]
     validation_set: Any = [sets[id(model.validation)] for model in models]
     engine: Engine | Stack
@@ -223,7 +224,7 @@ def _stacks(models: Sequence[Model]) -> list[list[int]]:
     kinds: list[Any] = []
     for number, m in enumerate(models):
         alike = replace(m.settings, seed=0, lr=0.0, weight_decay=0.0, momentum=0.0, dropout=())
-        sizes = m.train.inputs.dtype, m.train.inputs.shape, len(m.validation)
+        sizes = m.train.inputs.dtype, len(m.train), len(m.validation)
         kinds.append((alike, sizes) if alike.numerics == "portable" else number)
     batches = [(kind, m.settings.seed, id(m.train)) for kind, m in zip(kinds, models, strict=True)]
     sharing, stacks = Counter(batches), defaultdict(list)

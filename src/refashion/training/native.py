@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refashion.portable import streams
-from refashion.training.engine import AfterStep, Examples, Metrics, batches, mask, order
+from refashion.training.engine import (
+    AfterStep,
+    Examples,
+    Metrics,
+    Reader,
+    batches,
+    mask,
+    order,
+)
 from refashion.training.initial import Weights
 from refashion.training.settings import Settings
 
@@ -76,17 +84,17 @@ class NativeEngine:
         losses, correct = [], []
         self.net.train()
         indices = order(self.settings, n, epoch, self.device)
+        inputs = Reader(examples, indices)
         for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
-            batch = indices[rows]
             for layer, dropout in self.dropouts.items():
                 dropout.mask = mask(self.settings, rows, epoch, layer, self.device)
-            targets = examples.targets.index_select(0, batch)
-            outputs = self.net(_scaled(examples.inputs.index_select(0, batch)))
+            targets = examples.targets.index_select(0, indices[rows])
+            outputs = self.net(_scaled(inputs[rows]))
             loss = self.loss(outputs, targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            losses.append(loss.detach() * len(batch))
+            losses.append(loss.detach() * len(targets))
             correct.append(_correct(outputs.detach(), targets))
             if after_step:
                 after_step(step)
@@ -96,11 +104,10 @@ class NativeEngine:
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout."""
         self.net.eval()
-        losses, correct = [], []
-        for inputs, targets in zip(
-            examples.inputs.split(EVAL_ROWS), examples.targets.split(EVAL_ROWS), strict=True
-        ):
-            outputs = self.net(_scaled(inputs))
+        inputs, losses, correct = Reader(examples), [], []
+        for rows in batches(len(examples), EVAL_ROWS):
+            targets = examples.targets[rows]
+            outputs = self.net(_scaled(inputs[rows]))
             losses.append(self.loss(outputs, targets) * len(targets))
             correct.append(_correct(outputs, targets))
         return _mean(losses, correct, len(examples))
@@ -109,7 +116,9 @@ class NativeEngine:
         """Gradients of the mean loss, without dropout."""
         self.net.eval()
         self.optimizer.zero_grad()
-        self.loss(self.net(_scaled(examples.inputs)), examples.targets).backward()
+        self.loss(
+            self.net(_scaled(Reader(examples)[0 : len(examples)])), examples.targets
+        ).backward()
         return _named([(x.weight.grad, x.bias.grad) for x in self.linears])
 
     def weights(self) -> Weights:

@@ -17,6 +17,7 @@ from refashion.training.engine import (
     AfterStep,
     Examples,
     Metrics,
+    Reader,
     batches,
     mask,
     order,
@@ -73,11 +74,11 @@ class PortableEngine:
         n = len(examples)
         with arithmetic(self.device):
             indices = order(self.settings, n, epoch, self.device)
-            inputs, targets = on_grid(examples.inputs), examples.targets.index_select(0, indices)
+            examples, grid = on_grid(examples)
+            inputs, targets = Reader(examples, indices), examples.targets.index_select(0, indices)
             terms = []
             for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
-                batch = inputs.integers.index_select(0, indices[rows])
-                x = exact.Fixed(batch, inputs.scale, inputs.bits)
+                x = exact.Fixed(inputs[rows], grid.scale, grid.bits)
                 terms.append(self.step(x, targets[rows], rows, epoch))
                 if after_step:
                     after_step(step)
@@ -100,15 +101,19 @@ class PortableEngine:
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout, nothing learnt."""
+        pieces, inputs, terms = batches(len(examples), EVAL_ROWS), Reader(examples), []
         with arithmetic(self.device):
-            _, terms = self.loss(self.outputs(examples.inputs), examples.targets)
-            return self.metrics(terms)
+            outputs = self.forward(inputs[rows] for rows in pieces)
+            for rows, of_piece in zip(pieces, outputs, strict=True):
+                terms.append(self.loss(of_piece, examples.targets[rows])[1])
+            return self.metrics(torch.cat(terms))
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
         rows = slice(0, len(examples))
         with arithmetic(self.device):
-            x = on_grid(examples.inputs)
+            examples, grid = on_grid(examples)
+            x = exact.Fixed(Reader(examples)[rows], grid.scale, grid.bits)
             gradients, _ = self._gradients(x, examples.targets, rows)
         return {name: g.cpu() for name, g in zip(self.parameters, gradients, strict=True)}
 
@@ -201,12 +206,13 @@ def _bits(x: Tensor) -> int:
     return PIXEL_BITS if x.dtype == torch.uint8 else FEATURE_BITS
 
 
-def on_grid(x: Tensor) -> exact.Fixed:
-    """All examples' inputs on one grid: pixels as they are."""
-    if x.dtype == torch.uint8:
-        return exact.pixels(x)
-    grid = exact.quantise(x, FEATURE_BITS)
-    return exact.Fixed(grid.integers.to(torch.float64), grid.scale, grid.bits)
+def on_grid(examples: Examples) -> tuple[Examples, exact.Fixed]:
+    """Examples with whole numbers as inputs, on the one grid of them all: pixels as they are."""
+    if examples.inputs.dtype == torch.uint8:
+        return examples, exact.pixels(examples.inputs)
+    grid = exact.quantise(Reader(examples)[0 : len(examples)], FEATURE_BITS)
+    whole = grid.integers.to(torch.float64)
+    return Examples(inputs=whole, targets=examples.targets), grid
 
 
 def _forward(

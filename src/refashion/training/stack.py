@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from refashion.portable import exact
-from refashion.training.engine import Examples, Metrics, batches, order, per_model
+from refashion.training.engine import Examples, Metrics, Reader, batches, order, per_model
 from refashion.training.initial import Weights
 from refashion.training.portable import EVAL_ROWS, PortableEngine, arithmetic, on_grid
 from refashion.training.settings import Settings
@@ -43,28 +43,28 @@ class Stack:
         n = len(sets[0])
         with arithmetic(self.device):
             orders = [order(s, n, epoch, self.device) for s in self.settings[: len(sets)]]
-            grids = [on_grid(e.inputs) for e in sets]
+            sets, grids = zip(*map(on_grid, sets), strict=True)
             scale = per_model([float(g.scale) for g in grids], self.device)
+            inputs = [Reader(e, o, len(sets)) for e, o in zip(sets, orders, strict=True)]
             terms = []
             for rows in batches(n, self.settings[0].batch_size):
-                chosen = [o[rows] for o in orders]
-                batch = _joined([g.integers for g in grids], chosen)
-                targets = _joined([e.targets for e in sets], chosen)
-                x = exact.Fixed(batch, scale, grids[0].bits)
+                targets = _joined(
+                    [e.targets.index_select(0, o[rows]) for e, o in zip(sets, orders, strict=True)]
+                )
+                x = exact.Fixed(_joined([x[rows] for x in inputs]), scale, grids[0].bits)
                 terms.append(self.engine.step(x, targets, rows, epoch))
             return [self.engine.metrics(of_model) for of_model in torch.cat(terms, -2)]
 
     def evaluate(self, examples: Sequence[Examples]) -> list[Metrics]:
         """Loss and accuracy of every model, without dropout."""
         sets = _distinct(examples)
-        every = torch.arange(len(sets[0]), device=self.device)
-        pieces = every.split(max(EVAL_ROWS // len(self.settings), self.settings[0].batch_size))
-        inputs = (_joined([e.inputs for e in sets], [rows] * len(sets)) for rows in pieces)
-        terms = []
+        size = max(EVAL_ROWS // len(self.settings), self.settings[0].batch_size)
+        pieces, inputs, terms = batches(len(sets[0]), size), [Reader(e) for e in sets], []
         with arithmetic(self.device):
-            for rows, outputs in zip(pieces, self.engine.forward(inputs), strict=True):
-                targets = _joined([e.targets for e in sets], [rows] * len(sets))
-                terms.append(self.engine.loss(outputs, targets)[1])
+            outputs = self.engine.forward(_joined([x[rows] for x in inputs]) for rows in pieces)
+            for rows, of_piece in zip(pieces, outputs, strict=True):
+                targets = _joined([e.targets[rows] for e in sets])
+                terms.append(self.engine.loss(of_piece, targets)[1])
             return [self.engine.metrics(of_model) for of_model in torch.cat(terms, -2)]
 
     def optimizer_state(self) -> Mapping[str, Tensor]:
@@ -91,7 +91,6 @@ def _distinct(examples: Sequence[Examples]) -> Sequence[Examples]:
     return examples[:1] if len({id(e) for e in examples}) == 1 else examples
 
 
-def _joined(tensors: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-    """Rows of one tensor, or those of several tensors stacked."""
-    chosen = [t.index_select(0, r) for t, r in zip(tensors, rows, strict=True)]
-    return torch.stack(chosen) if chosen[1:] else chosen[0]
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """One tensor as it is; several stacked."""
+    return torch.stack(tensors) if tensors[1:] else tensors[0]
