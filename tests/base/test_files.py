@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,23 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path
         files.write_csv(path, ["a"], rows())
     assert path.read_text() == "a\n1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power leaves the old file or the new one, never an empty one."""
+    path, seen = tmp_path / "x.json", []
+
+    def fsync(descriptor: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        names = [file for file in (tmp_path, *tmp_path.iterdir()) if file.stat().st_ino == inode]
+        seen.append((names[0], names[0].stat().st_size if names[0].is_file() else path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(path, "12345")
+    (temporary, size), folder = seen
+    assert temporary != path and size == 5 and folder == (tmp_path, True)
 
 
 def test_a_link_is_replaced_not_written_through(tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ def test_a_log_stays_short(total: int | None, unit: str, lines: int, capsys: Cap
     assert not lines or err.endswith(f"\nstudy: {total}/{total} epochs\n")
 
 
+@pytest.mark.parametrize("total", [10, 1000])
+def test_what_was_done_before_is_not_told_again(total: int, capsys: Capture) -> None:
+    with progress("mlp", total, "epochs", done=total * 0.7) as advance:
+        for _ in range(3 * total // 10):
+            advance()
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == f"mlp: {total}/{total} epochs" and len(told) == 3
+
+
 def test_rich_is_imported_for_a_terminal_alone() -> None:
     code = (
         "import sys; from refashion.base.progress import progress\n"
@@ -58,6 +67,16 @@ def test_epochs_with_a_note(capsys: Capture, monkeypatch: pytest.MonkeyPatch) ->
             advance(note=f"loss [{epoch}]")
     last = last_line(capsys)
     assert last.startswith("mlp [x] ") and last.endswith(" 10/10 epochs 0:00:00 loss [9]")
+
+
+def test_a_bar_begins_with_what_was_done_before(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("mlp", 10, "epochs", done=7) as advance:
+        advance()
+    assert " 8/10 epochs " in last_line(capsys)
 
 
 @pytest.mark.parametrize(("total", "shown"), [(4_000_000, "3.0/4.0 MB"), (None, "3.0/? MB")])

@@ -96,14 +96,9 @@ class State:
     @classmethod
     def start(cls, models: Sequence[Model]) -> "State":
         """The state before the first epoch: initial weights and no history."""
-        kinds = [(s.widths, s.initialisation, s.seed) for s in (m.settings for m in models)]
-        alike = {kind: m.settings for kind, m in zip(kinds, models, strict=True)}
-        weights = {kind: initial.of(settings) for kind, settings in alike.items()}
+        chosen = [model.settings for model in models]
         return cls(
-            trainings=[
-                Training(settings=m.settings, weights=weights[kind], history=[])
-                for kind, m in zip(kinds, models, strict=True)
-            ]
+            trainings=[Training(settings=s, weights=initial.of(s), history=[]) for s in chosen]
         )
 
 
