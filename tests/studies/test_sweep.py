@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import oracles
 import tiny
 from refashion.base.errors import UserError
 from refashion.base.params import Params
@@ -23,7 +24,7 @@ from refashion.runs import listing
 from refashion.studies import classifiers, sweep, trials, workers
 from refashion.training import portable
 from refashion.training.engine import Examples
-from refashion.training.loop import Model, collect, train
+from refashion.training.loop import Model
 from refashion.training.settings import Settings
 
 SPACE = {"lr": [0.05, 0.5], "seed": {"range": [0, 3]}, "weight_decay": [0.0, 0.1]}
@@ -76,7 +77,7 @@ def test_every_trial_is_the_variant_with_its_settings(workspace: Workspace) -> N
         )
         assert run.record.params == settings.as_dict()
         model = Model(settings=settings, **examples)
-        (alone,) = collect([model], train([model], device="cpu"))
+        (alone,) = oracles.train(model)
         assert run.record.outputs["weights"] == row["weights_sha256"] == alone.digest
         assert run.metrics["validation_accuracy"] == alone.history[-1].validation_accuracy
         assert float(row["validation_loss"]) == alone.history[-1].validation_loss
@@ -95,7 +96,7 @@ def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace
     split, test = prepared.load(workspace.train), prepared.load(workspace.test)
     examples = Examples.of_images(split.images, split.labels)
     model = Model(settings=settings, train=examples, validation=examples)
-    (training,) = collect([model], train([model], device="cpu"))
+    (training,) = oracles.train(model)
     outputs = portable.outputs(training.weights, torch.from_numpy(np.array(test.images)))
     labels = torch.from_numpy(test.labels.astype(np.int64))
     expected = metrics.evaluate(outputs, labels, [str(i) for i in range(10)]).metrics

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
@@ -72,30 +73,34 @@ ROOMS = ("data", "portable", "training")
 """Those whose code, with this file's, makes what a checkpoint holds."""
 
 
-def checkpoint(
-    workspace: Workspace,
-    name: str,
-    settings: Settings,
-    device: str,
-    *,
-    inputs: Mapping[str, str],
-    **params: Any,
-) -> Checkpoint:
-    """The checkpoint of the trainings of a run, to be entered before them.
+def key(
+    name: str, settings: Settings, device: str, *, inputs: Mapping[str, str], **params: Any
+) -> str:
+    """SHA-256 (hexadecimal) of what makes a training, so that its state can be used again.
 
-    It belongs to what determines the run (its name, settings, further `params`, and the digests of
-    its inputs), to the code and, with native numerics, to the machine and its software.
+    It is what determines a run (its name, settings, further `params`, and the digests of its
+    inputs), the code and, with native numerics, the machine and its software.
     """
     place = devices.resolve(device)
-    code = [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
     native = settings.numerics == "native"
-    key = {
+    makes = {
         "run": (name, loop.contract(settings, place), settings.as_dict(), params, dict(inputs)),
-        "code": [files.sha256(file) for file in (*code, Path(__file__))],
+        "code": _code(),
         "machine": (devices.software(), devices.describe(place)) if native else None,
     }
-    text = json.dumps(key, sort_keys=True)
-    return Checkpoint(workspace.checkpoints, sha256(text.encode()).hexdigest())
+    return sha256(json.dumps(makes, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code() -> list[str]:
+    """Digests of the files whose code is running."""
+    code = [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
+    return [files.sha256(file) for file in (*code, Path(__file__))]
+
+
+def checkpoint(workspace: Workspace, *name: Any, **params: Any) -> Checkpoint:
+    """The checkpoint of the trainings of a run, to be entered before them; arguments as `key`."""
+    return Checkpoint(workspace.checkpoints, key(*name, **params))
 
 
 def train(

@@ -12,7 +12,6 @@ from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
-from refashion.runs.record import Record
 from refashion.runs.write import Table
 from refashion.studies import classifiers, study, trials, workers
 from refashion.studies.search import Assignment, search
@@ -20,7 +19,7 @@ from refashion.studies.study import Headline, Trained
 from refashion.studies.trials import Done, Images
 from refashion.studies.workers import Execute
 from refashion.training import device as devices
-from refashion.training import loop, portable
+from refashion.training import portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
@@ -55,19 +54,7 @@ def run(
         for part, folder in (("train", workspace.train), ("validation", workspace.validation))
     }
     images, inputs = Images(**splits), {k: prepared.digest(v) for k, v in splits.items()}
-    record = Record(
-        name=sweep.variant,
-        experiment=params.data.dataset,
-        stage=STAGE.format(name),
-        folders=(),
-        contract=loop.contract(base, devices.resolve(params.device)),
-        data=params.data.model_dump(),
-        inputs=inputs,
-        params={},
-    )
-    # Native bits depend on the software too: what another version has made is not used.
-    software = str(devices.software()) if base.numerics == "native" else ""
-    done = Done(workspace.trials, replace(record, contract=record.contract + software))
+    done = Done(workspace.trials, sweep.variant, params.device, inputs)
     made: dict[Settings, Trained] = {}
     train = partial(_train, name, done, images, params.device, execute)
 
@@ -83,7 +70,9 @@ def run(
     if best.training.diverged:
         raise UserError(f"sweeps.{name}: every trial diverged; sweep smaller learning rates")
     test = prepared.load(workspace.test)
-    write_run = partial(study.write_run, workspace, data=record.data, stage=record.stage)
+    write_run = partial(
+        study.write_run, workspace, data=params.data.model_dump(), stage=STAGE.format(name)
+    )
     whole = f"{name}/{sweep.variant}"
     metrics = {
         "trials": len(trained),

@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 from refashion.base import files
 from refashion.base.progress import Advance
 from refashion.data.prepared import Split
-from refashion.runs.record import Record
 from refashion.studies import study
 from refashion.studies.study import Trained
 from refashion.training import initial
@@ -75,18 +75,19 @@ def restore(settings: Settings, result: Result) -> Trained:
 
 
 class Done:
-    """Results of the trials that were made already, in a folder, by the run key.
+    """Results of the trials that were made already, in a folder.
 
-    A trial has the run key of the variant with its settings: so no sweep makes it twice.
+    A trial is found by its variant, settings, images and code: so no sweep makes it twice.
     """
 
-    def __init__(self, folder: Path, record: Record) -> None:
-        """`record` is that of any trial; all have its name, contract and inputs."""
-        self.folder, self.record = folder, record
+    def __init__(self, folder: Path, variant: str, device: str, inputs: Mapping[str, str]) -> None:
+        """`inputs` are the digests of the images."""
+        self.folder = folder
+        self.key = partial(study.key, variant, device=device, inputs=inputs)
 
     def get(self, settings: Settings) -> Trained | None:
         """A trial; None if it was not made here, or its file is damaged or another's."""
-        key = self._key(settings)
+        key = self.key(settings)
         try:
             content, digest = json.loads((self.folder / f"{key}.json").read_bytes())
             whole = _digest(key, content) == digest
@@ -96,11 +97,8 @@ class Done:
 
     def put(self, settings: Settings, result: Result) -> None:
         """Keep the result of a trial."""
-        key, content = self._key(settings), json.dumps(result)
+        key, content = self.key(settings), json.dumps(result)
         files.write_text(self.folder / f"{key}.json", json.dumps([content, _digest(key, content)]))
-
-    def _key(self, settings: Settings) -> str:
-        return replace(self.record, params=settings.as_dict()).run_key
 
 
 def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
