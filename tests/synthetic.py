@@ -168,3 +168,38 @@ def write_run(
         metrics=metrics,
         timings=TIMINGS,
     )
+
+
+def write_sweep(workspace: Workspace, name: str, *accuracies: float | None) -> None:
+    """Write a sweep of learning rates over the mlp, 0.1 and so on; None: that trial diverged."""
+    measures = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss")
+    trials = [
+        [dict.fromkeys(measures, accuracy or 0.5) for _ in range(EPOCHS if accuracy else 1)]
+        for accuracy in accuracies
+    ]
+    rates = [round(0.1 * i, 1) for i in range(1, len(trials) + 1)]
+    best = max(range(len(trials)), key=lambda i: accuracies[i] or 0)
+    rows = [
+        [i + 1, rates[i], *(trials[i][-1][m] if accuracies[i] else "" for m in measures)]
+        for i in range(len(trials))
+    ]
+    test = {"test_accuracy": 0.75, "test_cross_entropy_nats": 0.5}
+    write_run(
+        workspace,
+        f"{name}/mlp",
+        trials[best],
+        {"trials": len(trials), "best_trial": best + 1, **trials[best][-1], **test},
+        params={"lr": None, "space": {"lr": rates}, "search": "grid", "variant": "mlp"},
+        tables={"trials.csv": (["trial", "lr", *measures], rows)},
+    )
+    digits = len(str(len(trials)))
+    for i, (rate, history) in enumerate(zip(rates, trials, strict=True)):
+        diverged = {} if accuracies[i] else {"diverged_in_epoch": 2}
+        write_run(
+            workspace,
+            f"{name}/mlp.trial_{i + 1:0{digits}}",
+            history,
+            {**history[-1], **diverged},
+            params={"lr": rate},
+            parent=f"{name}/mlp",
+        )

@@ -386,11 +386,13 @@ def compare(
     """Compare runs: settings, metrics, means over seeds and tests of significance.
 
     The page of a sweep has its metrics drawn against the settings that differ, and its learning
-    curves over each other.
+    curves over each other. Of an experiment or a tag, runs that sum up others are compared with
+    each other; where there is but one, as of a sweep, those that it sums up are.
 
     \b
     Example: refashion compare 3f2a9c 77b01e
              refashion compare --experiment puffy-hake --markdown
+             refashion compare --experiment lr_and_decay
              refashion compare --tag name=mlp --html build/mlp.html
     """
     if not (runs or experiment or tag):
@@ -424,8 +426,8 @@ def compare(
 def report(workspace: Workspace, output: Path | None) -> None:
     """Write the results of this workspace as pages, with tables and pictures.
 
-    The variants are on the first; each study, and the explanation of softmax and cross-entropy,
-    has a page of its own beside it.
+    The variants are on the first; each study and each sweep that has run, and the explanation of
+    softmax and cross-entropy, has a page of its own beside it.
 
     \b
     Example: refashion report

@@ -11,7 +11,7 @@ from refashion.base.workspace import Workspace
 from refashion.pictures import figures, of_run, studies
 from refashion.runs import listing
 from refashion.runs.run import Run, in_folder
-from synthetic import write_evaluation, write_run, write_study, write_workspace
+from synthetic import write_evaluation, write_run, write_study, write_sweep, write_workspace
 
 ALL = [
     *("learning_curves", "calibration", "confusion_matrix"),
@@ -99,6 +99,25 @@ def test_a_study_is_drawn_once_until_its_results_change(
     )
     assert first == second != third
     assert len(drawn) == 2
+
+
+def test_the_run_that_sums_a_sweep_up_has_the_pictures_of_all_trials(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_sweep(workspace, "rates", 0.5, 0.75, None)
+    whole, *_ = runs = listing.of_study(workspace, "rates")
+    drawn = studies.draw("rates", runs)
+    measures = ("validation_accuracy", "validation_loss", "learning_curves")
+    assert list(drawn) == [f"trials_{name}" for name in measures]
+    assert set(drawn) < set(of_run.draw(whole, workspace))
+    texts = [text.get_text() for text in drawn["trials_validation_loss"].legends[0].get_texts()]
+    assert texts == ["diverged: 1 of 3", f"best: mlp.trial_{whole.metrics['best_trial']}"]
+
+
+def test_a_sweep_that_was_killed_while_its_runs_were_written(tmp_path: Path) -> None:
+    write_sweep(Workspace(tmp_path), "rates", 0.5, 0.75)
+    whole, first, _ = listing.of_study(Workspace(tmp_path), "rates")
+    assert studies.draw("rates", [whole]) == studies.draw("rates", [first]) == {}
+    assert list(studies.draw("rates", [whole, first])) == ["trials_learning_curves"]
 
 
 def test_a_study_without_a_picture_has_none(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities import RunData, RunInfo, RunTag
 
 from refashion import cli
 from refashion.base.errors import UserError
@@ -33,6 +36,29 @@ def test_runs_are_chosen_each_once(main: Workspace, ids: dict[str, str]) -> None
         with pytest.raises(UserError, match=r"^experiment mnist with tag name=mlp: there is no"):
             chosen(first, experiment="mnist", tag="name=mlp")
         assert chosen(tag="name=softmax") == ["main softmax", "mnist softmax"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "chosen"),
+    [
+        ({"a": None, "b": None}, "ab"),
+        ({"a": None, "a1": "a", "a2": "a"}, ["a1", "a2"]),  # a sweep, and its trials
+        ({"a": None, "a1": "a", "b": None, "b1": "b"}, "ab"),  # variants, and their folds
+        ({"a1": "a", "a2": "a"}, ["a1", "a2"]),
+        ({"a": None}, "a"),
+    ],
+)
+def test_what_sums_up_others_is_not_mixed_with_them(
+    runs: dict[str, str | None], chosen: Sequence[str]
+) -> None:
+    found = [
+        MlflowRun(
+            RunInfo(i, "0", "me", "FINISHED", 0, 0, "active"),
+            RunData(tags=[RunTag("mlflow.parentRunId", parent)] if parent else []),
+        )
+        for i, parent in runs.items()
+    ]
+    assert [run.info.run_id for run in choice.comparable(found)] == list(chosen)
 
 
 def test_compare_runs_by_id_and_experiment(main: Workspace, ids: dict[str, str]) -> None:

@@ -16,8 +16,8 @@ from refashion.base.workspace import Workspace
 from refashion.pictures.figures import blank
 from refashion.reporting import page, side_by_side
 from refashion.runs import listing
-from refashion.studies import k_fold
-from synthetic import write_evaluation, write_run, write_workspace
+from refashion.studies import k_fold, sweep
+from synthetic import write_evaluation, write_run, write_sweep, write_workspace
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -165,12 +165,13 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Write the pages of a workspace with one variant, and one study that ran in two folds."""
+    """Write the pages of a workspace with one variant, one study in two folds, and a sweep."""
     workspace = write_workspace(tmp_path_factory.mktemp("workspace"), variants=MLP)
     row = dict.fromkeys(("train_loss", "train_accuracy", "validation_accuracy"), 0.6)
     write_run(workspace, "k_fold/mlp", [row], {**row, "validation_accuracy_std": 0.1, "folds": 2})
     for fold in ("fold_1", "fold_2"):
         write_run(workspace, f"k_fold/mlp.{fold}", [row], row, parent="k_fold/mlp")
+    write_sweep(workspace, "rates", 0.5, 0.75, None)
     return list(page.write_all(workspace, workspace.root / "new" / "folder" / "report.html"))
 
 
@@ -181,7 +182,8 @@ def links(file: Path) -> list[str]:
 
 def test_every_link_leads_to_a_page(pages: list[Path]) -> None:
     names = [file.name for file in pages]
-    assert names == ["report.html", "report-k_fold.html", "report-explained.html"]
+    studies = [f"report-{name}.html" for name in ("k_fold", "rates", "explained")]
+    assert names == ["report.html", *studies]
     assert set(pages[0].parent.iterdir()) == set(pages)
     for file in pages:
         text = file.read_text()
@@ -198,6 +200,21 @@ def test_page_of_a_study(pages: list[Path]) -> None:
     assert all(escape(note) in text for note in k_fold.NOTES)
     assert "<td>0.6000 ± 0.1</td>" in text and "fold_1" not in text
     assert alts(text) == ["2-fold validation", "k_fold/mlp on synthetic: learning curves"]
+
+
+def test_page_of_a_sweep(pages: list[Path]) -> None:
+    """The best first, and what diverged last; the test set was read for the best alone."""
+    text = pages[2].read_text()
+    assert "<title>Sweep rates</title>" in text
+    assert all(escape(note) in text for note in sweep.NOTES)
+    assert "The best is trial 2 (lr=0.2): validation accuracy 0.7500" in text
+    assert "test accuracy 0.7500. Diverged: 1." in text
+    titles = re.findall("<h2>(.+)</h2>", text)
+    assert titles[:2] == ["All 3 runs, by validation accuracy", "Metrics"]
+    names = re.findall(r'<th scope="row">(mlp.trial_\d)</th>', text)
+    assert names == ["mlp.trial_2", "mlp.trial_1", "mlp.trial_3"]
+    ways = [f"validation {measure} by lr" for measure in ("accuracy", "loss / nats")]
+    assert alts(text) == [*ways, "learning curves", "rates/mlp on synthetic: learning curves"]
 
 
 def test_what_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,18 +1,12 @@
 """What is told of runs side by side is what they left."""
 
-import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from refashion.base.workspace import Workspace
-from refashion.pictures.sweeps import Point, rank
 from refashion.reporting import side_by_side, tables
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
@@ -96,68 +90,3 @@ def test_runs_of_a_study_are_compared_like_any_other(
     comparison.notes.append("[red]no markup[/red]")
     tables.show(comparison)
     assert "[red]no markup[/red]" in capsys.readouterr().out
-
-
-# --- sweeps -------------------------------------------------------------------------------------
-
-VALUES = {
-    "batch_size": st.just(256),
-    "data.seed": st.integers(0, 2),
-    "dropout": st.sampled_from([[], [0.5], None]),
-    "hidden": st.sampled_from([[], [16], [16, 16]]),
-    "lr": st.sampled_from([0.1, 1, 1.0]),
-    "optimizer": st.sampled_from(["adam", "sgd"]),
-    "seed": st.integers(0, 3),
-}
-SWEEPS = st.lists(st.fixed_dictionaries({}, optional=VALUES), min_size=1, max_size=12)
-
-
-def points(runs: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Points of runs whose metric is their number."""
-    settings = {f"run {i}": run for i, run in enumerate(runs)}
-    metrics = {name: {"number": i} for i, name in enumerate(settings)}
-    curves = {name: {"number": [i, i]} for i, name in enumerate(settings)}
-    return side_by_side.points(settings, metrics, curves)
-
-
-@given(SWEEPS)
-def test_each_run_is_in_one_point_with_those_that_differ_in_seeds(runs: list[dict]) -> None:
-    of_sweep = points(runs)
-    groups = [point.metrics["number"] for point in of_sweep]
-    assert sorted(number for group in groups for number in group) == list(range(len(runs)))
-    assert [point.curves["number"] for point in of_sweep] == [[[i, i] for i in g] for g in groups]
-    names = VALUES.keys() - {"data.seed", "seed"}
-    same = [{tuple(rank(runs[i].get(name)) for name in names) for i in group} for group in groups]
-    assert all(len(settings) == 1 for settings in same)
-    assert len(set.union(*same)) == len(groups)
-
-
-@given(SWEEPS)
-def test_swept_settings_tell_points_apart_in_their_order(runs: list[dict]) -> None:
-    of_sweep = points(runs)
-    ranks = [[*map(rank, point.settings.values())] for point in of_sweep]
-    assert all(a < b for a, b in pairwise(ranks))
-    names = {tuple(point.settings) for point in of_sweep}
-    assert len(names) == 1 and not {"seed", "data.seed"}.intersection(*names)
-    assert [p.settings for p in points(runs[::-1])] == [p.settings for p in of_sweep]
-
-
-def swept(*runs: tuple[Any, ...], names: Sequence[str]) -> list[str]:
-    return list(points([dict(zip(names, run, strict=True)) for run in runs])[0].settings)
-
-
-def test_what_follows_from_another_setting_was_not_swept() -> None:
-    variants = ([], [], 0.1), ([0.0], [256], 0.1), ([0.2, 0.5], [256, 256], 0.5)
-    assert swept(*variants, names=["dropout", "hidden", "lr"]) == ["hidden"]
-    by_rate = [(*variant[:2], lr) for variant, lr in product(variants, (0.1, 0.5))]
-    assert swept(*by_rate, names=["dropout", "hidden", "lr"]) == ["hidden", "lr"]
-    at_random = [([37], 0.12, 0.9), ([112], 0.034, 0.5), ([64], 0.5, 0.7)]
-    names = ["hidden", "lr", "momentum"]
-    assert swept(*at_random, names=names) == names
-
-
-def test_what_is_not_finite_is_missing() -> None:
-    metrics = {str(i): {"loss": loss} for i, loss in enumerate((math.nan, None, math.inf, 0.5))}
-    metrics["no loss"] = {}
-    (point,) = side_by_side.points({name: {} for name in metrics}, metrics, {})
-    assert (point.metrics, point.curves) == ({"loss": [0.5]}, {})

@@ -21,6 +21,7 @@ from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.evaluation import metrics
 from refashion.runs import listing
+from refashion.runs.run import TRIALS
 from refashion.studies import classifiers, sweep, trials, workers
 from refashion.training import portable
 from refashion.training.engine import Examples
@@ -70,7 +71,7 @@ def test_every_trial_is_the_variant_with_its_settings(workspace: Workspace) -> N
         for part, folder in (("train", workspace.train), ("validation", workspace.validation))
     }
     examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
-    for row, run in zip(whole.table(sweep.TABLE), runs, strict=True):
+    for row, run in zip(whole.table(TRIALS), runs, strict=True):
         settings = replace(
             classifiers.settings(params(), "dropout"),
             **{name: type(getattr(Settings(), name))(row[name]) for name in SPACE},

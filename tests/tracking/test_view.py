@@ -12,6 +12,7 @@ from refashion.base.workspace import Workspace
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.tracking import view
+from synthetic import write_sweep
 
 
 def changed(run: Run, folder: Path, **params: Any) -> Run:
@@ -71,3 +72,23 @@ def test_the_readme_has_the_sections_that_are_named(workspace: Workspace, name: 
     assert {f"## {section}" for section in sections if section[0].isupper()} - {
         "## Dive into Deep Learning"
     } <= set(readme.splitlines())
+
+
+def test_the_run_that_sums_a_sweep_up_tells_of_the_best(workspace: Workspace) -> None:
+    write_sweep(workspace, "rates", 0.5, None, 0.625)
+    description = view.run_description(listing.find(workspace, "rates/mlp"), "id")
+    assert (
+        "3 trials (grid): lr 0.1, 0.2, 0.3. The best is trial 3 (lr=0.3): validation accuracy "
+        "0.6250, test accuracy 0.7500. Diverged: 1.\n" in description
+    )
+    assert "trials" not in view.run_description(listing.find(workspace, "rates/mlp.trial_1"), "id")
+
+
+def test_intervals_and_long_lists_are_told_in_short(workspace: Workspace) -> None:
+    write_sweep(workspace, "rates", 0.5)
+    run = listing.find(workspace, "rates/mlp")
+    space = {"lr": {"low": 1e-3, "high": 10.0, "log": True}, "hidden": [[], [8]] * 20}
+    told = view.summary(changed(run, run.folders[0], space=space))
+    assert "(grid): hidden [], [8], [], " in told
+    assert " ...; lr from 0.001 to 10 (log). The best is trial 1 (lr=0.1): " in told
+    assert len(told) < 300

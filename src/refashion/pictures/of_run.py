@@ -10,9 +10,8 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.catalogue import DATASETS
-from refashion.pictures import classifiers
+from refashion.pictures import classifiers, studies
 from refashion.pictures.figures import png
-from refashion.pictures.studies import PICTURES
 from refashion.runs import listing
 from refashion.runs.run import WEIGHTS, Run
 
@@ -20,24 +19,26 @@ from refashion.runs.run import WEIGHTS, Run
 def draw(run: Run, workspace: Workspace) -> dict[str, bytes]:
     """Draw a run of a workspace: PNG files by name.
 
-    A run of a study has the study's picture too. A run that another one sums up has none: that one
+    A run of a study has the study's pictures too. A run that another one sums up has none: that one
     shows them all, and MLflow draws the curves of each.
     """
     if run.record.parent is not None:
         return {}
     pictures = {name: png(figure) for name, figure in of_files(run, workspace.test).items()}
     study = run.name.partition("/")[0]
-    if study in PICTURES:
+    if study != run.name:
         runs = tuple(listing.of_study(workspace, study))
         results = tuple((r.record.run_key, r.record.result, r.measured) for r in runs)
-        pictures[study] = _of_study(study, runs, results)
+        pictures |= _of_study(study, runs, results)
     return pictures
 
 
-@lru_cache(maxsize=len(PICTURES))
-def _of_study(study: str, runs: tuple[Run, ...], results: tuple[tuple[str, ...], ...]) -> bytes:
-    """The picture of a study, drawn once for all its runs while their results stay the same."""
-    return png(PICTURES[study](runs))
+@lru_cache(maxsize=len(studies.PICTURES))
+def _of_study(
+    study: str, runs: tuple[Run, ...], results: tuple[tuple[str, ...], ...]
+) -> dict[str, bytes]:
+    """The pictures of a study, drawn once for all its runs while their results stay the same."""
+    return {name: png(figure) for name, figure in studies.draw(study, runs).items()}
 
 
 def of_files(run: Run, test: Path) -> dict[str, Figure]:

@@ -8,8 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from refashion.pictures import points, sweeps
 from refashion.pictures.figures import COLOURS, TRAIN, VALIDATION, blank, plain
-from refashion.runs.run import Run
+from refashion.runs.run import TRIALS, Run
+
+VALIDATED = {
+    "validation_accuracy": "validation accuracy",
+    "validation_loss": "validation loss / nats",
+}
+"""Metrics that are drawn of a sweep."""
 
 NORMS = {"l1": "L1", "l2": "L2", "linf": "maximum"}
 SCHEMES = {
@@ -19,6 +26,20 @@ SCHEMES = {
     "xavier": "Xavier",
     "he": "He",
 }
+
+
+def draw(study: str, runs: Sequence[Run]) -> dict[str, Figure]:
+    """Draw a study from all its runs: figures by name; what has a table of trials, as a sweep."""
+    if runs and study in PICTURES:
+        return {study: PICTURES[study](runs)}
+    trials = {run.name.rpartition("/")[2]: run for run in runs if run.record.parent}
+    if not trials or not any(run.has(TRIALS) for run in runs):
+        return {}
+    parts = ("settings", "metrics", "history")
+    by_part = ({name: getattr(run, part) for name, run in trials.items()} for part in parts)
+    of_trials, best = points.of(*by_part)
+    drawn = sweeps.draw(of_trials, best, VALIDATED)
+    return {f"trials_{name}": figure for name, figure in drawn.items()}
 
 
 def weight_decay(runs: Sequence[Run]) -> Figure:

@@ -17,7 +17,8 @@ def choose(
     """All published runs that are asked for, each once; `UserError` if something means no run.
 
     They are those of `texts`, which are ids, beginnings of ids or names of DVC experiments, and
-    those of an experiment of MLflow or DVC, with a tag, ``KEY=VALUE``, or both.
+    those of an experiment of MLflow or DVC, with a tag, ``KEY=VALUE``, or both. Where that means
+    runs and others that sum them up, `comparable` chooses.
     """
     filtered = runs_of_store = published.complete(store)
     runs = {text: published.meant(text, runs_of_store) for text in texts}
@@ -38,4 +39,17 @@ def choose(
                 f"{name}: there is no such run at {store.uri}; see all runs with `make ui`, or "
                 "name another store in MLFLOW_TRACKING_URI"
             )
-    return list({run.info.run_id: run for chosen in runs.values() for run in chosen}.values())
+    groups = map(comparable, runs.values())
+    return list({run.info.run_id: run for group in groups for run in group}.values())
+
+
+def comparable(runs: "list[Run]") -> "list[Run]":
+    """Of runs and those that sum them up, the ones of a kind.
+
+    They are those that no other sums up, as the variants of a k-fold validation; if there is but
+    one, as in a sweep, those that it sums up.
+    """
+    ids = {run.info.run_id for run in runs}
+    parts = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in ids]
+    whole = [run for run in runs if run not in parts]
+    return parts if parts and len(whole) == 1 else whole

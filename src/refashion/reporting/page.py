@@ -3,7 +3,7 @@
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -15,18 +15,17 @@ from rich.table import Table
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.pictures import of_run, sweeps
+from refashion.pictures import of_run, studies, sweeps
 from refashion.pictures.figures import png
-from refashion.pictures.studies import PICTURES
-from refashion.pictures.sweeps import text
+from refashion.pictures.points import text
 from refashion.reporting import explained, side_by_side
 from refashion.reporting.explained import ClassInformation
 from refashion.reporting.side_by_side import MANY, Comparison
 from refashion.reporting.tables import headings, rows_of, table, tables
 from refashion.runs import listing
 from refashion.runs.run import Run
-from refashion.tracking import context
-from refashion.tracking.view import HEADLINES
+from refashion.studies import sweep
+from refashion.tracking import context, view
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,17 +66,18 @@ def of(
 
 
 def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
-    """Write the variants' page to `path`, and those of studies and the explanation beside it.
+    """Write the variants' page to `path`; those of studies, sweeps and the explanation beside it.
 
-    A study that has not run in this workspace has no page, and neither has the explanation if the
+    What has not run in this workspace has no page, and neither has the explanation if the
     model or the test images are missing. Yields each page when it is written; `UserError` if a
     result is missing, or nothing can be written there.
     """
     variants = side_by_side.of(listing.variants(workspace))
     pages = {"": of(variants, workspace.test, title="Variants")}
-    for study in PICTURES:
-        if runs := listing.of_study(workspace, study):
-            pages[f"-{study}"] = _of_study(study, runs, workspace.test)
+    for study in dict.fromkeys([*studies.PICTURES, *listing.studies(workspace)]):
+        runs = listing.of_study(workspace, study)
+        if figures := studies.draw(study, runs):
+            pages[f"-{study}"] = _of_study(study, runs, figures.values(), workspace.test)
     try:
         pages["-explained"] = _of_explanation(*explained.explain(workspace))
     except UserError as error:
@@ -118,12 +118,22 @@ def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None =
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None
 
 
-def _of_study(study: str, runs: Sequence[Run], test: Path) -> Page:
-    """The page of a study: its notes and picture, and the runs that no other sums up."""
-    module = import_module(f"refashion.studies.{study}")
-    comparison = side_by_side.of(run for run in runs if run.record.parent is None)
-    picture = PICTURES[study](runs)
-    return of(comparison, test, title=module.TITLE, notes=module.NOTES, figures=[picture])
+def _of_study(study: str, runs: Sequence[Run], figures: Iterable[Figure], test: Path) -> Page:
+    """The page of a study: its notes and pictures, and the runs that no other sums up.
+
+    That of a sweep has the trials too, the best first.
+    """
+    whole = [run for run in runs if run.record.parent is None]
+    trials: list[Table] = []
+    if study in studies.PICTURES:
+        module = import_module(f"refashion.studies.{study}")
+        title, notes = module.TITLE, module.NOTES
+    else:
+        title, notes = f"Sweep {study}", [*sweep.NOTES, *map(view.summary, whole)]
+        comparison = side_by_side.of(run for run in runs if run.record.parent)
+        trials += tables(comparison)
+    page = of(side_by_side.of(whole), test, title=title, notes=notes, figures=list(figures))
+    return replace(page, tables=[*trials, *page.tables])
 
 
 def _of_explanation(variant: str, classes: Sequence[ClassInformation]) -> Page:
@@ -156,9 +166,10 @@ def _sweep(comparison: Comparison) -> list[Figure]:
     Of runs that have no headline metric, the first two are drawn.
     """
     labels = headings(run.metrics for run in comparison.runs.values())
-    drawn = [name for name in HEADLINES if name in labels] or list(labels)[:2]
+    drawn = [name for name in view.HEADLINES if name in labels] or list(labels)[:2]
     several = len(comparison.runs) > 1
-    return sweeps.draw(comparison.points, {n: labels[n] for n in drawn}) if several else []
+    shown = {name: labels[name] for name in drawn}
+    return [*sweeps.draw(comparison.points, comparison.best, shown).values()] if several else []
 
 
 def _origins(comparison: Comparison) -> Iterator[Table]:

@@ -1,15 +1,15 @@
 """Runs side by side: settings that differ, metrics, means over seeds and tests."""
 
-import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison
-from refashion.pictures.sweeps import Point, rank, text
-from refashion.runs import record
+from refashion.pictures import points
+from refashion.pictures.points import Point, gather, text
+from refashion.runs.record import differing
 from refashion.runs.run import Run
 
 ID_LENGTH = 8
@@ -28,6 +28,7 @@ class Comparison:
     settings: dict[str, dict[str, Any]]  # those that differ, by name; None where a run has none
     shared: dict[str, Any]  # settings that are the same for all runs
     points: list[Point]  # runs that differ in their seeds alone, summed up
+    best: list[Point]  # the best few runs by validation accuracy, if that is among their metrics
     seeds: dict[str, Point]  # points of several runs, by name, if each run has its own seeds
     tests: dict[str, Any]  # `evaluation.comparison.compare` of the runs with predictions
     notes: list[str]  # what else the reader of the numbers should know
@@ -78,19 +79,22 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
             f"{' and '.join(datasets)}; choose runs of one data set"
         )
     first, *_ = settings.values()
-    differing = record.differing(settings.values())
-    shown = {name: {key: s.get(key) for key in differing} for name, s in settings.items()}
+    names = differing(settings.values())
+    shown = {name: {key: s.get(key) for key in names} for name, s in settings.items()}
     metrics = {name: run.metrics for name, run in by_name.items()}
     curves = {name: run.history for name, run in by_name.items() if run.has("history.csv")}
-    summed_up = points(shown, metrics, curves)
+    summed_up, best = points.of(shown, metrics, curves)
     predictions = {n: run.predictions for n, run in by_name.items() if run.has("predictions.csv")}
-    same = _gather({text([run.name, settings[name]]): name} for name, run in by_name.items())
+    same = gather({text([run.name, settings[name]]): name} for name, run in by_name.items())
     notes = [
         f"{' and '.join(group)}: the same settings, data and seed gave different results, so there "
         "is no mean over seeds; `refashion diverge` finds the first epoch where they differ"
         for group in same.values()
         if len(group) > 1
     ]
+    if diverged := [name for name, of_run in metrics.items() if points.DIVERGED in of_run]:
+        named = textwrap.shorten(", ".join(diverged), 100, placeholder=" ...")
+        notes.append(f"{len(diverged)} of {len(by_name)} runs diverged: {named}")
     if len(by_name) > MANY:
         notes.append(
             f"{len(by_name)} runs: tests of their pairs are in --json alone, and pictures show all "
@@ -100,8 +104,9 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         runs=by_name,
         ids={name: ids[run] for name, run in by_name.items() if run in ids},
         settings=shown,
-        shared={key: value for key, value in first.items() if key not in differing},
+        shared={key: value for key, value in first.items() if key not in names},
         points=summed_up,
+        best=best,
         seeds={
             _common(point.runs) or point.label: point
             for point in summed_up
@@ -110,74 +115,6 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         tests=comparison.compare(predictions),
         notes=notes,
     )
-
-
-def points(
-    settings: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, Mapping[str, float | None]],
-    curves: Mapping[str, Mapping[str, Sequence[float]]],
-) -> list[Point]:
-    """Find which settings were swept, and sum up the runs that differ in their seeds alone.
-
-    Swept are those that differ between the runs, but for seeds, whose names end so. What follows
-    from another setting that is not a number is left out: the dropout of each network, beside
-    ``hidden``.
-
-    Parameters
-    ----------
-    settings, metrics, curves
-        By the names of the runs: settings, final metrics, and values by epoch of each column of the
-        history. Any run may lack what others have; a metric that is not finite counts as missing.
-
-    Returns
-    -------
-    list of Point
-        Sorted by `rank` of their settings.
-    """
-    differing = record.differing(settings.values())
-    seeds = [name for name in differing if name.endswith("seed")]
-    swept = sorted({*differing} - {*seeds})
-
-    def ranks(run: str, names: Iterable[str]) -> tuple[tuple[Any, ...], ...]:
-        return tuple(rank(settings[run].get(name)) for name in names)
-
-    in_order = sorted(settings, key=lambda run: ranks(run, seeds))
-    groups = _gather({ranks(run, swept): run} for run in in_order)
-    columns = dict(zip(swept, zip(*groups, strict=True), strict=True))
-    for name in sorted(swept, key="hidden".__eq__):  # of two that are alike, hidden stays
-        if any(_follows(columns[name], columns[other]) for other in swept if other != name):
-            swept.remove(name)
-    return [
-        Point(
-            runs=runs,
-            settings={name: settings[runs[0]].get(name) for name in swept},
-            metrics=_gather(_finite(metrics.get(run, {})) for run in runs),
-            curves=_gather(curves.get(run, {}) for run in runs),
-        )
-        for runs in sorted(groups.values(), key=lambda runs: ranks(runs[0], swept))
-    ]
-
-
-def _follows(values: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether each of the other setting's ranks, which are not all numbers, has one value here.
-
-    Numbers that are as many as the others do not follow from them: chosen at random, they would.
-    """
-    distinct, pairs = len({*others}), len({*zip(others, values, strict=True)})
-    numbers, of_numbers = ({kind for kind, *_ in ranks} == {1} for ranks in (values, others))
-    return pairs == distinct and not of_numbers and not (numbers and len({*values}) == distinct)
-
-
-def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    return {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
-
-
-def _gather(rows: Iterable[Mapping[Any, Any]]) -> dict[Any, list[Any]]:
-    """Values under each key, of all rows that have it."""
-    values: dict[Any, list[Any]] = {}
-    for key, value in chain.from_iterable(row.items() for row in rows):
-        values.setdefault(key, []).append(value)
-    return values
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -189,8 +126,8 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _named(runs: Sequence[Run], ids: Mapping[Run, str]) -> dict[str, Run]:
     """Runs by name, with what sets namesakes apart: settings, or else the id."""
-    namesakes = _gather({run.name: _settings(run)} for run in runs)
-    marks = {name: record.differing(settings) for name, settings in namesakes.items()}
+    namesakes = gather({run.name: _settings(run)} for run in runs)
+    marks = {name: differing(settings) for name, settings in namesakes.items()}
     one_study = len({run.name.rpartition("/")[0] for run in runs}) == 1
     named = {}
     for run in runs:

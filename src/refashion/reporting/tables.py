@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refashion.evaluation import comparison as statistics
-from refashion.pictures.sweeps import text
+from refashion.pictures.points import ranked, text, usable
 from refashion.reporting.side_by_side import MANY, Comparison
 
 LABELS = {
@@ -15,8 +15,13 @@ LABELS = {
     "test_macro_f1": "macro F1",
     "test_cross_entropy_nats": "cross-entropy / nats",
     "test_expected_calibration_error": "calibration error",
+    "validation_accuracy": "validation accuracy",
+    "validation_loss": "validation loss",
 }
-"""Headings of the metrics on the test set; those of studies are shown under their names."""
+"""Headings of metrics, in their order; all others are shown under their names."""
+
+LONGEST, FEW = 50, 10
+"""Of more runs than the one number, a table of the best shows the other."""
 
 LEFT_OUT = {
     "test_images",
@@ -36,20 +41,33 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> T
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
-    """Tables of settings, accuracies, metrics, means over seeds and tests, if there are any."""
-    if keys := next(iter(comparison.settings.values())):
-        rows = ([name, *map(text, s.values())] for name, s in comparison.settings.items())
-        yield table("Settings that differ", ("run", *keys), rows)
-    accuracies, *pairs = statistics.tables(comparison.tests)
+    """Tables of settings, accuracies, metrics, means over seeds and tests, if there are any.
+
+    Settings and metrics of several runs with a validation accuracy are in one, the best first.
+    """
     metrics = {name: run.metrics for name, run in comparison.runs.items()}
     names = headings(metrics.values())
-    if comparison.tests["variants"]:
-        yield accuracies
-        names.pop("test_accuracy", None)
+    keys = [*next(iter(comparison.settings.values()))]
+    settings = {name: list(map(text, s.values())) for name, s in comparison.settings.items()}
     spread = any(name.endswith("_std") for row in metrics.values() for name in row)
-    title = "Metrics: mean ± standard deviation" if spread else "Metrics"
-    rows = ([name, *_cells(values, names)] for name, values in metrics.items())
-    yield table(title, ("run", *names.values()), rows)
+    form = ": mean ± standard deviation" if spread else ""
+    accuracies, *pairs = statistics.tables(comparison.tests)
+    if comparison.best:
+        runs = [*dict.fromkeys([*ranked(metrics), *metrics])]
+        shown = runs if len(runs) <= LONGEST else runs[:FEW]
+        which = "All" if len(runs) == len(shown) else f"The best {len(shown)} of"
+        title = f"{which} {len(runs)} runs, by validation accuracy{form}"
+        rows = ([n, *settings[n], *_cells(usable(metrics[n]), names)] for n in shown)
+        yield table(title, ("run", *keys, *names.values()), rows)
+    else:
+        if keys:
+            rows = ([name, *values] for name, values in settings.items())
+            yield table("Settings that differ", ("run", *keys), rows)
+        if comparison.tests["variants"]:
+            yield accuracies
+            names.pop("test_accuracy", None)
+        rows = ([name, *_cells(values, names)] for name, values in metrics.items())
+        yield table(f"Metrics{form}", ("run", *names.values()), rows)
     if comparison.seeds:
         title = "Runs that differ in their seed alone: mean ± standard deviation (n - 1)"
         names = headings(point.means for point in comparison.seeds.values())
@@ -63,7 +81,7 @@ def tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def headings(runs: Iterable[Mapping[str, float]]) -> dict[str, str]:
-    """Headings of all metrics that some run has, those on the test set first."""
+    """Headings of all metrics that some run has, those with one of `LABELS` first."""
     present = dict.fromkeys(name for metrics in runs for name in metrics)
     others = [name for name in present if name not in LABELS and name not in LEFT_OUT]
     names = [*(name for name in LABELS if name in present), *others]

@@ -37,10 +37,15 @@ def swept(workspace: Workspace, study: str) -> dict[str, list[str]]:
     return {parent: differing(settings) for parent, settings in parts.items()}
 
 
+def studies(workspace: Workspace) -> list[str]:
+    """Names of the studies, and sweeps, that were made here."""
+    return sorted(folder.name for folder in workspace.studies.glob("*/"))
+
+
 def everything(workspace: Workspace) -> list[Run]:
     """The runs of all variants and of all studies."""
-    studies = sorted(folder.name for folder in workspace.studies.glob("*/"))
-    return [*variants(workspace), *(run for name in studies for run in of_study(workspace, name))]
+    of_studies = (run for name in studies(workspace) for run in of_study(workspace, name))
+    return [*variants(workspace), *of_studies]
 
 
 def of_pipeline(workspace: Workspace) -> list[Run]:

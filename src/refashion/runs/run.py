@@ -21,6 +21,9 @@ MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv
 
 WEIGHTS = "weights.safetensors"
 
+TRIALS = "trials.csv"
+"""The table of all trials, which the run that sums a sweep up has."""
+
 PREDICTIONS = ["index", "actual", "predicted", "confidence"]
 """Header of ``predictions.csv``: a row for each test image, with the names of both classes."""
 

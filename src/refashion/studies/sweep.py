@@ -12,6 +12,7 @@ from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
+from refashion.runs.run import TRIALS
 from refashion.runs.write import Table
 from refashion.studies import classifiers, study, trials, workers
 from refashion.studies.search import Assignment, search
@@ -29,9 +30,6 @@ NOTES = (
     "One variant, trained with many settings. The best trial is chosen by its accuracy on the "
     "validation images; it alone is measured on the test images, once.",
 )
-TABLE = "trials.csv"
-"""The table of all trials, beside the record of the run that sums them up."""
-
 COLUMNS = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss")
 
 
@@ -88,7 +86,7 @@ def run(
         params={**fixed, **sweep.model_dump(mode="json")},
         history=best.rows,
         metrics=metrics,
-        tables={TABLE: _table(sweep, trained)},
+        tables={TRIALS: _table(sweep, trained)},
     )
     digits = len(str(len(trained)))
     for number, trial in enumerate(trained, start=1):

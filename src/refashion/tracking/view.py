@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refashion.runs import record
-from refashion.runs.run import Run
+from refashion.runs.run import TRIALS, Run
 from refashion.tracking.contents import CONSTANTS, text
 
 KEY = "refashion"
@@ -82,14 +82,36 @@ def run_description(run: Run, swept: Sequence[str], run_id: str) -> str:
         if _is_set(value := run.settings.get(key)) or (key, value) == ("seed", 0)
         if not (key == "folds" and run.record.parent)
     ]
-    summed_up = ""
-    if swept and not run.record.parent:
+    summed_up = f"{summary(run)}\n\n" if run.has(TRIALS) else ""
+    if swept and not (summed_up or run.record.parent):
         summed_up = f"Its child runs differ in {', '.join(swept)}.\n\n"
     return (
         f"`{run.name}` on {run.record.data['dataset']}: {', '.join(words)}.\n\n{summed_up}"
         f"Make it again: `refashion reproduce {run_id}` "
         f"(README, *Reproduce any run*). More: README, *{_section(run)}*."
     )
+
+
+def summary(run: Run) -> str:
+    """What was swept and how, and the best trial, of a run that sums a sweep up."""
+    space, metrics, trials = run.settings["space"], run.metrics, run.table(TRIALS)
+    swept = "; ".join(f"{name} {_values(values)}" for name, values in space.items())
+    best = trials[int(metrics["best_trial"]) - 1]
+    settings = ", ".join(f"{k}={v}" for k, v in best.items() if k in space or k == "epochs")
+    diverged = sum(not trial["validation_accuracy"] for trial in trials)
+    return (
+        f"{len(trials)} trials ({run.settings['search']}): {swept}. The best is trial "
+        f"{best['trial']} ({settings}): validation accuracy {metrics['validation_accuracy']:.4f}, "
+        f"test accuracy {metrics['test_accuracy']:.4f}."
+        f"{f' Diverged: {diverged}.' if diverged else ''}"
+    )
+
+
+def _values(values: Any) -> str:
+    """The values of a setting that were to be tried."""
+    if isinstance(values, dict):
+        return f"from {values['low']:g} to {values['high']:g}{' (log)' * values['log']}"
+    return textwrap.shorten(", ".join(map(text, values)), 80, placeholder=" ...")
 
 
 def experiment_tags(run: Run, swept: Sequence[str]) -> dict[str, str]:
