@@ -76,12 +76,14 @@ def test_the_readme_has_the_sections_that_are_named(workspace: Workspace, name: 
 
 def test_the_run_that_sums_a_sweep_up_tells_of_the_best(workspace: Workspace) -> None:
     write_sweep(workspace, "rates", 0.5, None, 0.625)
-    description = view.run_description(listing.find(workspace, "rates/mlp"), "id")
+    description = view.run_description(listing.find(workspace, "rates/mlp"), ("lr",), "id")
     assert (
         "3 trials (grid): lr 0.1, 0.2, 0.3. The best is trial 3 (lr=0.3): validation accuracy "
         "0.6250, test accuracy 0.7500. Diverged: 1.\n" in description
     )
-    assert "trials" not in view.run_description(listing.find(workspace, "rates/mlp.trial_1"), "id")
+    assert "trials" not in view.run_description(
+        listing.find(workspace, "rates/mlp.trial_1"), ("lr",), "id"
+    )
 
 
 def test_intervals_and_long_lists_are_told_in_short(workspace: Workspace) -> None:
