@@ -101,7 +101,7 @@ def _epochs(variant: str, sizes: Sequence[int], rounds: int) -> dict[int, list[l
         for size in sizes
     }
     samples: dict[int, list[list[float]]] = {size: [] for size in sizes}
-    turns = {size: max(1, min(20, max(sizes) // size)) for size in sizes}
+    turns = {size: round((max(sizes) / size) ** 0.5) for size in sizes}
     try:
         for _ in range(rounds):
             for size, child in children.items():

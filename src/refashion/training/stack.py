@@ -59,7 +59,11 @@ class Stack:
         """Loss and accuracy of every model, without dropout."""
         sets = _distinct(examples)
         size = max(EVAL_ROWS // len(self.settings), self.settings[0].batch_size)
-        pieces, inputs, terms = batches(len(sets[0]), size), [Reader(e) for e in sets], []
+        pieces, inputs, terms = (
+            batches(len(sets[0]), size),
+            [Reader(e, None, len(sets)) for e in sets],
+            [],
+        )
         with arithmetic(self.device):
             outputs = self.engine.forward(_joined([x[rows] for x in inputs]) for rows in pieces)
             for rows, of_piece in zip(pieces, outputs, strict=True):
