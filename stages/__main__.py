@@ -17,6 +17,7 @@ STAGES = Path(__file__).resolve().parent
 sys.path.insert(0, str(STAGES.parent / "src"))
 # Threads that wait for each other sleep soon: on a machine that is shared, spinning costs tenfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+BY_TORCHRUN = "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def run(name: str, *item: str) -> None:
@@ -28,6 +29,8 @@ def run(name: str, *item: str) -> None:
     names = sorted(p.stem for p in STAGES.glob("*.py") if not p.stem.startswith("_"))
     if name not in names:
         raise errors.UserError(f"stage {name!r} does not exist; there are {', '.join(names)}")
+    if BY_TORCHRUN and name != "train":
+        raise errors.UserError(f"stage {name}: torchrun is for train alone: python stages {name}")
     own_item = os.environ.get("DVC_STAGE", "").partition("@")[2]
     importlib.import_module(name).main(*(item or filter(None, [own_item])))
     # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
@@ -39,6 +42,16 @@ def run(name: str, *item: str) -> None:
         if file.stat().st_mtime > started:
             changed = workspace.relative(file)
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error; where torchrun has started several processes, once."""
+    if BY_TORCHRUN:
+        from refashion.training import workers
+
+        workers.tell(line)
+    else:
+        print(line, file=sys.stderr)
 
 
 def main() -> int:
@@ -53,7 +66,7 @@ def main() -> int:
             raise UserError("name a stage: python stages NAME [ITEM]")
         run(*arguments)
     except KeyboardInterrupt:
-        print("interrupted: `make repro` goes on from here", file=sys.stderr)
+        tell("interrupted: `make repro` goes on from here")
         return 130
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("refashion"):
@@ -67,7 +80,7 @@ def main() -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
     return 0
 

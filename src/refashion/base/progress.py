@@ -20,7 +20,9 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float | None, unit: str, done: float = 0.0) -> Iterator[Advance]:
+def progress(
+    title: str, total: float | None, unit: str, done: float = 0.0, *, shown: bool = True
+) -> Iterator[Advance]:
     """Show on standard error how far something is, and how long it will still take.
 
     On a terminal it is a bar. A log gets a line for every epoch, but ten in all for more than 100.
@@ -35,9 +37,11 @@ def progress(title: str, total: float | None, unit: str, done: float = 0.0) -> I
         What is counted, in the plural. ``bytes`` are shown as kB and MB, with their speed.
     done : float
         How much was done before.
+    shown : bool
+        False where another process shows it.
     """
-    if not sys.stderr.isatty():
-        yield _in_log(title, total, unit, done)
+    if not (shown and sys.stderr.isatty()):
+        yield _in_log(title, total if shown else None, unit, done)
         return
 
     from rich import progress as rich  # 0.1 s: for a terminal alone

@@ -13,6 +13,7 @@ multiplication unit", 2024.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +25,35 @@ from refashion.portable.fixed import quantise as quantise
 from refashion.portable.multiply import EXACT_FLOAT64, EXACT_INT8_TERMS, multiply, whole_sums
 
 SMALLEST_FLOAT32 = 2.0**-100  # of a grid: smaller ones would reach the subnormal numbers
+
+
+@dataclass(slots=True)
+class Sums:
+    """Exact sums of whole numbers that nothing has rounded yet.
+
+    Sums of parts of the terms (shards of a batch) may be added before they are `rounded`.
+    """
+
+    integers: Tensor
+    """int32, int64, or whole numbers in float64."""
+
+    scale: float | Tensor
+    """By which they are multiplied in the end."""
+
+    bound: int
+    """No magnitude exceeds it, once all parts are added."""
+
+    def rounded(self, factor: float | Tensor = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The sums in `dtype`, times scale and `factor`, as for `product`; for use once."""
+        sums, scale = self.integers, self.scale * factor
+        if sums.dtype == torch.int64:  # rounded to float64 first, as all that is beyond int32
+            sums = sums.to(torch.float64)
+        if isinstance(scale, float):
+            tiny = dtype == torch.float32 and abs(scale) < SMALLEST_FLOAT32
+            return sums.to(dtype).mul_(0.0 if tiny else scale)
+        if dtype == torch.float32:
+            scale = scale.masked_fill(scale.abs() < SMALLEST_FLOAT32, 0.0)
+        return sums.to(dtype).mul_(scale.to(dtype))
 
 
 def product(
@@ -53,6 +83,19 @@ def product(
     InexactError
         If the device's float64 products are not exact.
     """
+    return product_sums(a, b).rounded(factor, dtype)
+
+
+def product_sums(a: Fixed, b: Fixed, num_terms: int | None = None) -> Sums:
+    """`product` before it is rounded, or a part of it: [..., m, n].
+
+    Parameters
+    ----------
+    a, b
+        As for `product`, with any `k` of the terms, even none.
+    num_terms
+        How many terms there are in all, on which bounds depend; by default `k`.
+    """
     if not (
         (isinstance(a.scale, float) or a.scale.shape[-1] == 1)
         and (isinstance(b.scale, float) or b.scale.shape[-2] == 1)
@@ -60,8 +103,11 @@ def product(
         raise ValueError("an exact sum needs one grid along its terms")
     k = a.integers.shape[-1]
     bits = a.bits + b.bits
-    if bits > EXACT_FLOAT64 or k * 2**bits >= 2**63:
-        raise ValueError(f"an exact sum of {k} products of {bits} bits does not fit 63 bits")
+    bound = (k if num_terms is None else num_terms) * 2**bits
+    if bits > EXACT_FLOAT64 or bound >= 2**63:
+        raise ValueError(
+            f"an exact sum of {bound >> bits} products of {bits} bits does not fit 63 bits"
+        )
     terms = min(2 ** (EXACT_FLOAT64 - bits), EXACT_INT8_TERMS)
     if k <= terms:
         sums = multiply(a, b)
@@ -71,8 +117,8 @@ def product(
             multiply(Fixed(x, a.scale, a.bits), Fixed(y, b.scale, b.bits)).to(torch.int64)
             for x, y in pieces
         ]
-        sums = torch.stack(exact).sum(0).to(torch.float64)
-    return _finish(sums, a.scale, b.scale, factor, dtype)
+        sums = torch.stack(exact).sum(0)
+    return Sums(sums, a.scale * b.scale, bound)
 
 
 def total(x: Fixed, dim: int, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -92,28 +138,20 @@ def total(x: Fixed, dim: int, factor: float = 1.0, dtype: torch.dtype = torch.fl
     ValueError
         If the sum could be inexact.
     """
-    n = x.integers.shape[dim]
-    if n * 2**x.bits > 2**EXACT_FLOAT64:
+    return total_sums(x, dim).rounded(factor).squeeze(dim).to(dtype)
+
+
+def total_sums(x: Fixed, dim: int, num_terms: int | None = None) -> Sums:
+    """`total` before it is rounded, or a part of it; parameters as for `product_sums`.
+
+    `dim` is kept.
+    """
+    n = x.integers.shape[dim] if num_terms is None else num_terms
+    bound = n * 2**x.bits
+    if bound > 2**EXACT_FLOAT64:
         raise ValueError(f"an exact sum of {n} numbers of {x.bits} bits does not fit 52 bits")
     sums = whole_sums(x, dim).to(torch.float64).add_(0.0)  # no zero has a sign
-    return _finish(sums, x.scale, 1.0, factor, torch.float64).squeeze(dim).to(dtype)
-
-
-def _finish(
-    sums: Tensor,
-    left: float | Tensor,
-    right: float | Tensor,
-    factor: float | Tensor,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Whole numbers times the scales of both operands and `factor`."""
-    scale = left * right * factor
-    if isinstance(scale, float):
-        tiny = dtype == torch.float32 and abs(scale) < SMALLEST_FLOAT32
-        return sums.to(dtype).mul_(0.0 if tiny else scale)
-    if dtype == torch.float32:
-        scale = scale.masked_fill(scale.abs() < SMALLEST_FLOAT32, 0.0)
-    return sums.to(dtype).mul_(scale.to(dtype))
+    return Sums(sums, x.scale, bound)
 
 
 def mean(values: Tensor) -> float:

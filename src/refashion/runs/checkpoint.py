@@ -49,6 +49,8 @@ class Checkpoint:
         Of all checkpoints. The oldest ones of other trainings are deleted at the beginning.
     key
         SHA-256 (hexadecimal) of what determines the training; another key, another training.
+    writes
+        False where another process writes it: here it is only read.
 
     Raises
     ------
@@ -56,9 +58,10 @@ class Checkpoint:
         If the environment asks for checkpoints at a time that is none.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, *, writes: bool = True) -> None:
         self.file = folder / f"{key[:16]}.checkpoint"
         self.key = key
+        self.writes = writes
         self.seconds = _seconds()
         self.due = time.monotonic() + self.seconds
 
@@ -72,7 +75,7 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and self.writes:
             self.file.unlink(missing_ok=True)
 
     def load(self, state: State) -> dict[str, Any] | None:
@@ -106,7 +109,7 @@ class Checkpoint:
         If the file cannot be written, that is told, and the training goes on.
         """
         begin = time.monotonic()
-        if begin < self.due:
+        if begin < self.due or not self.writes:
             return
         tensors = {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
         for i, training in enumerate(state.trainings):

@@ -10,7 +10,9 @@ from refashion.runs.record import Record
 from refashion.studies import study
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
+from refashion.training.portable import CONTRACT
 from refashion.training.settings import Settings
+from refashion.training.workers import ALONE, Workers
 
 
 def settings(params: Params, name: str) -> Settings:
@@ -34,21 +36,29 @@ def settings(params: Params, name: str) -> Settings:
     )
 
 
-def run(workspace: Workspace, params: Params, name: str) -> None:
+def run(workspace: Workspace, params: Params, name: str, workers: Workers = ALONE) -> None:
     """Train one variant on the training set, and evaluate it on the validation set every epoch.
 
-    `UserError` if there is no such variant, its data are missing, or it diverges.
+    The first of the workers writes the run. `UserError` if there is no such variant, its data are
+    missing, it diverges, or the workers differ in settings or data.
     """
     chosen = settings(params, name)
     splits = {
         "train": prepared.load(workspace.train),
         "validation": prepared.load(workspace.validation),
     }
+    inputs = {part: prepared.digest(split) for part, split in splits.items()}
+    workers.agree({"numerics contract": CONTRACT, **chosen.as_dict(), **inputs})
     examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
     model = Model(settings=chosen, **examples)
-    inputs = {part: prepared.digest(split) for part, split in splits.items()}
-    with study.checkpoint(workspace, name, chosen, params.device, inputs=inputs) as checkpoint:
-        (trained,) = study.train(name, [model], params.device, checkpoint=checkpoint)
+    with study.checkpoint(
+        workspace, name, chosen, params.device, inputs=inputs, workers=workers
+    ) as checkpoint:
+        (trained,) = study.train(
+            name, [model], params.device, checkpoint=checkpoint, workers=workers
+        )
+        if workers.rank:
+            return
         training = trained.training
         record = Record(
             name=name,

@@ -1,6 +1,7 @@
 """Validation of every variant on stratified folds of the training images (book, section 4.10)."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
     for variant in params.variants:
         name, settings = f"{NAME}/{variant}", classifiers.settings(params, variant)
         models = [_model(settings, examples, fold) for fold in folds]
-        folding = {"folds": k, "folds_seed": seed}
+        folding: dict[str, Any] = {"folds": k, "folds_seed": seed}
         with study.checkpoint(
             workspace, name, settings, params.device, inputs=inputs, **folding
         ) as checkpoint:

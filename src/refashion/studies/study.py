@@ -21,6 +21,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing, write
@@ -33,6 +34,7 @@ from refashion.training import loop
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Row, State, Training
 from refashion.training.settings import Settings
+from refashion.training.workers import ALONE, Workers
 
 Measures = Mapping[str, float]
 """Numbers of one epoch, by name."""
@@ -98,9 +100,14 @@ def _code() -> list[str]:
     return [files.sha256(file) for file in (*code, Path(__file__))]
 
 
-def checkpoint(workspace: Workspace, *name: Any, **params: Any) -> Checkpoint:
-    """The checkpoint of the trainings of a run, to be entered before them; arguments as `key`."""
-    return Checkpoint(workspace.checkpoints, key(*name, **params))
+def checkpoint(
+    workspace: Workspace, *name: Any, workers: Workers = ALONE, **params: Any
+) -> Checkpoint:
+    """The checkpoint of the trainings of a run, to be entered before them.
+
+    The first of the workers writes it. Other arguments are those of `key`.
+    """
+    return Checkpoint(workspace.checkpoints, key(*name, **params), writes=not workers.rank)
 
 
 def train(
@@ -112,6 +119,7 @@ def train(
     may_diverge: bool = False,
     advance: Advance | None = None,
     checkpoint: Checkpoint | None = None,
+    workers: Workers = ALONE,
 ) -> list[Trained]:
     """Train models of one engine for the run `name`, and observe every epoch of each.
 
@@ -126,9 +134,16 @@ def train(
         "seconds": [0.0] * max(model.settings.epochs for model in models),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    if checkpoint and (former := checkpoint.load(state)):
+    former = checkpoint.load(state) if checkpoint else None
+    try:
+        workers.agree({"checkpoint": (state.epoch, [t.digest for t in state.trainings])})
+    except UserError:  # on other machines, some do not see it
+        state, former = State.start(models), None
+    if checkpoint and former:
         observed = former
-        print(f"{name}: goes on after epoch {state.epoch}, from {checkpoint.file}", file=sys.stderr)
+        if not workers.rank:
+            where = f"after epoch {state.epoch}, from {checkpoint.file}"
+            print(f"{name}: goes on {where}", file=sys.stderr)
     rows, seconds = observed["rows"], observed["seconds"]
 
     def save(state: State) -> None:
@@ -137,9 +152,12 @@ def train(
 
     total = sum(model.settings.epochs for model in models)
     done = sum(len(training.history) for training in state.trainings)
-    with nullcontext(advance) if advance else progress(name, total, "epochs", done) as told:
+    bar = progress(name, total, "epochs", done, shown=not workers.rank)
+    with nullcontext(advance) if advance else bar as told:
         begin = time.perf_counter()
-        for row, weights in loop.train(models, device=device, state=state, save=save):
+        for row, weights in loop.train(
+            models, device=device, state=state, save=save, workers=workers
+        ):
             seconds[row.epoch - 1] += (time.perf_counter() - begin) / len(models)
             rows[row.model].append(observe(row, weights))
             accuracy = row.train_accuracy  # NaN without classes

@@ -18,6 +18,7 @@ from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
 from refashion.training.stack import Stack
+from refashion.training.workers import ALONE, Workers
 
 Engine = NativeEngine | PortableEngine
 NO_METRICS = Metrics(loss=math.nan, accuracy=math.nan)
@@ -108,6 +109,7 @@ def train(
     device: str = "auto",
     state: State | None = None,
     save: Callable[[State], None] | None = None,
+    workers: Workers = ALONE,
 ) -> Iterator[tuple[Row, Weights]]:
     """Train models epoch by epoch, from their initial weights or from where a state is.
 
@@ -124,6 +126,8 @@ def train(
         Where to begin, by default at the start; it is kept up to date, and holds the result.
     save
         Called with the state at the end of every epoch, once all its rows were taken.
+    workers
+        Processes that share the batches of a model. Models of a stack are trained by each of them.
 
     Yields
     ------
@@ -135,7 +139,8 @@ def train(
     Raises
     ------
     UserError
-        If there is nothing to train on, or no such device.
+        If there is nothing to train on, no such device, or several processes for the native
+        engine.
     """
     place = devices.resolve(device)
     if not all(len(model.train) for model in models):
@@ -146,7 +151,7 @@ def train(
         if number > state.stack:
             state.stack, state.epoch, state.optimizer = number, 0, {}
         if number == state.stack:
-            yield from _train(models, members, place, state, save)
+            yield from _train(models, members, place, state, save, workers)
 
 
 def _train(
@@ -155,6 +160,7 @@ def _train(
     place: torch.device,
     state: State,
     save: Callable[[State], None] | None,
+    workers: Workers,
 ) -> Iterator[tuple[Row, Weights]]:
     """Train the models of one stack, whose numbers are `members`."""
     models = [all_models[i] for i in members]
@@ -167,7 +173,7 @@ def _train(
     if len(models) > 1:
         engine = Stack([m.settings for m in models], [t.weights for t in trainings], place)
     else:
-        engine = start(models[0].settings, place, trainings[0].weights)
+        engine = start(models[0].settings, place, trainings[0].weights, workers)
         (training_set,), (validation_set,) = training_set, validation_set
     engine.load_optimizer_state(state.optimizer)
     running = [i for i, t in enumerate(trainings) if len(t.history) == state.epoch]
@@ -204,10 +210,19 @@ def contract(settings: Settings, device: torch.device) -> str:
     return CONTRACT if settings.numerics == "portable" else f"native/{device.type}"
 
 
-def start(settings: Settings, device: torch.device, weights: Weights | None = None) -> Engine:
+def start(
+    settings: Settings,
+    device: torch.device,
+    weights: Weights | None = None,
+    workers: Workers = ALONE,
+) -> Engine:
     """The engine that `settings` name, on `device`; by default with its initial weights."""
-    engine = PortableEngine if settings.numerics == "portable" else NativeEngine
-    return engine(settings, initial.of(settings) if weights is None else weights, device)
+    begin = initial.of(settings) if weights is None else weights
+    if settings.numerics == "portable":
+        return PortableEngine(settings, begin, device, workers=workers)
+    if workers.size > 1:
+        raise UserError("numerics: native trains in one process; use portable, or one process")
+    return NativeEngine(settings, begin, device)
 
 
 def _stacks(models: Sequence[Model]) -> list[list[int]]:

@@ -27,6 +27,7 @@ from refashion.training.initial import Weights
 from refashion.training.losses import LOSSES
 from refashion.training.optimizers import OPTIMIZERS
 from refashion.training.settings import Settings
+from refashion.training.workers import ALONE, Workers
 
 CONTRACT = "portable/2"
 PIXEL_BITS = 14  # of all else that enters a product where the inputs are pixels: two int8 limbs
@@ -45,6 +46,7 @@ class PortableEngine:
         start: Weights,
         device: torch.device,
         models: Sequence[Settings] = (),
+        workers: Workers = ALONE,
     ) -> None:
         """Begin from the weights `start`.
 
@@ -55,6 +57,7 @@ class PortableEngine:
         self.settings = settings
         self.models = models or [settings]
         self.device = device
+        self.workers = workers
         layers = range(len(settings.widths) - 1)
         names = [f"layers.{i}.{kind}" for i in layers for kind in ("weight", "bias")]
         self.parameters = {name: start[name].to(device, copy=True) for name in names}
@@ -78,15 +81,19 @@ class PortableEngine:
             inputs, targets = Reader(examples, indices), examples.targets.index_select(0, indices)
             terms = []
             for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
-                x = exact.Fixed(inputs[rows], grid.scale, grid.bits)
-                terms.append(self.step(x, targets[rows], rows, epoch))
+                own = self.workers.own(rows)
+                x = exact.Fixed(inputs[own], grid.scale, grid.bits)
+                terms.append((own, self.step(x, targets[own], rows, epoch)))
                 if after_step:
                     after_step(step)
-            return self.metrics(torch.cat(terms))
+            return self.metrics(self.workers.gather(terms, n))
 
     @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
     def step(self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int) -> Tensor:
-        """One step on one batch, `rows` of the epoch's order; gives the terms of its loss."""
+        """One step on one batch, `rows` of the epoch's order; gives the terms of its loss.
+
+        `x`, `targets` and the terms are of this worker's own rows.
+        """
         gradients, terms = self._gradients(x, targets, rows, epoch)
         self.optimizer.step(gradients)
         return terms
@@ -101,20 +108,26 @@ class PortableEngine:
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout, nothing learnt."""
-        pieces, inputs, terms = batches(len(examples), EVAL_ROWS), Reader(examples), []
+        n, terms = len(examples), []
+        own, inputs = self.workers.own(slice(0, n)), Reader(examples)
+        pieces = [
+            slice(own.start + s.start, own.start + s.stop)
+            for s in batches(own.stop - own.start, EVAL_ROWS)
+        ]
         with arithmetic(self.device):
             outputs = self.forward(inputs[rows] for rows in pieces)
             for rows, of_piece in zip(pieces, outputs, strict=True):
-                terms.append(self.loss(of_piece, examples.targets[rows])[1])
-            return self.metrics(torch.cat(terms))
+                terms.append((rows, self.loss(of_piece, examples.targets[rows])[1]))
+            return self.metrics(self.workers.gather(terms, n))
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
         rows = slice(0, len(examples))
+        own = self.workers.own(rows)
         with arithmetic(self.device):
             examples, grid = on_grid(examples)
-            x = exact.Fixed(Reader(examples)[rows], grid.scale, grid.bits)
-            gradients, _ = self._gradients(x, examples.targets, rows)
+            x = exact.Fixed(Reader(examples)[own], grid.scale, grid.bits)
+            gradients, _ = self._gradients(x, examples.targets[own], rows)
         return {name: g.cpu() for name, g in zip(self.parameters, gradients, strict=True)}
 
     def weights(self) -> Weights:
@@ -137,7 +150,8 @@ class PortableEngine:
 
         A weight's and a bias's in turn, layer by layer. In epoch 0 nothing is dropped.
         """
-        bits, share = _bits(x.integers), 1 / (rows.stop - rows.start)
+        bits, n = _bits(x.integers), rows.stop - rows.start
+        share = 1 / n
         # In a product a factor is free: pixels to [0, 1], and up what dropout has spared.
         scale: list[float | Tensor] = [PIXEL_SCALE if x.is_pixels else 1.0]
         scale += self.scales if epoch else [1.0] * len(self.scales)
@@ -148,20 +162,25 @@ class PortableEngine:
             hidden = exact.product(inputs[layer], w, scale[layer], torch.float32)
             hidden.add_(b).clamp_(min=0.0)
             if epoch and any(s.dropout[layer] for s in self.models):
-                hidden.mul_(self._mask(rows, epoch, layer))
+                hidden.mul_(self._mask(self.workers.own(rows), epoch, layer))
             activations.append(hidden)
-            inputs.append(exact.quantise(hidden, bits))
+            inputs.append(exact.quantise(hidden, bits, self.workers.magnitude(hidden)))
         outputs = exact.product(inputs[-1], weights[-1], scale[-1]).add_(self.b[-1])
         error, terms = self.loss(outputs, targets)
-        gradients: list[Tensor] = []
+        sums: list[exact.Sums] = []  # over the rows, of weights and biases in turn
         for layer in reversed(range(len(weights))):
-            grid = exact.quantise(error, bits)
-            of_bias = exact.total(grid, -2, share, torch.float32).view_as(self.b[layer])
-            of_weight = exact.product(inputs[layer].mT, grid, share * scale[layer], torch.float32)
-            gradients = [of_weight, of_bias, *gradients]
+            grid = exact.quantise(error, bits, self.workers.magnitude(error))
+            of_weight = exact.product_sums(inputs[layer].mT, grid, n)
+            sums = [of_weight, exact.total_sums(grid, -2, n), *sums]
             if layer:
                 error = exact.product(grid, weights[layer].mT, scale[layer], torch.float32)
                 error = torch.ops.aten.threshold_backward(error, activations[layer - 1], 0.0)
+        self.workers.add(sums)
+        gradients: list[Tensor] = []
+        for layer, b in enumerate(self.b):
+            of_weight, of_bias = sums[2 * layer : 2 * layer + 2]
+            gradients.append(of_weight.rounded(share * scale[layer], torch.float32))
+            gradients.append(of_bias.rounded(share).to(torch.float32).view_as(b))
         return gradients, terms
 
     def _mask(self, rows: slice, epoch: int, layer: int) -> Tensor:
