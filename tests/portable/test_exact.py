@@ -169,23 +169,35 @@ def test_the_order_of_the_terms_does_not_matter(seed: int, way: str, k: int) -> 
 @given(
     seed=st.integers(0, 2**32),
     way=st.sampled_from(WAYS),
-    cuts=st.lists(st.integers(1, 29), max_size=4, unique=True).map(sorted),
+    cuts=st.lists(st.integers(0, 30), max_size=4).map(sorted),
+    bits=st.sampled_from([(14, 14), (22, 22), (22, 30), (8, 22), (8, 44)]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_shards_of_a_batch_add_up_to_the_whole(seed: int, way: str, cuts: list[int]) -> None:
-    """With the common magnitude, whoever computes which rows of the batch."""
+def test_shards_of_a_batch_add_up_to_the_whole(
+    seed: int, way: str, cuts: list[int], bits: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """With the common magnitude, whoever computes which rows, or none, of the batch."""
     x, error = random_pixels(30, 12, seed=seed), random_floats(30, 5, seed=seed)
     shards = [slice(i, j) for i, j in zip([0, *cuts], [*cuts, 30], strict=True)]
-    largest = max(exact.magnitude(error[rows]) for rows in shards)
-    whole = exact.quantise(error, 22)
-    parts = [exact.quantise(error[rows], 22, largest) for rows in shards]
+    left = exact.pixels(x) if bits[0] == 8 else exact.quantise(x.double(), bits[0])
+    right = exact.quantise(error, bits[1])
+
+    def added(parts: list[exact.Sums]) -> exact.Sums:
+        integers = torch.stack([part.integers.to(torch.int64) for part in parts]).sum(0)
+        assert int(integers.abs().max()) <= parts[0].bound
+        return exact.Sums(integers, parts[0].scale, parts[0].bound)
+
+    def part(x: Fixed, rows: slice) -> Fixed:
+        return Fixed(x.integers[rows], x.scale, x.bits)
+
     with multiply.products(way):
         products = [
-            exact.product(exact.pixels(x[rows]).mT, part)
-            for rows, part in zip(shards, parts, strict=True)
+            exact.product_sums(part(left, rows).mT, part(right, rows), 30) for rows in shards
         ]
-        assert same_bits(torch.stack(products).sum(0), exact.product(exact.pixels(x).mT, whole))
-    totals = torch.stack([exact.total(part, -2) for part in parts])
-    assert same_bits(totals.sum(0), exact.total(whole, -2))
+        want = exact.product(left.mT, right, 0.3, dtype)
+    assert torch.equal(added(products).rounded(0.3, dtype), want)
+    totals = [exact.total_sums(part(right, rows), -2, 30) for rows in shards]
+    assert same_bits(added(totals).rounded(0.3)[0], exact.total(right, -2, 0.3))
 
 
 @settings(max_examples=40)
@@ -273,6 +285,8 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("63 bits", lambda: exact.product(zeros(1, 2**12, 25), zeros(2**12, 1, 26))),
     ("52 bits", lambda: exact.total(zeros(2, 2**12 + 1, 40), -1)),
     ("52 bits", lambda: exact.total(zeros(2**12 + 1, 2, 40), -2)),
+    ("63 bits", lambda: exact.product_sums(zeros(1, 1, 25), zeros(1, 1, 26), 2**12)),
+    ("52 bits", lambda: exact.total_sums(zeros(1, 1, 40), -2, 2**12 + 1)),
     ("51 bits", lambda: exact.quantise(ONE, 51)),
     ("23 bits is too fine for torch.float32", lambda: exact.quantise(ONE.float(), 23)),
     ("uint8", lambda: exact.pixels(ONE)),
