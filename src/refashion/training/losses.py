@@ -12,6 +12,8 @@ from torch import Tensor
 from refashion.portable import exact, softmax
 from refashion.training.engine import Metrics
 
+PIECE = 2**16  # rows whose losses are computed at once: logarithms take ten times their memory
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient ``softmax(o) - y`` (book, sections 3.4 and 3.6) of logits, float64 [..., n, k].
@@ -29,7 +31,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def cross_entropy_metrics(terms: Tensor) -> Metrics:
     """Mean of -log softmax of the true class, and accuracy."""
     shifted, totals, correct = terms.unbind(-1)
-    losses = softmax.losses(shifted, totals)
+    pieces = zip(shifted.split(PIECE), totals.split(PIECE), strict=True)
+    losses = torch.cat([softmax.losses(*piece) for piece in pieces])
     return Metrics(loss=exact.mean(losses), accuracy=int(correct.count_nonzero()) / len(correct))
 
 
