@@ -89,7 +89,7 @@ def test_the_run_that_sums_a_sweep_up_tells_of_the_best(workspace: Workspace) ->
 def test_intervals_and_long_lists_are_told_in_short(workspace: Workspace) -> None:
     write_sweep(workspace, "rates", 0.5)
     run = listing.find(workspace, "rates/mlp")
-    space = {"lr": {"low": 1e-3, "high": 10.0, "log": True}, "hidden": [[], [8]] * 20}
+    space = {"lr": {"log": [1e-3, 10.0]}, "hidden": [[], [8]] * 20}
     told = view.summary(changed(run, run.folders[0], space=space))
     assert "(grid): hidden [], [8], [], " in told
     assert " ...; lr from 0.001 to 10 (log). The best is trial 1 (lr=0.1): " in told

@@ -110,7 +110,8 @@ def summary(run: Run) -> str:
 def _values(values: Any) -> str:
     """The values of a setting that were to be tried."""
     if isinstance(values, dict):
-        return f"from {values['low']:g} to {values['high']:g}{' (log)' * values['log']}"
+        ((kind, (low, high)),) = values.items()
+        return f"from {low:g} to {high:g}{' (log)' * (kind == 'log')}"
     return textwrap.shorten(", ".join(map(text, values)), 80, placeholder=" ...")
 
 

@@ -108,12 +108,10 @@ class PortableEngine:
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Loss and accuracy without dropout, nothing learnt."""
-        n, terms = len(examples), []
-        own, inputs = self.workers.own(slice(0, n)), Reader(examples)
-        pieces = [
-            slice(own.start + s.start, own.start + s.stop)
-            for s in batches(own.stop - own.start, EVAL_ROWS)
-        ]
+        n, inputs, terms = len(examples), Reader(examples), []
+        own = self.workers.own(slice(0, n))
+        starts = range(own.start, own.stop, EVAL_ROWS) or [own.start]  # none are a piece too
+        pieces = [slice(start, min(start + EVAL_ROWS, own.stop)) for start in starts]
         with arithmetic(self.device):
             outputs = self.forward(inputs[rows] for rows in pieces)
             for rows, of_piece in zip(pieces, outputs, strict=True):

@@ -4,7 +4,14 @@ import math
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from refashion.base.params import fields
 from refashion.base.params.fields import Strict, up_to
@@ -36,6 +43,10 @@ class Interval(Strict):
     low: float
     high: float
     log: bool
+
+    @model_serializer
+    def _as_written(self) -> dict[str, list[float]]:
+        return {"log" if self.log else "uniform": [self.low, self.high]}
 
 
 Choices = tuple[Any, ...]
