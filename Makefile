@@ -11,11 +11,13 @@ PORT ?= 5000
 DB ?= $(if $(MLFLOW_TRACKING_URI)$(wildcard mlflow.db),,$(wildcard $(DEMO)/mlflow.db))
 # Anything, for `make test`: the slow tests too.
 SLOW ?=
+# What to install besides, of pyproject.toml's optional dependencies: ray.
+EXTRAS ?=
 # A revision that no variant may be significantly worse than, for `make gate`.
 export BASELINE ?=
 
 VENV := $(CURDIR)/.venv
-READY := .venv/.ready
+READY := .venv/.ready $(EXTRAS:%=.venv/.ready-%)
 DEMO := build/demo
 # A worker takes all tests of a file, which share fixtures.
 PARALLEL := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
@@ -36,10 +38,10 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /  \1  /p' Makefile | awk '{ printf "  %-14s", $$1; $$1 = ""; print }'
 
 .PHONY: environment
-environment: $(READY) ## Create .venv and install what requirements.lock pins
+environment: $(READY) ## Create .venv and install what requirements.lock pins (EXTRAS=ray: Ray too)
 
 # Written last, so that an interrupted installation is taken up again.
-$(READY): requirements.lock pyproject.toml
+.venv/.ready: requirements.lock pyproject.toml
 	@test -x .venv/bin/python || { \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 			echo "error: $(PYTHON) is not Python 3.11 or newer: install one and name it, as in 'make $(or $(MAKECMDGOALS),environment) PYTHON=python3.12'" >&2; \
@@ -54,6 +56,10 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing the packages of requirements.lock (on Linux some 5 GB the first time, a minute or two)"
 	uv pip sync --python .venv/bin/python --require-hashes requirements.lock
 	uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.ready-%: .venv/.ready requirements-%.lock
+	uv pip install --python .venv/bin/python --require-hashes --requirements requirements-$*.lock
 	@touch $@
 
 # In a fresh clone dvc.lock says that `track` has run, but this machine's MLflow knows nothing yet.
