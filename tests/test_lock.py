@@ -1,4 +1,4 @@
-"""The lock pins what pyproject.toml asks for, with hashes, and names no host."""
+"""The locks pin what pyproject.toml asks for, with hashes, and name no host."""
 
 import re
 import tomllib
@@ -9,7 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCKS = ("requirements.lock", "requirements-ray.lock")
+LOCK = "".join((ROOT / name).read_text() for name in LOCKS)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REQUIREMENTS = [
     *PROJECT["project"]["dependencies"],

@@ -52,8 +52,8 @@ class Examples:
     @classmethod
     def of_images(cls, images: np.ndarray, labels: np.ndarray) -> "Examples":
         """Images, uint8 [n, inputs], with their labels, uint8 [n]; pixels are not copied."""
-        with warnings.catch_warnings():  # of images that must not be written to: nothing does
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings():  # nothing writes to pixels, which others may share
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             pixels = torch.from_numpy(images)
         return cls(inputs=pixels, targets=torch.from_numpy(labels.astype(np.int64)))
 
