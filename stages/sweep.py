@@ -12,4 +12,5 @@ def main(name: str) -> None:
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none"
         raise UserError(f"sweep {name!r} is not in params.yaml; there are {known}")
-    study.finish(workspace, name, sweep.run(workspace, params, name, workers.chosen()))
+    with workers.chosen() as execute:
+        study.finish(workspace, name, sweep.run(workspace, params, name, execute))

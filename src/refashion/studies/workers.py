@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -58,12 +59,20 @@ def _train(
     return stack, trials.train(stack, images, device, lambda amount=1, note="": None)
 
 
-def chosen() -> Execute:
-    """What the environment asks for: ``REFASHION_PROCESSES``, by default this process.
+def chosen() -> AbstractContextManager[Execute]:
+    """What the environment asks for, by default this process.
 
-    `UserError` if that is no number of processes.
+    It is the Ray cluster of ``REFASHION_RAY`` (`refashion.studies.cluster.on_ray`), or as many
+    processes as ``REFASHION_PROCESSES`` says. `UserError` if that is no number of processes, or
+    both are asked for.
     """
     asked = os.environ.get("REFASHION_PROCESSES", "1")
     if not (asked.isdecimal() and int(asked)):
         raise UserError(f"REFASHION_PROCESSES is {asked!r}; it must be an integer >= 1")
-    return partial(in_processes, int(asked)) if int(asked) > 1 else in_this_process
+    if address := os.environ.get("REFASHION_RAY"):
+        if int(asked) > 1:
+            raise UserError("REFASHION_PROCESSES and REFASHION_RAY are both set; unset one of them")
+        from refashion.studies import cluster
+
+        return cluster.on_ray(address)
+    return nullcontext(partial(in_processes, int(asked)) if int(asked) > 1 else in_this_process)
