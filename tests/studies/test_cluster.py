@@ -161,7 +161,7 @@ with cluster.on_ray("auto") as execute:
 
 @needs_ray
 @pytest.mark.ci
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_running(how: signal.Signals) -> None:
     here = Path(__file__).parent
     code = DRIVER.format(path=[str(here), str(here.parent)])
