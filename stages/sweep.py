@@ -2,7 +2,7 @@
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.studies import study, sweep, workers
+from refashion.studies import executors, study, sweep
 
 
 def main(name: str) -> None:
@@ -12,5 +12,5 @@ def main(name: str) -> None:
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none"
         raise UserError(f"sweep {name!r} is not in params.yaml; there are {known}")
-    with workers.chosen() as execute:
+    with executors.chosen() as execute:
         study.finish(workspace, name, sweep.run(workspace, params, name, execute))

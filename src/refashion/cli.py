@@ -245,6 +245,7 @@ def gate(workspace: Workspace, baseline: str | None, quick: bool, as_json: bool)
 @click.option("--trials", type=int, help="How many settings to try; by default a whole grid.")
 @click.option("--name", "experiment", help="Of the sweep and of the DVC experiment.")
 @click.option("--processes", type=click.IntRange(1), help="Train in so many at once.")
+@click.option("--ray", metavar="auto|HOST:PORT", help="Train on a Ray cluster.")
 @click.pass_obj
 def sweep(
     workspace: Workspace,
@@ -254,13 +255,14 @@ def sweep(
     trials: int | None,
     experiment: str | None,
     processes: int | None,
+    ray: str | None,
 ) -> None:
     """Train a variant with many settings, and publish every trial.
 
     A SWEEP is one that params.yaml defines. With -S, a VARIANT is swept in a DVC experiment: values
     are written as `dvc exp run -S` has them, and intervals as interval(LOW,HIGH) or
-    tag(log,interval(LOW,HIGH)). However many processes there are, the table of trials is the same;
-    one that was interrupted goes on from the trials that are done.
+    tag(log,interval(LOW,HIGH)). However many processes or machines there are, the table of trials
+    is the same; a sweep that was interrupted goes on from the trials that are done.
 
     \b
     Example: refashion sweep lr_and_decay
@@ -269,8 +271,12 @@ def sweep(
     """
     from refashion.reproduction import experiments
 
+    if processes and ray:
+        raise click.UsageError("choose one of --processes and --ray")
     if processes:
         os.environ["REFASHION_PROCESSES"] = str(processes)
+    if ray:
+        os.environ["REFASHION_RAY"] = ray
     if not overrides:
         if search or trials or experiment:
             raise click.UsageError("a sweep of params.yaml has its own settings; name some by -S")

@@ -20,9 +20,9 @@ from refashion.base.params.sweeps import SweepParams
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
-from refashion.studies import cluster, sweep, trials, workers
+from refashion.studies import cluster, executors, sweep, trials
+from refashion.studies.executors import Execute
 from refashion.studies.trials import Images
-from refashion.studies.workers import Execute
 from refashion.training.settings import Settings
 
 SETTINGS = [Settings(hidden=(4,), epochs=2, batch_size=8, lr=0.1 * i) for i in range(1, 5)]
@@ -93,7 +93,7 @@ def table_of(root: Path, execute: Execute) -> bytes:
 @needs_ray
 @pytest.mark.ci
 def test_each_machine_takes_its_share_and_every_epoch_is_told(three_machines) -> None:
-    expected = trained(workers.in_this_process, images())
+    expected = trained(executors.in_this_process, images())
     with cluster.on_ray(three_machines.address) as execute:
         assert trained(execute, images()) == (2, *expected[1:])
         # once more, as TPE and halving ask for one batch of trials after another
@@ -104,7 +104,7 @@ def test_each_machine_takes_its_share_and_every_epoch_is_told(three_machines) ->
 @pytest.mark.ci
 def test_a_mistake_in_a_worker_is_told_as_here(three_machines) -> None:
     with pytest.raises(UserError, match="training set: it is empty") as here:
-        trained(workers.in_this_process, images(0))
+        trained(executors.in_this_process, images(0))
     with (
         pytest.raises(UserError) as there,
         cluster.on_ray(three_machines.address) as execute,
@@ -128,7 +128,7 @@ def test_devices_of_the_cluster(three_machines) -> None:
 @needs_ray
 @pytest.mark.ci
 def test_the_table_is_the_same_if_machines_are_lost(three_machines, tmp_path: Path) -> None:
-    expected = table_of(tmp_path / "here", workers.in_this_process)
+    expected = table_of(tmp_path / "here", executors.in_this_process)
     lost = list(three_machines.worker_nodes)
     told: list[float] = []
     with cluster.on_ray(three_machines.address) as execute:
@@ -188,14 +188,14 @@ def test_without_ray(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("REFASHION_RAY", "auto")
     with pytest.raises(UserError, match="Ray is not installed; run `make environment EXTRAS=ray`"):
-        workers.chosen().__enter__()
+        executors.chosen().__enter__()
 
 
 def test_two_ways_at_once(monkeypatch) -> None:
     monkeypatch.setenv("REFASHION_RAY", "auto")
     monkeypatch.setenv("REFASHION_PROCESSES", "2")
     with pytest.raises(UserError, match="both set"):
-        workers.chosen()
+        executors.chosen()
 
 
 @needs_ray

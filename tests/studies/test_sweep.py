@@ -22,7 +22,7 @@ from refashion.data import prepared
 from refashion.evaluation import metrics
 from refashion.runs import listing
 from refashion.runs.run import TRIALS
-from refashion.studies import classifiers, sweep, trials, workers
+from refashion.studies import classifiers, executors, sweep, trials
 from refashion.training import portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
@@ -44,7 +44,7 @@ def write_data(root: Path) -> Workspace:
     return workspace
 
 
-def run(root: Path, settings: Params, *execute: workers.Execute) -> dict[str, bytes]:
+def run(root: Path, settings: Params, *execute: executors.Execute) -> dict[str, bytes]:
     """What a sweep leaves, by name."""
     workspace = write_data(root)
     sweep.run(workspace, settings, "rates", *execute)
@@ -105,7 +105,7 @@ def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace
 
 
 def test_two_processes_leave_the_same_files(workspace: Workspace, tmp_path: Path) -> None:
-    assert run(tmp_path, params(), partial(workers.in_processes, 2)) == read(workspace)
+    assert run(tmp_path, params(), partial(executors.in_processes, 2)) == read(workspace)
 
 
 @pytest.mark.parametrize("stacks", [0, 1, 2])
@@ -117,8 +117,8 @@ def test_a_sweep_that_was_interrupted_goes_on(
 
     def interrupted(
         settings: Sequence[Settings], *rest: Any, most: float = float("inf")
-    ) -> workers.Finished:
-        for number, done in enumerate(workers.in_this_process(settings, *rest)):
+    ) -> executors.Finished:
+        for number, done in enumerate(executors.in_this_process(settings, *rest)):
             if number == most:
                 raise KeyboardInterrupt
             trained.extend(done[0])
@@ -175,7 +175,7 @@ def test_every_search_gives_the_same_table_again(search: str, tmp_path: Path) ->
     again = run(
         tmp_path / "b",
         params(**changes).model_copy(update={"epochs": 4}),
-        partial(workers.in_processes, 2),
+        partial(executors.in_processes, 2),
     )
     assert first == again
     epochs = [row.split(",")[3] for row in first["dropout/trials.csv"].decode().splitlines()[1:]]
@@ -183,8 +183,8 @@ def test_every_search_gives_the_same_table_again(search: str, tmp_path: Path) ->
 
 
 def test_a_best_trial_that_does_not_come_out_again_is_refused(tmp_path: Path) -> None:
-    def forged(*arguments: Any) -> workers.Finished:
-        for stack, results in workers.in_this_process(*arguments):
+    def forged(*arguments: Any) -> executors.Finished:
+        for stack, results in executors.in_this_process(*arguments):
             for result in results:
                 result["history"][-1]["weights_sha256"] = "0" * 64
             yield stack, results
@@ -209,4 +209,4 @@ def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
 def test_a_number_of_processes_is_a_number(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFASHION_PROCESSES", asked)
     with pytest.raises(UserError, match="it must be an integer >= 1"):
-        workers.chosen()
+        executors.chosen()

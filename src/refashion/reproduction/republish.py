@@ -52,7 +52,7 @@ def republish(
         with worktree.checkout(State(commit=commit), workspace) as checkout:
             try:
                 worktree.fetch_results(checkout, checkout.relative(checkout.test))
-                runs = listing.of_pipeline(checkout)
+                runs = _of_experiment(checkout, baseline)
             except UserError as error:
                 yield {"source": name, "outcome": "missing", "detail": str(error)}
             else:
@@ -65,6 +65,16 @@ def republish(
                     publish.mark(run, removed, publish.REMOVED, store)
                 detail = f"{run.data.tags['name']}, run {run.info.run_id}"
                 yield from ({"source": n, "outcome": "removed", "detail": detail} for n in removed)
+
+
+def _of_experiment(checkout: Workspace, baseline: str) -> list[Run]:
+    """Runs of the pipeline, and those of sweeps and k-folds that are not its baseline's."""
+    runs = listing.of_pipeline(checkout)
+    files = {
+        run: run.file("record.json") for run in listing.everything(checkout) if run not in runs
+    }
+    changed = (r for r, f in files.items() if context.committed(f, baseline) != f.read_bytes())
+    return [*runs, *changed]
 
 
 def _publish(

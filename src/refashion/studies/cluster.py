@@ -17,8 +17,8 @@ from refashion.base.errors import UserError
 from refashion.base.progress import Advance
 from refashion.data.prepared import Split
 from refashion.studies import trials
+from refashion.studies.executors import GO_ON, Execute, Finished
 from refashion.studies.trials import Images, Result
-from refashion.studies.workers import GO_ON, Execute, Finished
 from refashion.training.settings import Settings
 
 RETRIES = 10

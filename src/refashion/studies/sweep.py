@@ -14,11 +14,11 @@ from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.runs.run import TRIALS
 from refashion.runs.write import Table
-from refashion.studies import classifiers, study, trials, workers
+from refashion.studies import classifiers, executors, study, trials
+from refashion.studies.executors import Execute
 from refashion.studies.search import Assignment, search
 from refashion.studies.study import Headline, Trained
 from refashion.studies.trials import Done, Images
-from refashion.studies.workers import Execute
 from refashion.training import device as devices
 from refashion.training import portable
 from refashion.training.engine import Examples
@@ -34,7 +34,7 @@ COLUMNS = ("validation_accuracy", "validation_loss", "train_accuracy", "train_lo
 
 
 def run(
-    workspace: Workspace, params: Params, name: str, execute: Execute = workers.in_this_process
+    workspace: Workspace, params: Params, name: str, execute: Execute = executors.in_this_process
 ) -> Headline:
     """Train the trials of the sweep `name`, and give the accuracies of the best.
 

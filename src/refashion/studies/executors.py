@@ -11,6 +11,7 @@ from refashion.base.errors import UserError
 from refashion.base.progress import Advance
 from refashion.studies import trials
 from refashion.studies.trials import Images, Result
+from refashion.training import workers
 from refashion.training.settings import Settings
 
 Finished = Iterator[tuple[Sequence[Settings], list[Result]]]
@@ -66,13 +67,11 @@ def chosen() -> AbstractContextManager[Execute]:
     processes as ``REFASHION_PROCESSES`` says. `UserError` if that is no number of processes, or
     both are asked for.
     """
-    asked = os.environ.get("REFASHION_PROCESSES", "1")
-    if not (asked.isdecimal() and int(asked)):
-        raise UserError(f"REFASHION_PROCESSES is {asked!r}; it must be an integer >= 1")
+    count = workers.to_launch()
     if address := os.environ.get("REFASHION_RAY"):
-        if int(asked) > 1:
-            raise UserError("REFASHION_PROCESSES and REFASHION_RAY are both set; unset one of them")
+        if count > 1:
+            raise UserError(f"{workers.VARIABLE} and REFASHION_RAY are both set; unset one of them")
         from refashion.studies import cluster
 
         return cluster.on_ray(address)
-    return nullcontext(partial(in_processes, int(asked)) if int(asked) > 1 else in_this_process)
+    return nullcontext(partial(in_processes, count) if count > 1 else in_this_process)
