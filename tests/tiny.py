@@ -55,7 +55,7 @@ def params(study: str = "k_fold", /, *, numerics: str = "portable", **changes: A
         for name in StudiesParams.model_fields
     }
     small = {"seed": 5, "epochs": 2, "batch_size": 8, "device": "cpu", "numerics": numerics}
-    new = {"variants": VARIANTS, "studies": StudiesParams(**studies)}
+    new = {"variants": VARIANTS, "studies": StudiesParams(**studies), "sweeps": {}}
     return known.model_copy(update=small | new)
 
 

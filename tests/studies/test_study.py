@@ -58,7 +58,7 @@ def test_every_epoch_of_every_model_is_observed_and_told(monkeypatch: pytest.Mon
     told: list[Any] = []
 
     @contextmanager
-    def progress(*arguments: Any) -> Iterator[Any]:
+    def progress(*arguments: Any, shown: bool) -> Iterator[Any]:
         told.append(arguments)
         yield lambda amount=1, note="": told.append((amount, note))
 

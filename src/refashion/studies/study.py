@@ -87,17 +87,17 @@ def key(
     native = settings.numerics == "native"
     makes = {
         "run": (name, loop.contract(settings, place), settings.as_dict(), params, dict(inputs)),
-        "code": _code(),
+        "code": code(),
         "machine": (devices.software(), devices.describe(place)) if native else None,
     }
     return sha256(json.dumps(makes, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _code() -> list[str]:
-    """Digests of the files whose code is running."""
-    code = [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
-    return [files.sha256(file) for file in (*code, Path(__file__))]
+def code() -> list[str]:
+    """Digests of the files whose code trains: those of `ROOMS`, and this one."""
+    sources = [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
+    return [files.sha256(file) for file in (*sources, Path(__file__))]
 
 
 def checkpoint(
