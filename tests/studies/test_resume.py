@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 import tiny
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.base.workspace import Workspace
