@@ -90,6 +90,13 @@ def test_studies_show_what_came_out(readme: str, run: str) -> None:
         assert f"{metrics[name]:{form}} ± {metrics[f'{name}_std']:{form}}" in readme
 
 
+def test_the_sweep_shows_what_came_out(readme: str) -> None:
+    metrics = listing.find(Workspace.here(), "lr_and_decay/mlp").metrics
+    assert f"lr_and_decay/mlp.trial_{metrics['best_trial']} " in readme
+    for name in ("validation_accuracy", "test_accuracy"):
+        assert f"{metrics[name]:.4f}" in readme
+
+
 def test_table_shows_what_was_measured(readme: str, root: Path) -> None:
     measured = json.loads((root / "benchmarks/results/accuracy.json").read_text())
     committed = json.loads((root / "reports/metrics.json").read_text())["accuracy"]

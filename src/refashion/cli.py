@@ -297,7 +297,7 @@ def promote(workspace: Workspace, run: str, name: str) -> None:
     workspace.
 
     \b
-    Example: refashion promote lr_and_decay/mlp.trial_07 --name best
+    Example: refashion promote lr_and_decay/mlp.trial_23 --name best
              refashion promote 3f2a9c --name best
     """
     from refashion.reproduction import diverge as divergence
