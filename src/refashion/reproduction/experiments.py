@@ -91,7 +91,9 @@ def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None 
             "sweep a variant, name settings: -S lr=0.05,0.1"
         )
     if definition is None or (raw.get("sweeps") or {}).get(name) == definition:
-        _dvc(workspace, "repro", target)
+        _run(workspace, "-m", "dvc", "repro", target)
+        # In a fresh clone dvc.lock says that this was published, and this machine has nothing yet.
+        _run(workspace, "stages", "track", name)
         return
     if name in there:
         raise UserError(f"{name}: params.yaml has another sweep of that name; choose a --name")
@@ -150,14 +152,14 @@ def _experiment(
             "back, and --name chooses another"
         )
     overrides = [word for change in changes for word in ("-S", change)]
-    _dvc(workspace, "exp", "run", "--name", name, *options, *overrides, target)
+    _run(workspace, "-m", "dvc", "exp", "run", "--name", name, *options, *overrides, target)
 
 
-def _dvc(workspace: Workspace, *arguments: str) -> None:
-    """Run a long command of DVC, which tells of its progress by itself."""
-    command = [sys.executable, "-m", "dvc", *arguments]
+def _run(workspace: Workspace, *arguments: str) -> None:
+    """Run a Python program that takes long and tells of its progress by itself."""
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=workspace.root, env=worktree.environment(), stdout=2)
     if done.returncode < 0 or done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:
-        raise UserError(f"dvc {arguments[0]}: failed, as told above; mend that first")
+        raise UserError(f"{arguments[-1]}: failed, as told above; mend that first")

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import torch
+
 from refashion.base.params.sweeps import Interval, SweepParams
+from refashion.portable import functions
 
 Assignment = Mapping[str, Any]
 """Values of the settings of one trial."""
@@ -102,14 +105,12 @@ def _proposed(sweep: SweepParams, trial: Any) -> Assignment:
 
 def _spread(interval: Interval, points: int) -> list[float]:
     """So many numbers of an interval, evenly spread; one is its middle."""
-    low, high = interval.low, interval.high
+    ends = torch.tensor([interval.low, interval.high], dtype=torch.float64)
+    low, high = functions.log(ends) if interval.log else ends
     shares = [i / (points - 1) for i in range(points)] if points > 1 else [0.5]
-    if interval.log:
-        low, high = math.log(low), math.log(high)
-        numbers = [math.exp(low + (high - low) * share) for share in shares]
-    else:
-        numbers = [low + (high - low) * share for share in shares]
-    return list(dict.fromkeys(_rounded(number, interval) for number in numbers))
+    numbers = low + (high - low) * torch.tensor(shares, dtype=torch.float64)
+    numbers = functions.exp(numbers) if interval.log else numbers
+    return list(dict.fromkeys(_rounded(number, interval) for number in numbers.tolist()))
 
 
 def _rounded(number: float, interval: Interval) -> float:
