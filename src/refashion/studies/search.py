@@ -49,7 +49,7 @@ def grid(sweep: SweepParams) -> list[Assignment]:
     intervals = len(sweep.space) - len(sweep.choices)
     of_choices = math.prod(len(values) for values in sweep.choices.values())
     points = 1
-    while sweep.trials and intervals and of_choices * (points + 1) ** intervals <= sweep.trials:
+    while intervals and of_choices * math.prod([points + 1] * intervals) <= (sweep.trials or 0):
         points += 1
     axes = [
         _spread(values, points) if isinstance(values, Interval) else values
@@ -66,7 +66,7 @@ def _halving(sweep: SweepParams, epochs: int, measure: Measure) -> None:
     trials = grid(sweep)
     rungs = [epochs]
     while rungs[0] >= REDUCTION:
-        rungs.insert(0, epochs // REDUCTION ** len(rungs))
+        rungs.insert(0, rungs[0] // REDUCTION)
     for rung in rungs:
         accuracies = measure([{**trial, "epochs": rung} for trial in trials])
         best = sorted(range(len(trials)), key=lambda i: -accuracies[i])  # the first of equals
