@@ -94,8 +94,3 @@ def test_a_sweep_has_a_name_of_its_own(name: str) -> None:
         params.validate(
             {**RAW, "sweeps": {name: {"variant": "mlp", "space": {"lr": [1]}}}}, "params.yaml"
         )
-
-
-def test_without_validation_images_there_is_nothing_to_choose_by() -> None:
-    with pytest.raises(UserError, match="hold out some images"):
-        params.validate({**RAW, "data": {**RAW["data"], "validation": 0.0}}, "params.yaml")

@@ -95,7 +95,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         for name, value in variables():
             patch.setenv(name, value)
         repository.git("init", "--quiet", "--initial-branch", "main")
-        repository.change(variants=VARIANTS, gates=[])
+        repository.change(variants=VARIANTS, gates=[], sweeps={})
         repository.commit("Start")
         repository.dvc("repro")
         repository.commit("Run the pipeline")

@@ -37,8 +37,8 @@ def params(variant: str = "dropout", **changes: Any) -> Params:
     return tiny.params().model_copy(update={"sweeps": {"rates": SweepParams(**definition)}})
 
 
-def write_data(root: Path) -> Workspace:
-    workspace = tiny.write_data(root)
+def write_data(root: Path, validation: int = 10) -> Workspace:
+    workspace = tiny.write_data(root, 50 - validation, validation)
     test = prepared.load(tiny.write_data(root / "test", 30, 0).train)
     prepared.save(workspace.test, test.images, test.labels)
     return workspace
@@ -191,6 +191,11 @@ def test_a_best_trial_that_does_not_come_out_again_is_refused(tmp_path: Path) ->
 
     with pytest.raises(UserError, match="came out otherwise when it was trained again"):
         run(tmp_path, params(), forged)
+
+
+def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds out no image"):
+        sweep.run(write_data(tmp_path, 0), params(), "rates")
 
 
 def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:

@@ -44,13 +44,19 @@ def run(
     Raises
     ------
     UserError
-        If every trial diverges, or the best one comes out otherwise when it is trained again.
+        If there is nothing to validate on, every trial diverges, or the best one comes out
+        otherwise when it is trained again.
     """
     sweep, base = params.sweeps[name], classifiers.settings(params, params.sweeps[name].variant)
     splits = {
         part: prepared.load(folder)
         for part, folder in (("train", workspace.train), ("validation", workspace.validation))
     }
+    if not len(splits["validation"].labels):
+        raise UserError(
+            f"sweeps.{name}: the best trial is chosen by validation accuracy, and data.validation "
+            "holds out no image; set it above 0"
+        )
     images, inputs = Images(**splits), {k: prepared.digest(v) for k, v in splits.items()}
     done = Done(workspace.trials, sweep.variant, params.device, inputs)
     made: dict[Settings, Trained] = {}

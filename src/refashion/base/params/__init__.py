@@ -125,11 +125,6 @@ class Params(Strict):
                 sweep.refuse_layers(variant.hidden, variant.dropout)
             except ValueError as error:
                 raise ValueError(f"sweeps.{name}.space: {error}") from None
-            if not self.data.validation:
-                raise ValueError(
-                    f"sweeps.{name}: chooses by validation accuracy, and data.validation is 0; "
-                    "hold out some images"
-                )
         return self
 
     def variant(self, name: str) -> VariantParams:
