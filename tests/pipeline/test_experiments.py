@@ -148,7 +148,7 @@ def test_a_sweep_is_an_experiment_and_so_is_its_best_trial(workspace, experiment
         *("refashion", "sweep", "mlp", "-S", "lr=0.05,0.2", "-S", "seed=range(1,3)"),
         *("--processes", "2", "--name", "found"),
     )
-    assert "found/mlp.trial_4: published" in printed
+    assert "found/mlp: child runs published: 4" in printed
     assert {run["dvc_exp"] for run in published(workspace, "found").values()} == {"found"}
     table = (workspace.root / "reports/studies/found/mlp/trials.csv").read_text()
     digests = [row.rpartition(",")[2] for row in table.splitlines()[1:]]

@@ -20,6 +20,7 @@ from refashion.base.params.sweeps import SweepParams
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.data.prepared import Split
+from refashion.runs.run import TRIALS
 from refashion.studies import cluster, executors, sweep, trials
 from refashion.studies.executors import Execute
 from refashion.studies.trials import Images
@@ -84,7 +85,45 @@ def table_of(root: Path, execute: Execute) -> bytes:
     swept = SweepParams(variant="dropout", space=space)
     params = tiny.params().model_copy(update={"epochs": 4, "sweeps": {"lr": swept}})
     sweep.run(workspace, params, "lr", execute)
-    return (workspace.studies / "lr" / "dropout" / sweep.TABLE).read_bytes()
+    return (workspace.studies / "lr" / "dropout" / TRIALS).read_bytes()
+
+
+# --- on this machine: first, while no cluster runs here that would be taken ---------------------
+
+
+DRIVER = """
+import sys
+sys.path[:0] = {path}
+import test_cluster
+from refashion.studies import cluster
+
+settings = [test_cluster.replace(s, epochs=10**6) for s in test_cluster.SETTINGS]
+with cluster.on_ray("auto") as execute:
+    told = lambda amount=1, note="": print("an epoch", flush=True)
+    list(execute(settings, test_cluster.images(), "cpu", told))
+"""
+
+
+@needs_ray
+@pytest.mark.ci
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_running(how: signal.Signals) -> None:
+    here = Path(__file__).parent
+    code = DRIVER.format(path=[str(here), str(here.parent)])
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout and driver.stdout.readline() == "an epoch\n"
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    addresses = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+    driver.send_signal(how)
+    driver.communicate()
+    _, alive = psutil.wait_procs(processes, timeout=120)
+    assert not alive
 
 
 # --- on clusters ---------------------------------------------------------------------------------
@@ -144,41 +183,6 @@ def test_the_table_is_the_same_if_machines_are_lost(three_machines, tmp_path: Pa
         assert table_of(tmp_path / "there", losing) == expected
     assert not lost
     assert sum(told) == 12 * 4  # not twice, though trained twice
-
-
-DRIVER = """
-import sys
-sys.path[:0] = {path}
-import test_cluster
-from refashion.studies import cluster
-
-settings = [test_cluster.replace(s, epochs=10**6) for s in test_cluster.SETTINGS]
-with cluster.on_ray("auto") as execute:
-    told = lambda amount=1, note="": print("an epoch", flush=True)
-    list(execute(settings, test_cluster.images(), "cpu", told))
-"""
-
-
-@needs_ray
-@pytest.mark.ci
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_running(how: signal.Signals) -> None:
-    here = Path(__file__).parent
-    code = DRIVER.format(path=[str(here), str(here.parent)])
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert driver.stdout and driver.stdout.readline() == "an epoch\n"
-    processes = psutil.Process(driver.pid).children(recursive=True)
-    addresses = {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for process in processes
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert addresses == {"127.0.0.1"}
-    driver.send_signal(how)
-    driver.communicate()
-    _, alive = psutil.wait_procs(processes, timeout=120)
-    assert not alive
 
 
 # --- without one ---------------------------------------------------------------------------------
