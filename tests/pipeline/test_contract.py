@@ -96,6 +96,7 @@ def test_remote_brings_everything_back(workspace, tmp_path) -> None:
     shutil.rmtree(workspace.root / ".dvc/cache")
     workspace.run("git", "checkout", "--quiet", "models")
     workspace.run("dvc", "pull")
+    workspace.run("dvc", "remote", "remove", "--local", "storage")
     assert (workspace.root / "models/mlp/weights.safetensors").exists()
     assert "up to date" in workspace.run("dvc", "status")
 

@@ -160,6 +160,8 @@ def test_a_sweep_is_an_experiment_and_so_is_its_best_trial(workspace, experiment
     assert (run["lr"], run["seed"], run["weights_sha256"]) == ("0.2", "2", digests[3])
     taken = workspace.run("refashion", "promote", "found/mlp.trial_1", "--name", "found", code=2)
     assert "found: there is a DVC experiment of that name" in taken
+    same = workspace.run("refashion", "promote", "rates/softmax.trial_1", "--name", "same", code=2)
+    assert "has the settings of params.yaml; `dvc repro` trains it" in same
 
 
 @pytest.mark.ci

@@ -1,6 +1,7 @@
 """A checkout whose runs were published to a database."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,12 @@ class World:
     def refashion(self, *arguments: str) -> Result:
         """Run a command of the project in the checkout."""
         return CliRunner().invoke(cli.main, arguments, obj=self.workspace)
+
+
+@pytest.fixture(autouse=True)
+def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the code of models that a test loads: processes that start later would import it."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 @pytest.fixture(scope="session")
