@@ -95,7 +95,7 @@ def _work(size: int, rank: int, port: int, function: Callable[[Workers], Any], p
         **{"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{size}"},
         **{"MASTER_ADDR": workers.LOOPBACK, "MASTER_PORT": f"{port}"},
         **{"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"},
-        **{"GLOO_SOCKET_IFNAME": "lo"},
+        **{"TORCHELASTIC_RESTART_COUNT": "0", "GLOO_SOCKET_IFNAME": "lo"},
     }
     with workers.joined("cpu") as group:
         assert (group.rank, group.size) == (rank, size)

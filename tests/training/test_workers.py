@@ -184,6 +184,35 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_training_goes_on_when_torchrun_starts_it_again_and_in_other_numbers(
+    workspace: Workspace,
+) -> None:
+    settings = workspace.params().model_dump(mode="json") | {"epochs": 40, "batch_size": 3}
+    files.write_text(workspace.params_file, yaml.safe_dump(settings))
+    classifiers.run(workspace, workspace.params(), "dropout")
+    want = results(workspace)
+    for file in workspace.models.glob("dropout/*"):
+        file.unlink()
+    always = {"REFASHION_CHECKPOINT_SECONDS": "0"}
+    first = start(workspace, STAGES, "train", "dropout", REFASHION_PROCESSES="3", **always)
+    assert first.stdout is not None
+    first.stdout.readline()
+    os.killpg(first.pid, signal.SIGINT)
+    first.communicate()
+    assert first.returncode == 130 and not results(workspace)
+    restarted = (*TORCHRUN[:-1], "--max-restarts=1", STAGES, "train", "dropout")
+    second = start(workspace, *restarted, **always)
+    assert second.stdout is not None
+    while "dropout: 3/40 epochs" not in (printed := second.stdout.readline()):
+        assert printed
+    os.kill(children(second.pid)[1], signal.SIGKILL)
+    printed, _ = second.communicate()
+    assert second.returncode == 0, printed
+    assert printed.count("dropout: goes on after epoch") == 1
+    assert results(workspace) == want
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("case", ["killed", "interrupted"])
 def test_nothing_is_left_of_processes_that_are_ended(case: str, workspace: Workspace) -> None:
     settings = workspace.params().model_dump(mode="json") | {"epochs": 100, "batch_size": 1}

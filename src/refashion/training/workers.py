@@ -145,13 +145,27 @@ def joined(device: str) -> Iterator[Workers]:
             )
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, size = _store(TIMEOUT)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
     except RuntimeError as error:
         raise _lost() from error
     group = Group()
     group.agree({"device": kind})
     yield group
     dist.destroy_process_group()
+
+
+def _store(timeout: timedelta) -> tuple[Any, int, int]:
+    """The launcher's store, with this process's number and that of all.
+
+    When ``torchrun --max-restarts`` starts them again the store is the former one, where the
+    addresses of processes that have ended would be found.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    return PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store), rank, size
 
 
 def _lost() -> UserError:
@@ -165,10 +179,8 @@ def _lost() -> UserError:
 def tell(line: str) -> None:
     """Print a line on standard error, unless another process of the training has told one."""
     if launched():
-        from torch.distributed.rendezvous import rendezvous
-
         try:
-            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=10)))
+            store, *_ = _store(timedelta(seconds=10))
             if store.add("errors", 1) > 1:
                 store.wait(["told"])  # since the launcher ends all processes as soon as one fails
                 return
