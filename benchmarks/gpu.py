@@ -51,7 +51,7 @@ from refashion.data.catalogue import FILES
 from refashion.portable import exact, functions, multiply, softmax, streams
 from refashion.training import device as devices
 from refashion.training import digest, loop
-from refashion.training.engine import Examples
+from refashion.training.engine import Examples, on_device
 from refashion.training.portable import CONTRACT
 from refashion.training.settings import Settings
 
@@ -333,7 +333,7 @@ class Bench:
     def _compare_training(self, title: str, chosen: Settings, examples: Examples) -> dict[str, Any]:
         def work(device: torch.device) -> str:
             model = loop.start(chosen, device)
-            model.train_epoch(examples.to(device), 1)
+            model.train_epoch(*on_device([examples], device), 1)
             return digest.weights(model.weights())
 
         return self.compare(title, work, multiply.WAYS)
@@ -341,7 +341,7 @@ class Bench:
     def epochs(self) -> dict[str, dict[str, Any]]:
         """Seconds per epoch, by variant and contender."""
         by_variant: dict[str, dict[str, Any]] = {}
-        examples = self.examples.to(self.device)
+        (examples,) = on_device([self.examples], self.device)
         single = Images(self.examples.inputs, self.examples.targets)
         n = len(examples)
         for variant in NETWORKS:
@@ -403,9 +403,9 @@ class Bench:
         models = [replace(SMALL, seed=seed) for seed in range(most)]
         rows: list[dict[str, Any]] = []
         for count in self.sizes.stacks:
-            on_device = [examples.to(self.device) for examples in data[:count]]
-            train([replace(s, epochs=1) for s in models[:count]], on_device, self.device)
-            work = partial(train, models[:count], on_device, self.device)
+            placed = on_device(data[:count], self.device)
+            train([replace(s, epochs=1) for s in models[:count]], placed, self.device)
+            work = partial(train, models[:count], placed, self.device)
             seconds, trainings = self.seconds(work)
             checked = sorted({round(i * (count - 1) / (CHECKED - 1)) for i in range(CHECKED)})
             alone = [

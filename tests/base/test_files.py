@@ -104,3 +104,18 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     files.write_text(tmp_path / "ours", "x")
     (tmp_path / "plain").write_text("x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@given(content=st.binary(), key=st.text(), place=st.integers(0), bit=st.integers(0, 7))
+def test_a_sealed_file_is_read_whole_and_with_its_key_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, key: str, place: int, bit: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "sealed"
+    files.write_sealed(path, key, content)
+    assert files.read_sealed(path, key) == content
+    assert files.read_sealed(path, key + "x") is None
+    written = bytearray(path.read_bytes())
+    written[place % len(written)] ^= 1 << bit
+    for damaged in (written, written[:-1], b""):
+        path.write_bytes(damaged)
+        assert files.read_sealed(path, key) is None

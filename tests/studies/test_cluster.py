@@ -23,7 +23,7 @@ from refashion.data.prepared import Split
 from refashion.runs.run import TRIALS
 from refashion.studies import cluster, executors, sweep, trials
 from refashion.studies.executors import Execute
-from refashion.studies.trials import Images
+from refashion.studies.trials import Splits
 from refashion.training.settings import Settings
 
 SETTINGS = [Settings(hidden=(4,), epochs=2, batch_size=8, lr=0.1 * i) for i in range(1, 5)]
@@ -54,14 +54,14 @@ def three_machines(environment: None) -> Iterator[Any]:
     machines.shutdown()
 
 
-def images(n: int = 40) -> Images:
+def images(n: int = 40) -> Splits:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 784), dtype=np.uint8)
     split = Split(images=pixels, labels=np.arange(40, dtype=np.uint8) % 10)
-    return Images(train=Split(images=pixels[:n], labels=split.labels[:n]), validation=split)
+    return {"train": Split(images=pixels[:n], labels=split.labels[:n]), "validation": split}
 
 
-def trained(execute: Execute, data: Images, device: str = "cpu") -> tuple[int, float, Any]:
+def trained(execute: Execute, data: Splits, device: str = "cpu") -> tuple[int, float, Any]:
     """Numbers of stacks and of epochs that were told, and the histories of the trials."""
     epochs, histories, stacks = 0.0, {}, 0
 
@@ -172,7 +172,7 @@ def test_the_table_is_the_same_if_machines_are_lost(three_machines, tmp_path: Pa
     told: list[float] = []
     with cluster.on_ray(three_machines.address) as execute:
 
-        def losing(settings: Any, data: Images, device: str, advance: Any) -> Any:
+        def losing(settings: Any, data: Splits, device: str, advance: Any) -> Any:
             def lose(amount: float = 1, note: str = "") -> None:
                 told.append(amount)
                 if lost:

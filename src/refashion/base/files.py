@@ -12,6 +12,9 @@ from typing import Any
 
 from refashion.base.errors import UserError
 
+SEAL = 65
+"""Bytes of a first line that seals the rest of a file: a SHA-256 (hexadecimal)."""
+
 
 def read_bytes(path: Path, cure: str) -> bytes:
     """Read a file; if it cannot be read, raise `UserError` that ends in `cure`, what to do."""
@@ -49,6 +52,23 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_sealed(path: Path, key: str, content: bytes) -> None:
+    """Write bytes with the SHA-256 of a key and of them, for `read_sealed`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(_seal(key, content) + content)
+
+
+def read_sealed(path: Path, key: str) -> bytes | None:
+    """The bytes that were written with this key; None if they are damaged, or another key's."""
+    content = path.read_bytes()
+    seal = _seal(key, content[SEAL:])
+    return content[SEAL:] if content.startswith(seal) else None
+
+
+def _seal(key: str, content: bytes) -> bytes:
+    return hashlib.sha256(f"{key}\n".encode() + content).hexdigest().encode() + b"\n"
 
 
 def sha256(path: Path) -> str:

@@ -84,7 +84,7 @@ def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None 
     """
     target = f"stages/sweep/dvc.yaml:track_sweep@{name}"
     raw = params.read(workspace.params_file)
-    there = workspace.params().sweeps
+    there = params.validate(raw, workspace.params_file.name).sweeps
     if definition is None and name not in there:
         raise UserError(
             f"sweep {name!r} is not in params.yaml; there are {', '.join(there) or 'none'}. To "
@@ -109,8 +109,8 @@ def promote(workspace: Workspace, trial: Run, name: str) -> Record:
     Raises
     ------
     UserError
-        If the run is no trial, ``params.yaml`` does not have its variant, there is an experiment of
-        that name, or a stage fails.
+        If the run is no trial, ``params.yaml`` does not have its variant or has all its settings,
+        there is an experiment of that name, or a stage fails.
     """
     now, wanted = workspace.params(), trial.record
     variant = wanted.name.partition("/")[2].partition(".trial_")[0]
@@ -125,6 +125,8 @@ def promote(workspace: Workspace, trial: Run, name: str) -> Record:
     }
     data = now.data.model_dump()
     changes |= {f"data.{k}": v for k, v in wanted.data.items() if data[k] != v}
+    if not changes:
+        raise UserError(f"{trial.title}: has the settings of params.yaml; `dvc repro` trains it")
     _experiment(workspace, name, _flat(changes), f"track@{variant}", "--temp")
     commit, _ = worktree.experiments(workspace.root)[name]
     file = workspace.relative(workspace.variant_folders(variant)[0] / "record.json")

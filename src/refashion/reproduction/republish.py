@@ -69,12 +69,10 @@ def republish(
 
 def _of_experiment(checkout: Workspace, baseline: str) -> list[Run]:
     """Runs of the pipeline, and those of sweeps and k-folds that are not its baseline's."""
-    runs = listing.of_pipeline(checkout)
-    files = {
-        run: run.file("record.json") for run in listing.everything(checkout) if run not in runs
-    }
-    changed = (r for r, f in files.items() if context.committed(f, baseline) != f.read_bytes())
-    return [*runs, *changed]
+    of_pipeline = listing.of_pipeline(checkout)
+    others = [run for run in listing.everything(checkout) if run not in of_pipeline]
+    own = [run for run in others if not context.unchanged(run.file("record.json"), baseline)]
+    return [*of_pipeline, *own]
 
 
 def _publish(

@@ -1,8 +1,8 @@
 """Checkpoints: the state of a training under way, from which a later start goes on.
 
-A checkpoint is one file. Its first line is the SHA-256 of the training's key and of all that
-follows: a line of JSON with the history and what was observed, then the weights and the optimizer's
-state (safetensors).
+A checkpoint is one file, sealed with the training's key (`refashion.base.files.write_sealed`): a
+line of JSON with the history and what was observed, then the weights and the optimizer's state
+(safetensors).
 """
 
 import json
@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -85,13 +84,13 @@ class Checkpoint:
         that is not sound, which is told.
         """
         try:
-            digest, _, body = self.file.read_bytes().partition(b"\n")
+            body = files.read_sealed(self.file, self.key)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._warn(f"cannot be read ({error.strerror}); the training starts anew")
             return None
-        if digest != self._digest(body):
+        if body is None:
             self._warn("is damaged, or of another training; this one starts anew")
             return None
         text, _, content = body.partition(b"\n")
@@ -124,17 +123,11 @@ class Checkpoint:
         content = {name: t.cpu().clone(memory_format=rows) for name, t in tensors.items()}
         body = json.dumps(about).encode() + b"\n" + safetensors.save(content)
         try:
-            with files.replacing(self.file) as temporary:
-                temporary.write_bytes(self._digest(body) + b"\n" + body)
+            files.write_sealed(self.file, self.key, body)
         except OSError as error:
             self._warn(f"cannot be written ({error.strerror}); the training goes on")
         now = time.monotonic()
         self.due = now + self.seconds * max(1.0, (now - begin) / QUICK)
-
-    def _digest(self, body: bytes) -> bytes:
-        sha = sha256(self.key.encode())
-        sha.update(body)
-        return sha.hexdigest().encode()
 
     def _warn(self, problem: str) -> None:
         print(f"warning: {self.file}: {problem}", file=sys.stderr)

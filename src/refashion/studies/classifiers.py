@@ -4,11 +4,9 @@ from dataclasses import asdict
 
 from refashion.base.params import Params
 from refashion.base.workspace import Workspace
-from refashion.data import prepared
 from refashion.runs import write
 from refashion.runs.record import Record
 from refashion.studies import study
-from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.portable import CONTRACT
 from refashion.training.settings import Settings
@@ -43,14 +41,9 @@ def run(workspace: Workspace, params: Params, name: str, workers: Workers = ALON
     missing, it diverges, or the workers differ in settings or data.
     """
     chosen = settings(params, name)
-    splits = {
-        "train": prepared.load(workspace.train),
-        "validation": prepared.load(workspace.validation),
-    }
-    inputs = {part: prepared.digest(split) for part, split in splits.items()}
+    splits, inputs = study.splits(workspace)
     workers.agree({"numerics contract": CONTRACT, **chosen.as_dict(), **inputs})
-    examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
-    model = Model(settings=chosen, **examples)
+    model = Model(settings=chosen, **study.examples(splits))
     with study.checkpoint(
         workspace, name, chosen, params.device, inputs=inputs, workers=workers
     ) as checkpoint:

@@ -18,7 +18,7 @@ from refashion.base.progress import Advance
 from refashion.data.prepared import Split
 from refashion.studies import trials
 from refashion.studies.executors import GO_ON, Execute, Finished
-from refashion.studies.trials import Images, Result
+from refashion.studies.trials import Result, Splits
 from refashion.training.settings import Settings
 
 RETRIES = 10
@@ -67,9 +67,9 @@ def on_ray(address: str) -> Iterator[Execute]:
 
 
 def _train(
-    share: Callable[[Images], Any],
+    share: Callable[[Split], Any],
     settings: Sequence[Settings],
-    images: Images,
+    splits: Splits,
     device: str,
     advance: Advance,
 ) -> Finished:
@@ -84,13 +84,14 @@ def _train(
         )
     if not settings:
         return
-    shared, resources = share(images), ray.cluster_resources()
+    shared = {part: share(split) for part, split in splits.items()}
+    resources = ray.cluster_resources()
     place = "GPU" if device == "cuda" or (device == "auto" and "GPU" in resources) else "CPU"
     if not (places := int(resources.get(place, 0))):
         raise UserError(f"the Ray cluster has no {place}, and device is {device}")
     task = ray.remote(max_retries=RETRIES, num_gpus=int(place == "GPU"))(_epochs)
     stacks = trials.stacks(settings, places)
-    running = {task.remote(stack, shared, device): stack for stack in stacks}
+    running = {task.remote(stack, device, **shared): stack for stack in stacks}
     try:
         while running:
             (epochs,), _ = ray.wait([*running], fetch_local=False)
@@ -107,7 +108,9 @@ def _train(
         raise UserError(f"Ray: {_line(error)}; {GO_ON}") from None
 
 
-def _epochs(stack: Sequence[Settings], images: Images, device: str) -> Iterator[int | list[Result]]:
+def _epochs(
+    stack: Sequence[Settings], device: str, **splits: Split
+) -> Iterator[int | list[Result]]:
     """Train a stack on a worker: 1 for every epoch of a trial, and the results in the end.
 
     One that is trained anew tells the same, of which Ray passes on what was not yet told.
@@ -116,7 +119,7 @@ def _epochs(stack: Sequence[Settings], images: Images, device: str) -> Iterator[
 
     def train() -> None:
         try:
-            told.put(trials.train(stack, images, device, lambda amount=1, note="": told.put(1)))
+            told.put(trials.train(stack, splits, device, lambda amount=1, note="": told.put(1)))
         except Exception as error:  # for the thread that waits
             told.put(error)
 
@@ -128,21 +131,14 @@ def _epochs(stack: Sequence[Settings], images: Images, device: str) -> Iterator[
     yield amount
 
 
-def _share(address: str, images: Images) -> Any:
-    """Connect to the cluster, if need be, and give it the images: each machine has them once."""
+def _share(address: str, split: Split) -> Any:
+    """Connect to the cluster, if need be, and give it images: each machine has them once."""
     import ray
 
     if not ray.is_initialized():
         _connect(address)
     # Of plain arrays, and no others, workers read the bytes where Ray keeps them.
-    return ray.put(
-        Images(
-            **{
-                part: Split(images=np.asarray(split.images), labels=np.asarray(split.labels))
-                for part, split in (("train", images.train), ("validation", images.validation))
-            }
-        )
-    )
+    return ray.put(Split(images=np.asarray(split.images), labels=np.asarray(split.labels)))
 
 
 def _connect(address: str) -> None:

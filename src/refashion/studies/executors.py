@@ -10,14 +10,14 @@ import torch
 from refashion.base.errors import UserError
 from refashion.base.progress import Advance
 from refashion.studies import trials
-from refashion.studies.trials import Images, Result
+from refashion.studies.trials import Result, Splits
 from refashion.training import workers
 from refashion.training.settings import Settings
 
 Finished = Iterator[tuple[Sequence[Settings], list[Result]]]
 """Trials that were trained side by side, with their results."""
 
-Execute = Callable[[Sequence[Settings], Images, str, Advance], Finished]
+Execute = Callable[[Sequence[Settings], Splits, str, Advance], Finished]
 """Trains trials on images, on the device of a name, and yields them in any order; it tells of every
 epoch."""
 
@@ -25,15 +25,15 @@ GO_ON = "run it again: it goes on from the trials that are done"
 
 
 def in_this_process(
-    settings: Sequence[Settings], images: Images, device: str, advance: Advance
+    settings: Sequence[Settings], splits: Splits, device: str, advance: Advance
 ) -> Finished:
     """Train one stack of trials after another."""
     for stack in trials.stacks(settings, 1):
-        yield stack, trials.train(stack, images, device, advance)
+        yield stack, trials.train(stack, splits, device, advance)
 
 
 def in_processes(
-    count: int, settings: Sequence[Settings], images: Images, device: str, advance: Advance
+    count: int, settings: Sequence[Settings], splits: Splits, device: str, advance: Advance
 ) -> Finished:
     """Train as many stacks at once as there are processes, which share this one's threads.
 
@@ -44,7 +44,7 @@ def in_processes(
 
     threads = max(1, torch.get_num_threads() // count)
     with parallel_config("loky", n_jobs=count, inner_max_num_threads=threads):
-        tasks = (delayed(_train)(s, images, device) for s in trials.stacks(settings, count))
+        tasks = (delayed(_train)(s, splits, device) for s in trials.stacks(settings, count))
         try:
             for stack, results in Parallel(return_as="generator_unordered")(tasks):
                 yield stack, results
@@ -54,10 +54,10 @@ def in_processes(
 
 
 def _train(
-    stack: Sequence[Settings], images: Images, device: str
+    stack: Sequence[Settings], splits: Splits, device: str
 ) -> tuple[Sequence[Settings], list[Result]]:
     """Train a stack in a process that tells nobody how far it is."""
-    return stack, trials.train(stack, images, device, lambda amount=1, note="": None)
+    return stack, trials.train(stack, splits, device, lambda amount=1, note="": None)
 
 
 def chosen() -> AbstractContextManager[Execute]:

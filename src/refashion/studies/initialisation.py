@@ -17,7 +17,7 @@ from refashion.studies import study
 from refashion.studies.study import Headline
 from refashion.training import device as devices
 from refashion.training import initial, loop
-from refashion.training.engine import Examples
+from refashion.training.engine import Examples, on_device
 from refashion.training.loop import Model, Training
 from refashion.training.norms import l2
 from refashion.training.settings import Settings
@@ -98,7 +98,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
 
 def _gradient_norms(model: Model, device: torch.device) -> list[float]:
     """Norm of every layer's gradient at the start, of the mean loss of all images."""
-    gradients = loop.start(model.settings, device).gradients(model.train.to(device))
+    gradients = loop.start(model.settings, device).gradients(*on_device([model.train], device))
     return [l2({name: g}) for name, g in gradients.items() if name.endswith("weight")]
 
 

@@ -24,6 +24,8 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.progress import Advance, progress
 from refashion.base.workspace import Workspace
+from refashion.data import prepared
+from refashion.data.prepared import Split
 from refashion.runs import listing, write
 from refashion.runs.checkpoint import Checkpoint
 from refashion.runs.record import Record
@@ -31,6 +33,7 @@ from refashion.runs.run import write_together
 from refashion.runs.write import Table
 from refashion.training import device as devices
 from refashion.training import loop
+from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Row, State, Training
 from refashion.training.settings import Settings
@@ -136,7 +139,8 @@ def train(
     }
     former = checkpoint.load(state) if checkpoint else None
     try:
-        workers.agree({"checkpoint": (state.epoch, [t.digest for t in state.trainings])})
+        last = [[row.weights_sha256 for row in t.history[-1:]] for t in state.trainings]
+        workers.agree({"checkpoint": (state.epoch, last)})
     except UserError:  # on other machines, some do not see it
         state, former = State.start(models), None
     if checkpoint and former:
@@ -220,6 +224,21 @@ def timings(trained: Sequence[Trained]) -> dict[str, Any]:
         "images_per_second": num_examples / total if total else 0.0,
         **trained[0].machine,
     }
+
+
+def splits(workspace: Workspace) -> tuple[dict[str, Split], dict[str, str]]:
+    """The ``train`` and ``validation`` images with their labels, and the digests of both.
+
+    `UserError` if they are missing or not sound.
+    """
+    folders = {"train": workspace.train, "validation": workspace.validation}
+    loaded = {part: prepared.load(folder) for part, folder in folders.items()}
+    return loaded, {part: prepared.digest(split) for part, split in loaded.items()}
+
+
+def examples(splits: Mapping[str, Split]) -> dict[str, Examples]:
+    """Splits as a training takes them."""
+    return {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
 
 
 def write_run(

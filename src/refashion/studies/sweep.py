@@ -18,7 +18,7 @@ from refashion.studies import classifiers, executors, study, trials
 from refashion.studies.executors import Execute
 from refashion.studies.search import Assignment, search
 from refashion.studies.study import Headline, Trained
-from refashion.studies.trials import Done, Images
+from refashion.studies.trials import Done, Splits
 from refashion.training import device as devices
 from refashion.training import portable
 from refashion.training.engine import Examples
@@ -48,19 +48,15 @@ def run(
         otherwise when it is trained again.
     """
     sweep, base = params.sweeps[name], classifiers.settings(params, params.sweeps[name].variant)
-    splits = {
-        part: prepared.load(folder)
-        for part, folder in (("train", workspace.train), ("validation", workspace.validation))
-    }
+    splits, inputs = study.splits(workspace)
     if not len(splits["validation"].labels):
         raise UserError(
             f"sweeps.{name}: the best trial is chosen by validation accuracy, and data.validation "
             "holds out no image; set it above 0"
         )
-    images, inputs = Images(**splits), {k: prepared.digest(v) for k, v in splits.items()}
     done = Done(workspace.trials, sweep.variant, params.device, inputs)
     made: dict[Settings, Trained] = {}
-    train = partial(_train, name, done, images, params.device, execute)
+    train = partial(_train, name, done, splits, params.device, execute)
 
     def measure(assignments: Sequence[Assignment]) -> list[float]:
         chosen = [_settings(base, params, sweep, assignment) for assignment in assignments]
@@ -82,7 +78,7 @@ def run(
         "trials": len(trained),
         "best_trial": trained.index(best) + 1,
         **study.last_measures([best]),
-        "test_accuracy": _test_accuracy(name, best, images, test, params.device),
+        "test_accuracy": _test_accuracy(name, best, splits, test, params.device),
     }
     fixed = {k: v for k, v in base.as_dict().items() if k not in sweep.space}
     write_run(
@@ -119,7 +115,7 @@ def _settings(
 def _train(
     name: str,
     done: Done,
-    images: Images,
+    splits: Splits,
     device: str,
     execute: Execute,
     new: Sequence[Settings],
@@ -130,7 +126,7 @@ def _train(
     if there := len(new) - len(missing):
         print(f"{name}: {there} of {len(new)} trials were made before", file=sys.stderr)
     with progress(name, sum(settings.epochs for settings in missing), "epochs") as advance:
-        for stack, results in execute(missing, images, device, advance):
+        for stack, results in execute(missing, splits, device, advance):
             for settings, result in zip(stack, results, strict=True):
                 done.put(settings, result)
                 made[settings] = trials.restore(settings, result)
@@ -153,20 +149,17 @@ def _metrics(trial: Trained) -> dict[str, float]:
     return metrics
 
 
-def _test_accuracy(name: str, best: Trained, images: Images, test: Split, device: str) -> float:
+def _test_accuracy(name: str, best: Trained, splits: Splits, test: Split, device: str) -> float:
     """Train the best trial once more, and measure it on the test set."""
-    train, validation, tested = (
-        Examples.of_images(split.images, split.labels)
-        for split in (images.train, images.validation, test)
-    )
     settings = best.training.settings
-    model = Model(settings=settings, train=train, validation=validation)
+    model = Model(settings=settings, **study.examples(splits))
     (again,) = study.train(f"{name}: the best trial again", [model], device)
     if again.training.digest != best.training.digest:
         raise UserError(
             f"sweeps.{name}: the best trial ({settings}) came out otherwise when it was trained "
             "again; run `refashion selftest`, delete build/trials and run the sweep again"
         )
+    tested = Examples.of_images(test.images, test.labels)
     outputs = portable.outputs(
         again.training.weights, tested.inputs.to(devices.resolve(device))
     ).cpu()

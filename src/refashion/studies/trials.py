@@ -3,9 +3,8 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from refashion.data.prepared import Split
 from refashion.studies import study
 from refashion.studies.study import Trained
 from refashion.training import initial
-from refashion.training.engine import Examples
 from refashion.training.loop import Model, Row, Training
 from refashion.training.settings import Settings
 
@@ -30,20 +28,13 @@ Result = dict[str, Any]
 """What is kept of a trial: fields of `Trained` as JSON has them, without the weights."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Images:
-    """What every trial learns from, and is validated on."""
-
-    train: Split
-    validation: Split
+Splits = Mapping[str, Split]
+"""The ``train`` and ``validation`` images of every trial."""
 
 
-def train(stack: Sequence[Settings], images: Images, device: str, advance: Advance) -> list[Result]:
+def train(stack: Sequence[Settings], splits: Splits, device: str, advance: Advance) -> list[Result]:
     """Train the trials of a stack side by side; their results can travel to another process."""
-    examples = {
-        part: Examples.of_images(split.images, split.labels)
-        for part, split in (("train", images.train), ("validation", images.validation))
-    }
+    examples = study.examples(splits)
     models = [Model(settings=settings, **examples) for settings in stack]
     trained = study.train("", models, device, may_diverge=True, advance=advance)
     return [
@@ -89,16 +80,15 @@ class Done:
         """A trial; None if it was not made here, or its file is damaged or another's."""
         key = self.key(settings)
         try:
-            content, digest = json.loads((self.folder / f"{key}.json").read_bytes())
-            whole = _digest(key, content) == digest
-            return restore(settings, json.loads(content)) if whole else None
-        except (OSError, ValueError, TypeError, KeyError):
+            content = files.read_sealed(self.folder / f"{key}.trial", key)
+        except OSError:
             return None
+        return None if content is None else restore(settings, json.loads(content))
 
     def put(self, settings: Settings, result: Result) -> None:
         """Keep the result of a trial."""
-        key, content = self.key(settings), json.dumps(result)
-        files.write_text(self.folder / f"{key}.json", json.dumps([content, _digest(key, content)]))
+        key = self.key(settings)
+        files.write_sealed(self.folder / f"{key}.trial", key, json.dumps(result).encode())
 
 
 def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
@@ -113,7 +103,3 @@ def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
         most = max(1, min(size, MOST_PARAMETERS // parameters))
         divided += [group[first : first + most] for first in range(0, len(group), most)]
     return divided
-
-
-def _digest(key: str, content: str) -> str:
-    return sha256(f"{key} {content}".encode()).hexdigest()

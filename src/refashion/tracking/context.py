@@ -50,6 +50,11 @@ def committed(file: Path, commit: str) -> bytes:
     return printed.partition(b"\n")[2][:-1]
 
 
+def unchanged(file: Path, commit: str) -> bool:
+    """Whether a file is what the commit has."""
+    return committed(file, commit) == file.read_bytes()
+
+
 def gather(root: Path) -> Context:
     """Read the context of a checkout, in git or not, from git, DVC's variables and Python.
 

@@ -19,7 +19,7 @@ from refashion.base.workspace import Workspace
 from refashion.runs import listing
 from refashion.runs.run import Run
 from refashion.tracking import contents, logged_model, view
-from refashion.tracking.context import Context, committed
+from refashion.tracking.context import Context, committed, unchanged
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def _publish(
 ) -> Publication | None:
     """Publish one run, unless MLflow has it; None if it may wait, and another is publishing it."""
     run.refuse_altered()
-    file = run.file("record.json")
-    if context.baseline and committed(file, context.baseline) == file.read_bytes():
+    if context.baseline and unchanged(run.file("record.json"), context.baseline):
         context = replace(context, experiment=None, baseline=None)
     with store.lock:
         complete, is_underway = _look(run, place.experiment_id, store)

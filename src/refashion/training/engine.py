@@ -68,10 +68,6 @@ class Examples:
         known = rows if self.rows is None else self.rows.index_select(0, rows)
         return replace(self, targets=self.targets.index_select(0, rows), rows=known)
 
-    def to(self, device: torch.device) -> "Examples":
-        """The same examples on another device."""
-        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
-
 
 class Reader:
     """Inputs of examples in some order, batch by batch, on the device of their targets.

@@ -98,8 +98,15 @@ class State:
     def start(cls, models: Sequence[Model]) -> "State":
         """The state before the first epoch: initial weights and no history."""
         chosen = [model.settings for model in models]
+        drawn = {(s.seed, s.widths, s.initialisation): s for s in chosen}
+        weights = {key: initial.of(s) for key, s in drawn.items()}
         return cls(
-            trainings=[Training(settings=s, weights=initial.of(s), history=[]) for s in chosen]
+            trainings=[
+                Training(
+                    settings=s, weights=weights[s.seed, s.widths, s.initialisation], history=[]
+                )
+                for s in chosen
+            ]
         )
 
 
