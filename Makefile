@@ -16,6 +16,8 @@ EXTRAS ?=
 # A revision that no variant may be significantly worse than, for `make gate`.
 export BASELINE ?=
 
+# A recipe that names MAKE itself would be run by `make -n`, too.
+AGAIN := $(MAKE)
 VENV := $(CURDIR)/.venv
 READY := .venv/.ready $(EXTRAS:%=.venv/.ready-%)
 DEMO := build/demo
@@ -42,17 +44,17 @@ environment: $(READY) ## Create .venv and install what requirements.lock pins (E
 
 # Written last, so that an interrupted installation is taken up again.
 .venv/.ready: requirements.lock pyproject.toml
-	@test -x .venv/bin/python || { \
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 			echo "error: $(PYTHON) is not Python 3.11 or newer: install one and name it, as in 'make $(or $(MAKECMDGOALS),environment) PYTHON=python3.12'" >&2; \
 			exit 2; }; \
 		echo "Creating .venv with $$($(PYTHON) --version)"; \
-		$(PYTHON) -m venv .venv || { \
+		$(PYTHON) -m venv --clear .venv || { \
 			echo "error: $(PYTHON) cannot create environments: install its venv module (Debian: apt install python3-venv)" >&2; \
 			rm -rf .venv; exit 2; }; }
 	@command -v uv >/dev/null || { \
 		echo "Installing uv into .venv"; \
-		.venv/bin/python -m pip install --quiet uv; }
+		.venv/bin/python -m pip install --quiet --ignore-installed uv; }
 	@echo "Installing the packages of requirements.lock (on Linux some 5 GB the first time, a minute or two)"
 	uv pip sync --python .venv/bin/python --require-hashes requirements.lock
 	uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
@@ -79,11 +81,14 @@ repro: $(READY) ## Run the whole pipeline, or what changed in it: the one comman
 		echo "NOT THE REAL DATA: the official files are not in reach, so nothing was trained on them."; \
 		echo "What follows is the demo, on the small images that ship with scikit-learn."; \
 		echo; \
-		$(MAKE) --no-print-directory demo || exit; \
+		$(AGAIN) --no-print-directory demo || exit; \
 		echo; \
 		echo "NOT THE REAL DATA: these are results of the demo. For the real ones, do as"; \
 		echo "logs/no-source.txt says, then: make repro"; \
-	else exit $$code; fi
+	else \
+		faults=$$(refashion mend --check) || echo "$$faults" >&2; \
+		exit $$code; \
+	fi
 
 .PHONY: demo
 demo: $(READY) ## Run the whole pipeline on small images, without a network, in build/demo

@@ -22,21 +22,22 @@ BY_TORCHRUN = "TORCHELASTIC_RUN_ID" in os.environ
 
 def run(name: str, *item: str) -> None:
     """Run ``main`` of ``stages/NAME.py`` and refuse its result if its code changed meanwhile."""
-    from refashion.base import errors
+    from refashion.base import errors, files
     from refashion.base.workspace import Workspace
 
-    started = time.time()
+    started, workspace = time.time(), Workspace.here()
     names = sorted(p.stem for p in STAGES.glob("*.py") if not p.stem.startswith("_"))
     if name not in names:
         raise errors.UserError(f"stage {name!r} does not exist; there are {', '.join(names)}")
     if BY_TORCHRUN and name != "train":
         raise errors.UserError(f"stage {name}: torchrun is for train alone: python stages {name}")
+    for file in files.left(*workspace.written):
+        file.unlink(missing_ok=True)
     own_item = os.environ.get("DVC_STAGE", "").partition("@")[2]
     importlib.import_module(name).main(*(item or filter(None, [own_item])))
     # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
     loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
     used = {Path(file) for file in loaded if file}
-    workspace = Workspace.here()
     own = {f for f in used if f.is_relative_to(workspace.root) and ".venv" not in f.parts}
     for file in sorted(own | {workspace.params_file}):
         if file.stat().st_mtime > started:
@@ -60,7 +61,7 @@ def main() -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        from refashion.base.errors import UserError
+        from refashion.base.errors import UserError, of_system
 
         if not arguments:
             raise UserError("name a stage: python stages NAME [ITEM]")
@@ -77,10 +78,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    except UserError as error:
+    except (UserError, OSError) as error:
         if debug:
             raise
-        tell(f"error: {error}")
+        tell(f"error: {of_system(error) if isinstance(error, OSError) else error}")
         return 2
     return 0
 

@@ -7,14 +7,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from refashion.base.errors import UserError
+from refashion.base.errors import UserError, of_system
 from refashion.base.workspace import CODE, Workspace
 
 if TYPE_CHECKING:
@@ -44,14 +44,25 @@ class Group(click.Group):
         """Run a command; turn a usage error into one line and exit code 2."""
         try:
             return super().invoke(context)
-        except UserError as error:
-            if context.params["debug"]:
+        except (UserError, OSError) as error:
+            if context.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            told = of_system(error) if isinstance(error, OSError) else error
+            print(f"error: {told}", file=sys.stderr)
+            _offer_to_mend()
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+
+
+def _offer_to_mend() -> None:
+    """Say so, if the cause of an error may be that DVC was killed."""
+    from refashion.reproduction import mend
+
+    with suppress(UserError, OSError):  # outside a checkout
+        for fault in mend.blocking(Workspace.here()):
+            print(f"{fault.what}; run `refashion mend`", file=sys.stderr)
 
 
 PATH = click.Path(path_type=Path)
@@ -349,6 +360,31 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
     if number := outcomes["already there"]:
         told.append(f"runs that were there already: {number}")
     answer(rows, told, as_json, not outcomes["missing"])
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Change nothing: tell what there is to mend.")
+@click.pass_obj
+def mend(workspace: Workspace, check: bool) -> None:
+    """Put right what killed processes have left in the workspace.
+
+    Locks of DVC and dvc.lock files that are damaged, temporary files, checkouts and folders of
+    experiments, and queued experiments that seem to run for ever. What a living process uses stays.
+    With --check, the exit code is 1 if there is anything.
+
+    \b
+    Example: refashion mend
+    """
+    from refashion.reproduction import mend as mending
+
+    lines = []
+    for fault in mending.faults(workspace):
+        if check:
+            lines.append(f"{fault.what}; run `refashion mend`")
+        else:
+            fault.mend()
+            lines.append(f"{fault.what}: {fault.cure}")
+    answer(lines, lines or ["there is nothing to mend"], False, not (check and lines))
 
 
 @main.command()

@@ -1,4 +1,10 @@
-"""A user's mistake, told in one line."""
+"""A user's mistake, or what the system refuses, told in one line."""
+
+import errno
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 
 
 class UserError(Exception):
@@ -7,3 +13,17 @@ class UserError(Exception):
     Commands print the message as one line and exit with code 2; everything else that is raised
     is a defect of this program and keeps its traceback.
     """
+
+
+def of_system(error: OSError) -> UserError:
+    """What the system refuses, as the user can mend it: a full disk, a folder in the way."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    cure = "mend that"
+    if error.errno in FULL:
+        cure = "free some space"
+    elif error.errno in FORBIDDEN:
+        cure = "mend its permissions"
+    elif error.errno in IN_THE_WAY:
+        cure = "move away what is in the way"
+    name = f"{error.filename}: " if error.filename is not None else ""
+    return UserError(f"{name}{reason}; {cure}, then run it again")

@@ -1,6 +1,7 @@
 """Files, read with one clear error, and written whole or not at all."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from refashion.base.errors import UserError
+from refashion.base.machine import HOST, is_running
+
+TEMPORARY = ".tmp"
+"""Ends the name of a temporary file, after those of its machine and its process."""
 
 SEAL = 65
 """Bytes of a first line that seals the rest of a file: a SHA-256 (hexadecimal)."""
@@ -19,11 +24,29 @@ SEAL = 65
 def read_bytes(path: Path, cure: str) -> bytes:
     """Read a file; if it cannot be read, raise `UserError` that ends in `cure`, what to do."""
     try:
+        refuse_special(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; {cure}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Read a mapping in JSON; `UserError` as of `read_bytes`, for other content too."""
+    try:
+        content = json.loads(read_bytes(path, cure))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); {cure}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged (no mapping); {cure}")
+    return content
+
+
+def refuse_special(path: Path) -> None:
+    """Raise `OSError` for a pipe or a device, which could be read for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
 @contextmanager
@@ -35,14 +58,27 @@ def replacing(path: Path) -> Iterator[Path]:
     was written survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def left(*folders: Path) -> Iterator[Path]:
+    """Temporary files in folders, of processes of this machine that were killed."""
+    for folder in folders:
+        for file in folder.rglob(f".*.{HOST}.*{TEMPORARY}"):
+            pid = file.name.split(".")[-2]
+            if not (pid.isdecimal() and is_running(int(pid))):
+                yield file
 
 
 def _flush(path: Path) -> None:

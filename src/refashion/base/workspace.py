@@ -68,6 +68,12 @@ class Workspace:
         )
 
     @property
+    def written(self) -> list[Path]:
+        """Folders that stages write to."""
+        made = [self.root / name for name in ("data", "models", "reports", "logs")]
+        return [*made, self.trials, self.checkpoints]
+
+    @property
     def main(self) -> Path:
         """The user's own checkout, where this is the copy of it that runs a queued experiment."""
         return Path(os.environ.get("DVC_ROOT", self.root))

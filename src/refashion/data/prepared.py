@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refashion.base.errors import UserError
-from refashion.base.files import replacing
+from refashion.base.files import refuse_special, replacing
 from refashion.data.idx import NUM_CLASSES, SIDE, label_out_of_range
 
 NUM_PIXELS = SIDE * SIDE
@@ -100,6 +100,7 @@ def summary(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, An
 def _load(path: Path, *item: int) -> np.ndarray:
     """An array of bytes [n, *item]."""
     try:
+        refuse_special(path)
         # Read-only: pages that may be written to must fit in memory, all at once.
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:

@@ -1,7 +1,6 @@
 """A run, read from its files."""
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,8 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.record import Record, read
+
+AGAIN = "run `dvc repro` to make it again"
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
 """Files that are made after the training, and so are not in the record."""
@@ -111,7 +112,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Content of ``metrics.json``."""
-        return json.loads(self.file("metrics.json").read_text(encoding="utf-8"))
+        return files.read_json(self.file("metrics.json"), AGAIN)
 
     @cached_property
     def predictions(self) -> Columns:
@@ -129,7 +130,7 @@ class Run:
         """Timings and hardware; None if they are missing or of another training."""
         if not self.log_file.is_file():
             return None
-        log = json.loads(self.log_file.read_text(encoding="utf-8"))
+        log = files.read_json(self.log_file, "delete it")
         return log if log.get("weights") == self.record.outputs["weights"] else None
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from refashion.base import files
 from refashion.base.workspace import Workspace
@@ -48,7 +48,7 @@ def write(
     if weights is not None:
         outputs[WEIGHTS] = digest
         with files.replacing(folder / WEIGHTS) as temporary:
-            save_file(weights, temporary)
+            temporary.write_bytes(save(weights))
     columns = list(dict.fromkeys(name for row in history for name in row))
     rows = [[epoch, *(_cell(row.get(c)) for c in columns)] for epoch, row in enumerate(history, 1)]
     all_tables: dict[str, Table] = {"history.csv": (["epoch", *columns], rows), **(tables or {})}

@@ -1,6 +1,5 @@
 """Classify images with a model of the workspace, of a run or of the registry."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
@@ -18,8 +18,11 @@ from refashion.data.idx import SIDE
 from refashion.evaluation import classify
 from refashion.evaluation import model as trained_model
 from refashion.runs import listing
-from refashion.runs.run import Run, in_folder
+from refashion.runs.run import AGAIN, Run, in_folder
 from refashion.training.initial import Weights
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""Of Pillow's, those that it reads by itself: EPS would be handed to another program."""
 
 ADVICE = f"give a picture of {SIDE}x{SIDE} pixels, light on black as in the data set"
 
@@ -76,7 +79,7 @@ def _grey(picture: Image.Image) -> Image.Image:
 
 
 def read(file: Path, resize: bool = False) -> np.ndarray:
-    """Read an image of any format of Pillow as `Model` takes it: uint8 [28, 28].
+    """Read an image of one of the `FORMATS` as `Model` takes it: uint8 [28, 28].
 
     On request other sizes are scaled by Lanczos' filter, with black borders beside what is no
     square. `UserError` if the file is missing, is no image, or has not 28x28 pixels of 8 bits; it
@@ -85,7 +88,7 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
     if file.exists() and not file.is_file():  # a pipe would be waited for
         raise UserError("is no file; name the pictures themselves")
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             if picture.size != (SIDE, SIDE) and not resize:
                 width, height = picture.size
                 raise UserError(
@@ -138,7 +141,7 @@ def _best(variants: Sequence[str], workspace: Workspace) -> str:
     if len(variants) == 1:
         return variants[0]
     file = workspace.comparison
-    compared = json.loads(file.read_text(encoding="utf-8"))["variants"] if file.exists() else {}
+    compared = files.read_json(file, AGAIN).get("variants", {}) if file.exists() else {}
     accuracies = {name: compared[name]["accuracy"] for name in variants if name in compared}
     if not accuracies:
         raise UserError(

@@ -1,6 +1,5 @@
 """What both engines share: examples, metrics, and the batches, orders and masks of an epoch."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refashion.base.machine import MEMORY
 from refashion.portable import streams
 from refashion.portable.streams import Purpose
 from refashion.training.settings import Settings
-
-MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-"""Bytes of this machine's memory."""
 
 RESIDENT = MEMORY // 2
 """Bytes of inputs beyond which batches are not read one by one: most would come from the disk."""

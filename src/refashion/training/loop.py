@@ -266,7 +266,11 @@ def refuse_divergence(title: str, trainings: Iterable[Training]) -> None:
     """Raise `UserError` for the first training that did not reach its last epoch."""
     for training in trainings:
         if training.diverged:
+            s = training.settings
+            cure = f"learning rate below {s.lr:g}"
+            if s.lr * s.weight_decay >= 1:  # a step takes more than all of a weight
+                cure = f"weight decay below {1 / s.lr:g}"
             raise UserError(
                 f"{title}: diverged in epoch {len(training.history) + 1} (numbers beyond all "
-                f"bounds); use a learning rate below {training.settings.lr:g}"
+                f"bounds); use a {cure}"
             )

@@ -1,0 +1,110 @@
+"""What settings ask of a machine, estimated before anything is trained."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from refashion.base.errors import UserError
+from refashion.base.machine import MEMORY
+from refashion.base.params import Params
+
+PIXELS, CLASSES = 784, 10
+IMAGES = 60_000
+"""Training images of the official data sets; `digits` has fewer."""
+
+OF_PARAMETER, OF_UNIT, OF_EPOCH = 16, 8, 500
+"""Bytes that are taken at least: by a parameter with its gradient, by a unit for every example of
+a batch, and by a row of the history."""
+
+RATE = 1e10
+"""Multiplications a second, as two processors do them."""
+
+LONG = 24 * 3600
+"""Seconds of training that are worth a warning."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Of the trainings of one section of ``params.yaml``, each a lower bound."""
+
+    section: str
+    num_bytes: int
+    products: int
+    """Multiplications, one after the other."""
+
+    @property
+    def seconds(self) -> float:
+        """How long two processors take."""
+        return self.products / RATE
+
+
+def estimate(params: Params) -> Iterator[Cost]:
+    """Costs of all variants, studies and sweeps."""
+    images, s = params.data.limit or IMAGES, params.studies
+    everyone = 0
+    for name, variant in params.variants.items():
+        widths = (PIXELS, *variant.hidden, CLASSES)
+        cost = _cost(f"variants.{name}", widths, images, params.batch_size, params.epochs)
+        everyone += cost.products
+        yield cost
+    yield Cost(section="studies.k_fold", num_bytes=0, products=s.k_fold.folds * everyone)
+    p, h, d = s.weight_decay, s.house_prices, s.initialisation
+    of_examples = 4 * (p.train + p.test) * p.inputs
+    yield _cost(
+        "studies.weight_decay", (p.inputs, 1), p.train, p.batch_size, p.epochs, p.seeds, of_examples
+    )
+    for model in h.models.values():
+        yield _cost("studies.house_prices", (*model.hidden, 1), 1, h.batch_size, model.epochs)
+    deepest = (PIXELS, *[d.width] * d.depths, CLASSES)
+    yield _cost("studies.initialisation", deepest, d.images, d.batch_size, d.epochs)
+    for name, sweep in params.sweeps.items():
+        hidden = max(sweep.choices.get("hidden", ()), key=sum, default=None)
+        layers = params.variants[sweep.variant].hidden if hidden is None else hidden
+        epochs = max(sweep.choices.get("epochs", (params.epochs,)))
+        size = max(sweep.choices.get("batch_size", (params.batch_size,)))
+        yield _cost(f"sweeps.{name}", (PIXELS, *layers, CLASSES), images, size, epochs)
+
+
+def refuse_impossible(params: Params) -> list[str]:
+    """Warnings of trainings that take days; `UserError` for those that no memory here can hold."""
+    warnings = []
+    for cost in estimate(params):
+        if cost.num_bytes > MEMORY:
+            raise UserError(
+                f"params.yaml: {cost.section}: needs {_bytes(cost.num_bytes)} of memory or more, "
+                f"and this machine has {_bytes(MEMORY)}; use fewer or narrower layers, a smaller "
+                "batch_size, fewer epochs or fewer seeds"
+            )
+        if cost.seconds > LONG:
+            warnings.append(
+                f"warning: params.yaml: {cost.section}: some {cost.products:.0e} multiplications, "
+                f"or {cost.seconds / LONG:,.0f} days of two processors; Ctrl-C stops it"
+            )
+    return warnings
+
+
+def _cost(
+    section: str,
+    widths: Sequence[int],
+    examples: int,
+    batch_size: int,
+    epochs: int,
+    models: int = 1,
+    of_examples: int = 0,
+) -> Cost:
+    """Of models that are trained side by side, each with so many bytes of examples of its own."""
+    parameters = sum((inputs + 1) * units for inputs, units in pairwise(widths))
+    of_batch = OF_UNIT * min(batch_size, examples) * sum(widths[1:])
+    num_bytes = OF_PARAMETER * parameters + of_batch + OF_EPOCH * epochs + of_examples
+    # Forward, then backward to the weights and to the inputs.
+    products = 3 * parameters * examples * epochs
+    return Cost(section=section, num_bytes=models * num_bytes, products=models * products)
+
+
+def _bytes(number: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}"
+        number /= 1000
+    return f"{number:,.0f} TB"

@@ -1,0 +1,116 @@
+"""What killed processes have left in a checkout: found, and put right."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from refashion.base import files
+from refashion.base.errors import UserError
+from refashion.base.machine import is_running
+from refashion.base.workspace import Workspace
+from refashion.reproduction import worktree
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """Something that is wrong in a checkout."""
+
+    what: str
+    cure: str
+    mend: Callable[[], object]
+
+
+def blocking(workspace: Workspace) -> Iterator[Fault]:
+    """Damaged files of DVC, with which none of its commands works."""
+    lock = workspace.root / ".dvc" / "tmp" / "rwlock"
+    if lock.exists() and not _is_sound(lock.read_bytes()):
+        what = f"{workspace.relative(lock)}: is damaged"
+        yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
+    for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
+        if not file.exists() or worktree.stages_of(file.read_bytes()) is not None:
+            continue
+        name, committed = workspace.relative(file), b""
+        with suppress(UserError):  # outside git, or not committed
+            committed = worktree.git("show", f"HEAD:{name}", folder=workspace.root)
+        cure, mend = "removed; DVC writes it anew", file.unlink
+        if worktree.stages_of(committed) is not None:
+            cure, mend = "put back as in HEAD", partial(_put_back, file, committed)
+        yield Fault(what=f"{name}: is damaged", cure=cure, mend=mend)
+
+
+def faults(workspace: Workspace) -> Iterator[Fault]:
+    """Whatever a process that was killed has left, and no living one uses."""
+    yield from blocking(workspace)
+    for file in files.left(*workspace.written):
+        what = f"{workspace.relative(file)}: of a process that was killed"
+        yield Fault(what=what, cure="removed", mend=file.unlink)
+    experiments = workspace.root / ".dvc" / "tmp" / "exps"
+    for file in sorted(experiments.glob("run/*/*.json")):
+        task = json.loads(file.read_bytes())
+        if task.get("returncode") is None and task.get("pid") and not is_running(task["pid"]):
+            yield Fault(
+                what=f"experiment {_name(file)}: its process was killed",
+                cure="marked as failed; queue it again",
+                mend=partial(_fail, file.stem, workspace),
+            )
+    for folder in sorted(experiments.glob("tmp*/")):
+        if not _is_used(folder):
+            yield Fault(
+                what=f"{workspace.relative(folder)}: of an experiment that was killed",
+                cure="removed",
+                mend=partial(shutil.rmtree, folder, ignore_errors=True),
+            )
+
+
+def _is_sound(rwlock: bytes) -> bool:
+    """Whether these are the contents of DVC's file of locks."""
+    try:
+        content = json.loads(rwlock)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.keys() <= {"read", "write"}
+
+
+def _remove(rwlock: Path) -> None:
+    """Remove DVC's file of locks; `UserError` if a DVC process is at it."""
+    from dvc.lock import LockError, make_lock
+
+    try:
+        with make_lock(str(rwlock.with_name("rwlock.lock")), tmp_dir=str(rwlock.parent)):
+            rwlock.unlink(missing_ok=True)
+    except LockError:
+        raise UserError(f"{rwlock}: a DVC command is running; wait for its end") from None
+
+
+def _put_back(file: Path, content: bytes) -> None:
+    files.write_text(file, content.decode())
+
+
+def _name(task: Path) -> str:
+    """Name of a queued experiment, or the beginning of its revision."""
+    file = task.with_suffix(".run")
+    known = json.loads(file.read_bytes()) if file.exists() else {}
+    return known.get("name") or task.stem[:7]
+
+
+def _fail(revision: str, workspace: Workspace) -> None:
+    """Let DVC find out that the process of a queued experiment is gone."""
+    worktree.dvc("queue", "kill", revision[:7], folder=workspace.root)
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether a process works in a folder, as far as that can be told."""
+    processes = Path("/proc")
+    if not processes.exists():
+        return True
+    for process in processes.glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                return True
+        except OSError:  # it has ended, or is somebody else's
+            continue
+    return False

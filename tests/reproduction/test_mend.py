@@ -1,0 +1,138 @@
+"""What killed processes leave in a checkout is found and put right, and nothing else is touched."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from refashion import cli
+from refashion.base import files
+from refashion.base.workspace import Workspace
+from refashion.reproduction import mend, worktree
+
+SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: z\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Workspace:
+    """A checkout of git and DVC with two committed locks."""
+    (tmp_path / "stages" / "sweep").mkdir(parents=True)
+    for name in ("dvc.lock", "stages/sweep/dvc.lock"):
+        (tmp_path / name).write_bytes(SOUND)
+    author = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+    for command in (("init", "-q"), ("add", "-A"), (*author, "commit", "-qm", "Start")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    return Workspace(tmp_path)
+
+
+def mended(checkout: Workspace) -> list[str]:
+    done = CliRunner().invoke(cli.main, ["mend"], obj=checkout)
+    assert done.exit_code == 0, done.output
+    assert list(mend.faults(checkout)) == []
+    return done.stdout.splitlines()
+
+
+def dead() -> int:
+    """Number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_where_nothing_is_wrong_nothing_is_done(checkout: Workspace) -> None:
+    (checkout.root / ".dvc/tmp/rwlock").write_text('{"read": {"x": []}}')
+    assert mended(checkout) == ["there is nothing to mend"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"read": {', b"[]", b'{"other": 1}', b"\xff"])
+def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -> None:
+    lock = checkout.root / ".dvc/tmp/rwlock"
+    lock.write_bytes(content)
+    assert mended(checkout) == [".dvc/tmp/rwlock: is damaged: removed"]
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "stages/sweep/dvc.lock"])
+@pytest.mark.parametrize("content", [b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"])
+def test_a_damaged_lock_of_a_pipeline_is_put_back(
+    checkout: Workspace, name: str, content: bytes
+) -> None:
+    (checkout.root / name).write_bytes(content)
+    told = CliRunner().invoke(cli.main, ["mend", "--check"], obj=checkout)
+    assert (told.exit_code, told.stdout) == (1, f"{name}: is damaged; run `refashion mend`\n")
+    assert (checkout.root / name).read_bytes() == content
+    assert mended(checkout) == [f"{name}: is damaged: put back as in HEAD"]
+    assert (checkout.root / name).read_bytes() == SOUND
+
+
+def test_a_damaged_lock_that_git_does_not_know_goes(checkout: Workspace) -> None:
+    new = checkout.root / "stages" / "k_fold" / "dvc.lock"
+    new.parent.mkdir()
+    new.write_bytes(b"")
+    assert mended(checkout) == ["stages/k_fold/dvc.lock: is damaged: removed; DVC writes it anew"]
+    assert not new.exists()
+
+
+def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: Workspace) -> None:
+    folder = checkout.models / "mlp"
+    folder.mkdir(parents=True)
+    host = platform.node()
+    gone = [folder / f".history.csv.{host}.{dead()}.tmp", folder / f".a.{host}.x.tmp"]
+    stay = [
+        folder / f".history.csv.{host}.{os.getpid()}.tmp",
+        folder / f".history.csv.another-{host}.{dead()}.tmp",
+        folder / "history.csv",
+    ]
+    for file in [*gone, *stay]:
+        file.write_text("")
+    assert len(mended(checkout)) == len(gone)
+    assert sorted(folder.iterdir()) == sorted(stay)
+
+
+def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:
+    left, used = (checkout.root / ".dvc/tmp/exps" / name for name in ("tmpleft", "tmpused"))
+    for folder in (left, used):
+        (folder / "inner").mkdir(parents=True)
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, cwd=used / "inner", stdin=subprocess.PIPE) as process:
+        assert mended(checkout) == [
+            ".dvc/tmp/exps/tmpleft: of an experiment that was killed: removed"
+        ]
+        assert used.exists() and not left.exists()
+        process.communicate(b"\n")
+
+
+def test_a_queued_experiment_whose_process_is_gone_is_named(checkout: Workspace) -> None:
+    folder = checkout.root / ".dvc/tmp/exps/run"
+    for number, (pid, code) in enumerate([(dead(), None), (dead(), 0), (os.getpid(), None)]):
+        (folder / f"{number}").mkdir(parents=True)
+        task = {"pid": pid, "returncode": code}
+        (folder / f"{number}" / f"{number}abcdefgh.json").write_text(json.dumps(task))
+    (folder / "0" / "0abcdefgh.run").write_text('{"name": "rate"}')
+    assert [fault.what for fault in mend.faults(checkout)] == [
+        "experiment rate: its process was killed"
+    ]
+
+
+def test_every_command_offers_to_mend(
+    checkout: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        (checkout.root / name).write_text("")
+    files.write_text(checkout.root / "dvc.lock", "")
+    monkeypatch.chdir(checkout.root)
+    done = CliRunner().invoke(cli.main, ["which", "abcdef"])
+    assert done.exit_code == 2
+    assert "dvc.lock: is damaged; run `refashion mend`" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_what_dvc_writes_is_sound(root: Path) -> None:
+    for file in (root / "dvc.lock", *root.glob("stages/*/dvc.lock")):
+        assert worktree.stages_of(file.read_bytes())
