@@ -38,7 +38,7 @@ ROOMS = [
 ]
 """A room may import from those above it, never from those below."""
 
-ALLOWED = {"portable": set(), "training": {"base.errors", "portable"}}
+ALLOWED = {"portable": set(), "training": {"base.errors", "base.machine", "portable"}}
 """All that a room may import of those above it, where that is less."""
 
 THIRD_PARTY = {

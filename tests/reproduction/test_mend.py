@@ -59,7 +59,9 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "stages/sweep/dvc.lock"])
-@pytest.mark.parametrize("content", [b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"]
+)
 def test_a_damaged_lock_of_a_pipeline_is_put_back(
     checkout: Workspace, name: str, content: bytes
 ) -> None:
@@ -120,9 +122,7 @@ def test_a_queued_experiment_whose_process_is_gone_is_named(checkout: Workspace)
     ]
 
 
-def test_every_command_offers_to_mend(
-    checkout: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         (checkout.root / name).write_text("")
     files.write_text(checkout.root / "dvc.lock", "")

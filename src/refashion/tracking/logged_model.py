@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("model_code.py")
 CODE = (
-    *("__init__.py", "base/__init__.py", "base/errors.py", "portable/*.py", "training/*.py"),
+    *(
+        "__init__.py",
+        "base/__init__.py",
+        "base/errors.py",
+        "base/machine.py",
+        "portable/*.py",
+        "training/*.py",
+    ),
     *("data/__init__.py", "data/catalogue.py", "evaluation/__init__.py", "evaluation/classify.py"),
 )
 """What the script imports, and all that these import: the code inside a model."""

@@ -1,0 +1,122 @@
+"""What stands in the way of a stage is told in one line, and the former results stay."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import tiny
+from refashion.base import files
+from refashion.base.workspace import Workspace
+
+STAGES = Path(__file__).parents[1] / "stages"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A checkout with data and settings, but without code."""
+    here = tiny.write_data(tmp_path)
+    files.write_text(here.params_file, yaml.safe_dump(tiny.params().model_dump(mode="json")))
+    files.write_text(tmp_path / "dvc.yaml", "stages: {}\n")
+    return here
+
+
+def run(workspace: Workspace, *stage: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, STAGES, *stage],
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def file_for_folder(workspace: Workspace) -> str:
+    files.write_text(workspace.models, "")
+    return "Not a directory; move away what is in the way, then run it again"
+
+
+def folder_for_file(workspace: Workspace) -> str:
+    file = workspace.models / "softmax" / "history.csv"
+    (file / "inner").mkdir(parents=True)
+    return f"{file}: Is a directory; move away what is in the way, then run it again"
+
+
+def pipe_for_file(workspace: Workspace) -> str:
+    file = workspace.train / "labels.npy"
+    file.unlink()
+    os.mkfifo(file)
+    return f"{file}: not a sound array"
+
+
+def device_for_file(workspace: Workspace) -> str:
+    file = workspace.train / "images.npy"
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    return f"{file}: not a sound array"
+
+
+def other_label(workspace: Workspace) -> str:
+    file = workspace.train / "labels.npy"
+    labels = np.load(file)
+    labels[3] = 200
+    np.save(file, labels)
+    return "label 3 is 200, not in 0 to 9; run the stage `preprocess` again"
+
+
+def settings_as_pipe(workspace: Workspace) -> str:
+    workspace.params_file.unlink()
+    os.mkfifo(workspace.params_file)
+    return "is in no checkout of this project"
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [
+        file_for_folder,
+        folder_for_file,
+        pipe_for_file,
+        device_for_file,
+        other_label,
+        settings_as_pipe,
+    ],
+)
+def test_what_stands_in_the_way_of_a_training(
+    hinder: Callable[[Workspace], str], workspace: Workspace
+) -> None:
+    told = hinder(workspace)
+    code, line = run(workspace, "train", "softmax")
+    assert code == 2
+    assert line.startswith("error: ") and told in line
+    assert not list(workspace.root.rglob(".*.tmp"))
+
+
+def test_a_training_that_diverges_names_the_setting_that_is_too_large(
+    workspace: Workspace,
+) -> None:
+    for variant, changes, told in (
+        ("softmax", {"weight_decay": 1e30}, "use a weight decay below 10"),
+        ("dropout", {"lr": 1e38}, "use a learning rate below 1e+38"),
+    ):
+        settings = tiny.params().model_dump(mode="json") | changes
+        files.write_text(workspace.params_file, yaml.safe_dump(settings))
+        code, line = run(workspace, "train", variant)
+        assert code == 2 and told in line
+
+
+def test_what_a_killed_stage_has_left_goes_with_the_next(workspace: Workspace) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    temporary = (
+        workspace.models / "softmax" / f".history.csv.{os.uname().nodename}.{process.pid}.tmp"
+    )
+    files.write_text(temporary, "")
+    assert run(workspace, "train", "softmax")[0] == 0
+    assert not temporary.exists() and (workspace.models / "softmax" / "history.csv").exists()
