@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -50,7 +51,7 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
         yield Fault(what=what, cure="removed", mend=file.unlink)
     experiments = workspace.root / ".dvc" / "tmp" / "exps"
     for file in sorted(experiments.glob("run/*/*.json")):
-        task = json.loads(file.read_bytes())
+        task = _read(file)
         if task.get("returncode") is None and task.get("pid") and not is_running(task["pid"]):
             yield Fault(
                 what=f"experiment {_name(file)}: its process was killed",
@@ -92,9 +93,15 @@ def _put_back(file: Path, content: bytes) -> None:
 
 def _name(task: Path) -> str:
     """Name of a queued experiment, or the beginning of its revision."""
-    file = task.with_suffix(".run")
-    known = json.loads(file.read_bytes()) if file.exists() else {}
-    return known.get("name") or task.stem[:7]
+    return _read(task.with_suffix(".run")).get("name") or task.stem[:7]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What DVC knows of a queued experiment; nothing, if it was killed when it wrote that."""
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _fail(revision: str, workspace: Workspace) -> None:
