@@ -1,6 +1,5 @@
 """What the system refuses is one line that names the file, the reason and the way out."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,8 @@ import pytest
 
 from refashion.base.errors import of_system
 from refashion.data import prepared
+
+FULL = Path("/dev/full")
 
 
 @pytest.mark.parametrize("name", ["train", "train/images.npy"])
@@ -25,9 +26,9 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     assert line.endswith("; move away what is in the way, then run it again")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_that_names_the_file() -> None:
-    with pytest.raises(OSError) as refused, open("/dev/full", "wb", buffering=0) as file:
+    with pytest.raises(OSError) as refused, FULL.open("wb", buffering=0) as file:
         file.write(b"x")
     assert "free some space" in str(of_system(refused.value))
     short = OSError("784 requested and 0 written")  # as numpy has it

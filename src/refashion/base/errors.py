@@ -17,7 +17,7 @@ class UserError(Exception):
 
 def of_system(error: OSError) -> UserError:
     """What the system refuses, as the user can mend it: a full disk, a folder in the way."""
-    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    reason = error.strerror or " ".join(map(str, error.args)) or type(error).__name__
     cure = "mend that"
     if error.errno in FULL or error.errno is None:  # numpy: so many bytes were not written
         cure = "free some space"
