@@ -100,14 +100,15 @@ def main(debug: bool) -> None:
 @contextmanager
 def store_to_read(workspace: Workspace) -> "Iterator[tuple[Store | None, Path]]":
     """Give the store, if there is one, and a folder to read runs into."""
+    from refashion.reproduction import worktree
     from refashion.tracking import store
 
-    with TemporaryDirectory(prefix="refashion-") as folder:
+    with worktree.temporary_folder() as folder:
         if os.environ.get("MLFLOW_TRACKING_URI") or store.default_database(workspace).exists():
             with store.connect(workspace, reading=True) as connected:
-                yield connected, Path(folder)
+                yield connected, folder
         else:
-            yield None, Path(folder)
+            yield None, folder
 
 
 @main.command()
@@ -121,6 +122,8 @@ def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -
     RUN may also be a git revision. Its commit, uncommitted changes and settings are brought back
     in a temporary folder, its stages run there, and every digest is compared. The verdict is
     written on the run in MLflow, as tags and as an attestation.
+
+    This runs the code of the run, with your rights.
 
     \b
     Example: refashion reproduce 3f2a9c
@@ -147,6 +150,8 @@ def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -
 @click.pass_obj
 def verify(workspace: Workspace, revision: str, as_json: bool) -> None:
     """Run a commit's whole pipeline again and compare every output with its dvc.lock.
+
+    This runs the code of the commit, with your rights.
 
     \b
     Example: refashion verify

@@ -77,6 +77,9 @@ def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
         ({"run_key": None}, "run key"),
         ({"variant": "mlp"}, "unknown keys.*variant"),
         ({"folders": None}, "missing or unknown keys"),
+        ({"folders": ["models/mlp", "models/../../mlp"]}, "outside the checkout"),
+        ({"folders": ["/etc"]}, "outside the checkout"),
+        ({"name": "../mlp"}, "outside the checkout"),
         *(
             ({name: ...}, r"missing.* keys|run key")  # not there at all
             for name in ("name", "stage", "folders", "inputs", "params", "run_key")

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -96,6 +95,8 @@ def reproduce(
 ) -> Iterator[dict[str, Any]]:
     """Make runs of one state again, each given with its id in MLflow, in a checkout of its own.
 
+    That runs the code of the runs.
+
     Yields
     ------
     dict
@@ -112,7 +113,8 @@ def reproduce(
         If the state cannot be brought back, no source has the data, or a stage fails.
     """
     with worktree.checkout(state, workspace) as checkout:
-        worktree.rerun(checkout, [run.record.stage for _, run in runs], workspace)
+        stages = [run.record.stage for _, run in runs]
+        worktree.rerun(checkout, stages, workspace)
         installed = packages(context.gather(workspace.root).environment)
         for run_id, expected in runs:
             actual = in_checkout(checkout, expected.record)
@@ -171,8 +173,8 @@ def publish(attestation: Mapping[str, Any], store: Store) -> None:
     run_id, at, machine = (attestation[name] for name in ("run_id", "at", "machine"))
     if run_id is None:
         return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{at.replace(':', '')}.json"
+    with worktree.temporary_folder() as folder:
+        file = folder / f"{at.replace(':', '')}.json"
         file.write_text(json.dumps(attestation, indent=2, sort_keys=True) + "\n")
         store.client.log_artifact(run_id, str(file), "attestations")
     tags = {

@@ -1,6 +1,7 @@
 """A checkout in a folder of its own, where stages run without touching the user's."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.tracking.context import LEFT_OUT
@@ -20,7 +23,11 @@ from refashion.tracking.context import LEFT_OUT
 DOWNLOADED = ("data/raw", "data/houses")
 """Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
 
+DVC = (sys.executable, "-P", "-m", "dvc")  # -P: not a module dvc in the working directory
 EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
+
+PREFIX = f"refashion-{platform.node()}-"
+"""Begins the name of a temporary folder, which only this machine may sweep."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,19 +82,79 @@ def require(revision: str, folder: Path) -> str:
 
 
 @contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Lend a temporary folder; it goes at the end or, if this process is killed, by `sweep`."""
+    lock = None
+    while lock is None:  # a sweep may take a folder that is not locked yet
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _lock(folder: Path) -> FileLock | None:
+    """Lock a temporary folder until its process ends; None if another has it, or it is gone."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, FileNotFoundError):
+        return None
+    return lock if folder.exists() else None
+
+
+def sweep(workspace: Workspace) -> list[Path]:
+    """Remove the checkouts of processes that were killed, and what git knows of them.
+
+    A process locks its temporary folder as long as it lives, so what is in use stays; and so does
+    what belongs to another machine or user. `UserError` if the workspace is not in git.
+
+    Returns
+    -------
+    list of Path
+        The folders that were removed: temporary ones, and entries in ``.git/worktrees``.
+    """
+    temporary, removed = Path(tempfile.gettempdir()), []
+    for folder in temporary.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another user's
+            if not folder.is_symlink() and (lock := _lock(folder)):
+                shutil.rmtree(folder)
+                lock.release()
+                removed.append(folder)
+    for entry in _entries(workspace).glob(f"{PREFIX}*"):
+        link = entry / "gitdir"  # missing or empty, if git was killed at once
+        text = link.read_text().strip() if link.exists() else ""
+        if not (entry / (text or temporary / entry.name / "checkout" / ".git")).parents[1].exists():
+            shutil.rmtree(entry)
+            removed.append(entry)
+    return removed
+
+
+def _entries(workspace: Workspace) -> Path:
+    """Where git keeps what it knows of the checkouts of a repository."""
+    shared = git("rev-parse", "--git-common-dir", folder=workspace.root).decode().strip()
+    return workspace.root / shared / "worktrees"
+
+
+@contextmanager
 def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     """Lend a checkout in a temporary folder; it goes at the end, on Ctrl-C too.
 
-    It shares the repository and DVC's cache of `workspace`, the user's own. `UserError` if the
-    commit is not in this repository, or the changes do not apply to it.
+    It shares the repository and DVC's cache of `workspace`, the user's own, and has the
+    configuration of DVC from there. What killed processes have left is swept before. `UserError` if
+    the commit is not in this repository, the changes do not apply to it, or a link leaves the
+    checkout.
     """
     if resolve(state.commit, workspace.root) is None:
         raise UserError(
             f"commit {state.commit}: is not in this repository; fetch it "
             "(`git fetch --all`), or ask whoever made the run to push it"
         )
-    with tempfile.TemporaryDirectory(prefix="refashion-") as folder:
-        root = Path(folder) / "project"
+    sweep(workspace)
+    with temporary_folder() as folder:
+        root = folder / folder.name  # after which git names its entry
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         try:
             git(*add, folder=workspace.root)
@@ -96,7 +163,20 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
             yield Workspace(root, commit=state.commit)
         finally:
             shutil.rmtree(root, ignore_errors=True)
-            git("worktree", "prune", folder=workspace.root)
+            shutil.rmtree(_entries(workspace) / root.name, ignore_errors=True)
+
+
+def refuse_links(root: Path) -> None:
+    """Raise `UserError` if a checkout has a link that leaves it, or what is no file or folder."""
+    top = os.path.realpath(root)
+    for parent, folders, names in os.walk(root):
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            if path.is_symlink():
+                if not Path(os.path.realpath(path)).is_relative_to(top):
+                    target = f"is a link to {path.readlink()}, which is outside the checkout"
+                    raise UserError(f"{path.relative_to(root)}: {target}; remove it from the run")
+            elif not (path.is_file() or path.is_dir()):
+                raise UserError(f"{path.relative_to(root)}: is no file; remove it from the run")
 
 
 def _apply(state: State, root: Path) -> None:
@@ -114,29 +194,37 @@ def _apply(state: State, root: Path) -> None:
                 f"uncommitted changes of the run: do not apply to its commit {state.commit[:12]} "
                 f"({error}); the run cannot be brought back"
             ) from None
+    refuse_links(root)
     for name, content in (("params.yaml", state.params), ("dvc.lock", state.lock)):
         if content is not None:
-            (root / name).write_bytes(content)
+            with files.replacing(root / name) as temporary:
+                temporary.write_bytes(content)
 
 
 def _configure_dvc(root: Path, user: Path) -> None:
-    """Give a checkout the cache and remotes of the user's own, to read from."""
+    """Give a checkout the configuration and cache of the user's own, to read from.
+
+    That of the commit could send the user's passwords to another address.
+    """
     from dvc.config import Config
     from dvc.repo import Repo
 
-    local = user / ".dvc" / "config.local"
-    if local.exists():
-        shutil.copyfile(local, root / ".dvc" / "config.local")
+    for name in ("config", "config.local"):
+        own, copy = user / ".dvc" / name, root / ".dvc" / name
+        copy.unlink(missing_ok=True)
+        if own.exists():
+            shutil.copyfile(own, copy)
     with Repo(str(user)) as repo:
         cache = repo.cache.local_cache_dir
     with Config(str(root / ".dvc")).edit("local") as config:
-        config["cache"]["dir"] = cache
+        config["cache"] |= {"dir": cache, "type": "reflink,copy"}  # a stage may write into a link
         config["core"]["no_scm"] = True  # git's own folder is elsewhere
+        config["core"]["site_cache_dir"] = str(root / ".dvc" / "tmp" / "site")  # goes with it
 
 
 def dvc(*arguments: str, folder: Path) -> str:
     """Return what a short command of DVC prints; UserError with DVC's own reason, if it fails."""
-    command = [sys.executable, "-m", "dvc", *arguments]
+    command = [*DVC, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"dvc {arguments[0]}: {' '.join(done.stderr.split())}")
@@ -174,7 +262,8 @@ def rerun(
     """Run stages and all that they need, nothing out of a cache but the downloaded files.
 
     Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
-    environment variables to set. `UserError` if no source has the data, or a stage fails.
+    environment variables to set. `UserError` if no source has the data, or a stage fails or leaves
+    a link out of the checkout.
     """
     for file in checkout.root.rglob("dvc.lock"):
         kept = {
@@ -183,19 +272,22 @@ def rerun(
             if stage.get("outs") and all(out["path"] in DOWNLOADED for out in stage["outs"])
         }
         # DVC runs a stage that the lock does not know, and removes its former outputs first.
-        file.write_text(yaml.safe_dump({"schema": "2.0", "stages": kept}))
+        files.write_text(file, yaml.safe_dump({"schema": "2.0", "stages": kept}))
         fetch(outputs(kept), checkout.root)
     targets = list(dict.fromkeys(stages))
+    variables = {**environment(), "DVC_ROOT": str(workspace.main)}
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--no-commit", "--no-run-cache", *targets],
+        [*DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
         cwd=checkout.root,
-        env={**environment(), "DVC_ROOT": str(workspace.main), **(changes or {})},
+        env={**variables, **(changes or {})},
+        stdin=subprocess.DEVNULL,
         stdout=2,  # beside the answer
     )
-    if checkout.no_source.exists():
-        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
     if done.returncode < 0 or done.returncode == 130:
         raise KeyboardInterrupt
+    refuse_links(checkout.root)
+    if checkout.no_source.exists():
+        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
     if done.returncode:
         raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any
 
 LAYOUT = 2
@@ -97,8 +98,11 @@ def _parse(content: Mapping[str, Any]) -> Record:
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
         record = Record(**{**values, "folders": tuple(values["folders"])})
+        places = [PurePosixPath(place) for place in (record.name, *record.folders)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"missing or unknown keys: {error}") from None
+    if any(place.is_absolute() or ".." in place.parts for place in places):
+        raise ValueError("its name or its folders are outside the checkout")
     if content.get("run_key") != record.run_key:
         raise ValueError("its run key is not the one of its settings and data")
     return record
