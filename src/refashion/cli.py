@@ -114,19 +114,25 @@ def store_to_read(workspace: Workspace) -> "Iterator[tuple[Store | None, Path]]"
 @main.command()
 @click.argument("run")
 @name_option
+@click.option("--isolated", is_flag=True, help="Without a network, on a read-only system (Linux).")
 @json_option
 @click.pass_obj
-def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -> None:
+def reproduce(
+    workspace: Workspace, run: str, name: str | None, isolated: bool, as_json: bool
+) -> None:
     """Run again, and say whether the result is the same.
 
     RUN may also be a git revision. Its commit, uncommitted changes and settings are brought back
     in a temporary folder, its stages run there, and every digest is compared. The verdict is
     written on the run in MLflow, as tags and as an attestation.
 
-    This runs the code of the run, with your rights.
+    This runs the code of the run, with your rights. Of a run that you do not trust, use --isolated:
+    its stages then see Python, their own folder, which alone they may write to, and a processor; no
+    network, no home folder, no secret of the environment. Data come from DVC's cache.
 
     \b
     Example: refashion reproduce 3f2a9c
+             refashion reproduce 3f2a9c --isolated
              refashion reproduce puffy-hake --name mlp
              refashion reproduce main
     """
@@ -135,7 +141,7 @@ def reproduce(workspace: Workspace, run: str, name: str | None, as_json: bool) -
     attestations = []
     with store_to_read(workspace) as (store, folder):
         for state, runs in reproduction.find(run, folder, store, workspace, name).items():
-            for attestation in reproduction.reproduce(state, runs, workspace):
+            for attestation in reproduction.reproduce(state, runs, workspace, isolated):
                 attestations.append(attestation)
                 if store:
                     reproduction.publish(attestation, store)

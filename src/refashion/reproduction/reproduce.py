@@ -91,11 +91,14 @@ def from_commit(
 
 
 def reproduce(
-    state: State, runs: Sequence[tuple[str | None, Run]], workspace: Workspace
+    state: State,
+    runs: Sequence[tuple[str | None, Run]],
+    workspace: Workspace,
+    isolated: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Make runs of one state again, each given with its id in MLflow, in a checkout of its own.
 
-    That runs the code of the runs.
+    That runs the code of the runs; `isolated`: as `refashion.reproduction.isolation` says.
 
     Yields
     ------
@@ -110,11 +113,12 @@ def reproduce(
     Raises
     ------
     UserError
-        If the state cannot be brought back, no source has the data, or a stage fails.
+        If the state cannot be brought back, no source has the data, a stage fails, or the system
+        cannot isolate it.
     """
     with worktree.checkout(state, workspace) as checkout:
         stages = [run.record.stage for _, run in runs]
-        worktree.rerun(checkout, stages, workspace)
+        worktree.rerun(checkout, stages, workspace, isolated=isolated)
         installed = packages(context.gather(workspace.root).environment)
         for run_id, expected in runs:
             actual = in_checkout(checkout, expected.record)

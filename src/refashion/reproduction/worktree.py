@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from refashion.reproduction import isolation
 from refashion.tracking.context import LEFT_OUT
 
 DOWNLOADED = ("data/raw", "data/houses")
@@ -258,13 +259,16 @@ def rerun(
     stages: Iterable[str],
     workspace: Workspace,
     changes: Mapping[str, str] | None = None,
+    isolated: bool = False,
 ) -> None:
     """Run stages and all that they need, nothing out of a cache but the downloaded files.
 
     Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
-    environment variables to set. `UserError` if no source has the data, or a stage fails or leaves
-    a link out of the checkout.
+    environment variables to set; `isolated`: see `refashion.reproduction.isolation`. `UserError` if
+    no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
+    isolate it.
     """
+    sandbox = isolation.sandbox(checkout.root) if isolated else []
     for file in checkout.root.rglob("dvc.lock"):
         kept = {
             name: stage
@@ -277,15 +281,21 @@ def rerun(
     targets = list(dict.fromkeys(stages))
     variables = {**environment(), "DVC_ROOT": str(workspace.main)}
     done = subprocess.run(
-        [*DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
+        [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
         cwd=checkout.root,
-        env={**variables, **(changes or {})},
+        env={**(isolation.environment() if isolated else variables), **(changes or {})},
         stdin=subprocess.DEVNULL,
         stdout=2,  # beside the answer
+        start_new_session=isolated,  # a terminal takes what its processes type
     )
     if done.returncode < 0 or done.returncode == 130:
         raise KeyboardInterrupt
     refuse_links(checkout.root)
+    if checkout.no_source.exists() and isolated:
+        raise UserError(
+            "--isolated: DVC's cache has not all data, and there is no network; run the stage that "
+            "downloads them here first, as with `dvc repro download`"
+        )
     if checkout.no_source.exists():
         raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
     if done.returncode:
