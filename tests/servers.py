@@ -29,6 +29,23 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def listening(pid: int) -> set[str]:
+    """IP:PORT of every TCP socket on which a process or what it has started listens (Linux)."""
+    proc, inodes, pids = Path("/proc"), set(), [str(pid)]
+    for one in pids:  # which grows
+        pids += [c for f in proc.glob(f"{one}/task/*/children") for c in f.read_text().split()]
+        inodes |= {file.stat().st_ino for file in proc.glob(f"{one}/fd/*") if file.exists()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in (proc / "net" / table).read_text().splitlines()[1:]:
+            cells = line.split()
+            ip, port = cells[1].split(":")
+            if cells[3] == "0A" and int(cells[9]) in inodes:
+                ip = ".".join(str(byte) for byte in bytes.fromhex(ip)[::-1])
+                found.add(f"{ip}:{int(port, 16)}")
+    return found
+
+
 @contextmanager
 def running(command: list[str], health: str, log: Path, **options: Any) -> Iterator[None]:
     """Run a server, from when its page `health` answers on."""

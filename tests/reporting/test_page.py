@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from refashion.data.catalogue import DATASETS
 from refashion.pictures.figures import blank
 from refashion.reporting import page, side_by_side
 from refashion.runs import listing
@@ -158,6 +159,53 @@ def test_page_in_a_browser(browser: Browser, written: Path, scheme: str, width: 
     assert complaints == []
     assert [url for url in urls if not url.startswith("data:")] == [written.as_uri()]
     shown.close()
+
+
+HOSTILE = [
+    "<img src=x onerror='window.ran=1'>",
+    "'\"><img src=x onerror='window.ran=1'>",
+    '" autofocus onfocus="window.ran=1" tabindex=1 x="',
+    "<svg onload=window.ran=1>",
+    "javascript:window.ran=1;x",
+    "{{ page.__class__ }}{% if 1 %}#?&%20",
+]
+"""Names without a slash, so of folders too."""
+
+
+def test_hostile_names_run_no_script(
+    browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of sweeps, classes, settings, metrics, runs, ids and files."""
+    workspace = write_workspace(tmp_path / HOSTILE[0], variants=MLP)
+    for i, text in enumerate(HOSTILE):
+        write_sweep(workspace, text, 0.5, 0.75)
+        row = {text: 0.5, "train_loss": 0.5}
+        write_run(workspace, f"hostile/{i}", [row], row, params={text: text, "lr": i})
+    for name in ("predictions.csv", "per_class.csv"):
+        file = workspace.evaluation / "mlp" / name
+        text = file.read_text()
+        for i, label in enumerate(DATASETS["fashion_mnist"].classes):
+            text = text.replace(label, '"{}"'.format(HOSTILE[i % 6].replace('"', '""') + str(i)))
+        file.write_text(text)
+    pages = list(page.write_all(workspace, tmp_path / "javascript:window.ran=1.html"))
+    runs = listing.of_study(workspace, "hostile")
+    comparison = side_by_side.of(runs, dict(zip(runs, HOSTILE, strict=True)))
+    comparison = replace(comparison, runs=dict(zip(HOSTILE, runs, strict=True)))
+    script = "<script>window.ran=1</script>"
+    shown = page.of(comparison, tmp_path, title=script, notes=[script, *HOSTILE])
+    names = {file.name: script for file in pages}
+    page.write(tmp_path / "page.html", shown, f"</p>{script}", names)
+    for file in (*pages, tmp_path / "page.html"):
+        opened = browser.new_page()
+        urls: list[str] = []
+        opened.on("request", lambda request, urls=urls: urls.append(request.url))
+        opened.goto(file.as_uri())
+        links = opened.locator("a").evaluate_all("all => all.map(a => a.href)")
+        assert {*map(Path.as_uri, pages)} == {url for url in links if "#section" not in url}
+        assert opened.locator("script, iframe, svg, [onerror], [onfocus]").count() == 0
+        assert opened.evaluate("typeof window.ran") == "undefined"
+        assert [url for url in urls if not url.startswith("data:")] == [opened.url]
+        opened.close()
 
 
 # --- all pages of a workspace -------------------------------------------------------------------

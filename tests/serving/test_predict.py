@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import ExifTags, Image
 
 from publishing import altered
@@ -245,6 +248,32 @@ def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match=r"^models:/foreign/1: is no model of this project"):
         predict.load(world.workspace, "models:/foreign/1")
+
+
+def test_a_pickle_in_a_model_is_not_read(world: Any, tmp_path: Path) -> None:
+    """What MLflow itself would load: the model of somebody who can write to the registry."""
+    world.register("mlp", tmp_path.name)
+    uri = f"models:/{tmp_path.name}@champion"
+    folder = Path(mlflow.models.get_model_info(uri).artifact_path.removeprefix("file://"))
+    description, mark = folder / "MLmodel", tmp_path / "mark"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.touch, (mark,)
+
+    (folder / "python_model.pkl").write_bytes(pickle.dumps(Payload()))
+    about = yaml.safe_load(description.read_text())
+    about["flavors"]["python_function"] = {
+        **{"loader_module": "mlflow.pyfunc.model", "python_version": "3.11.0"},
+        **{"python_model": "python_model.pkl", "cloudpickle_version": "3.0"},
+    }
+    description.write_text(yaml.safe_dump(about))
+    model = predict.load(world.workspace, uri)
+    assert model.probabilities(world.images).tobytes() == world.expected("mlp").tobytes()
+    assert not mark.exists()
+    with suppress(Exception):  # it has no sound model
+        mlflow.pyfunc.load_model(uri)
+    assert mark.exists()
 
 
 def test_altered_weights_do_not_answer(world: Any, tmp_path: Path) -> None:

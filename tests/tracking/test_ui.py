@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from publishing import tell
 from refashion import cli
 from refashion.base.workspace import Workspace
-from servers import environment, free_port
+from servers import environment, free_port, listening
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 60_000
@@ -56,6 +56,7 @@ def test_the_table_of_runs_is_shown_until_ctrl_c(workspace: Workspace, page: Pag
             header = page.locator(f'.ag-header-cell[col-id="{key}"]')
             expect(header).to_be_visible(timeout=PATIENCE)
         expect(page.get_by_role("link", name="mlp", exact=True)).to_be_visible()
+        assert listening(command.pid) == {f"127.0.0.1:{port}"}
         command.send_signal(signal.SIGINT)
         assert command.wait(60) == 0
     with socket.socket() as free:
