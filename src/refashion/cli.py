@@ -388,13 +388,10 @@ def mend(workspace: Workspace, check: bool) -> None:
     """
     from refashion.reproduction import mend as mending
 
-    lines = []
-    for fault in mending.faults(workspace):
-        if check:
-            lines.append(f"{fault.what}; run `refashion mend`")
-        else:
-            fault.mend()
-            lines.append(f"{fault.what}: {fault.cure}")
+    if check:
+        lines = [f"{fault.what}; run `refashion mend`" for fault in mending.faults(workspace)]
+    else:
+        lines = list(mending.mend(workspace))
     answer(lines, lines or ["there is nothing to mend"], False, not (check and lines))
 
 

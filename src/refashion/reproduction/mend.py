@@ -67,6 +67,16 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
             )
 
 
+def mend(workspace: Workspace) -> Iterator[str]:
+    """Put right all `faults`, and remove checkouts of processes that were killed; gives lines."""
+    for fault in faults(workspace):
+        fault.mend()
+        yield f"{fault.what}: {fault.cure}"
+    with suppress(UserError):  # outside git
+        for folder in worktree.sweep(workspace):
+            yield f"{folder}: of a process that was killed: removed"
+
+
 def _is_sound(rwlock: bytes) -> bool:
     """Whether these are the contents of DVC's file of locks."""
     try:

@@ -1,7 +1,6 @@
 """A checkout in a folder of its own, where stages run without touching the user's."""
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
 from refashion.reproduction import isolation
 from refashion.tracking.context import LEFT_OUT
@@ -27,7 +27,7 @@ DOWNLOADED = ("data/raw", "data/houses")
 DVC = (sys.executable, "-P", "-m", "dvc")  # -P: not a module dvc in the working directory
 EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
-PREFIX = f"refashion-{platform.node()}-"
+PREFIX = f"refashion-{HOST}-"
 """Begins the name of a temporary folder, which only this machine may sweep."""
 
 
