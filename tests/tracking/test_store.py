@@ -1,22 +1,33 @@
 """Where results go, and that a store which does not answer is told at once."""
 
 import io
+import multiprocessing
 import re
+import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
+from mlflow import MlflowClient
+from sqlalchemy import Engine, event
 
+from publishing import address, die, published, tell
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.tracking import store
 from servers import environment, free_port
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store"])
 
 
 @pytest.fixture
@@ -119,3 +130,201 @@ def test_lock_that_is_never_released(workspace: Workspace, monkeypatch: pytest.M
     lock = workspace.root / "mlflow.db.lock"
     with filelock.FileLock(lock):
         assert refusal(workspace).startswith(f"{lock}: another publisher has held it")
+
+
+# --- a database that is made, and killed ---------------------------------------------------------
+
+
+def connect(root: Path) -> None:
+    """Make a database, as a publisher does."""
+    with store.connect(Workspace(root)):
+        pass
+
+
+def connect_in_place(root: Path) -> None:
+    """Make a database where it is to be, as MLflow does."""
+    MlflowClient(tracking_uri=address(Workspace(root))).search_experiments()
+
+
+def run_until(make: Callable[[Path], None], root: Path, statement: int, name: str = "") -> None:
+    """Make a database, and die before a statement of SQL, or where a path's method is called."""
+    statements = iter(range(statement))
+
+    def one_more(*_: Any) -> None:
+        if next(statements, None) is None:
+            die()
+
+    event.listen(Engine, "before_cursor_execute", one_more)
+    if name:
+        setattr(Path, name, die)
+    make(root)
+
+
+def killed(*arguments: Any) -> None:
+    """Wait for a process that `run_until` kills."""
+    process = PROCESSES.Process(target=run_until, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("moment", [(5,), (1000,), (10**9, "replace")])
+def test_killed_while_it_is_made_leaves_none(tmp_path: Path, moment: tuple[Any, ...]) -> None:
+    killed(connect, tmp_path, *moment)
+    assert not (tmp_path / "mlflow.db").exists()
+    assert "no such database" in refusal(Workspace(tmp_path), reading=True)
+    connect(tmp_path)
+    assert names(tmp_path) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_folder_that_was_left_aside_goes(workspace: Workspace) -> None:
+    aside = workspace.root / "mlflow.db.new"
+    aside.mkdir()
+    (aside / "mlflow.db-journal").touch()
+    connect(workspace.root)
+    assert not aside.exists()
+
+
+def test_a_journal_of_a_former_database_does_no_harm(workspace: Workspace) -> None:
+    """It would be rolled back into the database that has its name."""
+    database = store.default_database(workspace)
+    journal = database.with_name("mlflow.db-journal")
+    database.unlink()
+    former = sqlite3.connect(database, isolation_level=None)
+    former.executescript(
+        "CREATE TABLE mine (x); INSERT INTO mine VALUES (randomblob(999999));"
+        "PRAGMA cache_size = 1; BEGIN; UPDATE mine SET x = randomblob(999999);"
+    )
+    hot = journal.read_bytes()
+    former.close()
+    database.unlink()
+    journal.write_bytes(hot)
+    connect(workspace.root)
+    assert not journal.exists()
+    assert tell(workspace, "mlp")[0].outcome == "published"
+
+
+@pytest.mark.parametrize("statement", [40, 900])
+def test_what_mlflow_left_half_made_is_told(workspace: Workspace, statement: int) -> None:
+    """And it comes back as the message says."""
+    database = store.default_database(workspace)
+    database.unlink()
+    killed(connect_in_place, workspace.root, statement)
+    for reading in (False, True):
+        told = refusal(workspace, reading=reading)
+        assert told.startswith(f"{database}: was interrupted when it was made; move it away")
+    database.rename(workspace.root / "away")
+    assert tell(workspace, "mlp")[0].outcome == "published"
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_an_empty_database_is_made_anew(tmp_path: Path, content: bytes | None) -> None:
+    """One without a page, or without a table."""
+    file = tmp_path / "mlflow.db"
+    if content is None:
+        with sqlite3.connect(file) as connection:
+            connection.execute("VACUUM")
+    else:
+        file.write_bytes(content)
+    assert "no such database" in refusal(Workspace(tmp_path), reading=True)
+    connect(tmp_path)
+    assert len(published(address(Workspace(tmp_path)))) == 0
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    assert "is not MLflow's database; name another" in refusal(Workspace(tmp_path))
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+
+
+def test_damaged_pages_are_told(workspace: Workspace) -> None:
+    database = store.default_database(workspace)
+    content = database.read_bytes()
+    database.write_bytes(content[:100] + b"\xff" * 4000 + content[4100:])
+    assert re.search(r"malformed; move it away, and `refashion publish` builds", refusal(workspace))
+
+
+# --- a database that cannot be written to --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lock", "reads"), [("EXCLUSIVE", False), ("IMMEDIATE", True)])
+def test_a_locked_database_is_called_locked(
+    workspace: Workspace, lock: str, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CONNECT_TIMEOUT", 0.1)
+    other = sqlite3.connect(store.default_database(workspace), isolation_level=None)
+    other.execute(f"BEGIN {lock}")
+    told = r"database is locked; another process is writing to it: wait .*`refashion publish`"
+    assert re.search(told, refusal(workspace))
+    if reads:
+        with store.connect(workspace, reading=True):
+            pass
+    else:
+        assert "database is locked" in refusal(workspace, reading=True)
+    other.close()
+    connect(workspace.root)
+
+
+@pytest.mark.ci
+def test_a_database_that_is_locked_meanwhile_is_called_locked(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow waits for 20 s."""
+    other = sqlite3.connect(store.default_database(workspace), isolation_level=None)
+    told = "database is locked; another process is writing to it"
+    with pytest.raises(UserError, match=told), store.connect(workspace) as connected:
+        other.execute("BEGIN IMMEDIATE")
+        connected.client.create_experiment("mine")
+    assert capfd.readouterr() == ("", "")
+    other.close()
+
+
+def in_a_namespace(script: str) -> str:
+    """What a script prints that may mount things; the test is skipped where none may."""
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"]).returncode:
+        pytest.skip("no namespaces of one's own here")
+    done = subprocess.run([*command, "sh", "-ec", script], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+CONNECT = """
+import sys
+from pathlib import Path
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.tracking import store
+try:
+    with store.connect(Workspace(Path(sys.argv[1])), reading=len(sys.argv) > 2):
+        print("connected")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    told = in_a_namespace(
+        f"mount -t tmpfs -o size=200k tmpfs {tmp_path}/disk\n"
+        f"{sys.executable} -c '{CONNECT}' {tmp_path}/disk\nls {tmp_path}/disk"
+    )
+    line, left = told.splitlines()
+    assert "database or disk is full; make room on its disk; no result is lost" in line
+    assert left == "mlflow.db.lock"
+
+
+def test_a_read_only_database_is_told_and_can_be_read(workspace: Workspace) -> None:
+    root = workspace.root
+    told = in_a_namespace(
+        f"mount --bind {root} {root}\nmount -o remount,ro,bind {root}\n"
+        f"{sys.executable} -c '{CONNECT}' {root}\n{sys.executable} -c '{CONNECT}' {root} reading"
+    )
+    refused, read = told.splitlines()
+    assert "readonly database; allow writing to it and to its folder; no result is l" in refused
+    assert read == "connected"

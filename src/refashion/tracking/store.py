@@ -1,16 +1,19 @@
 """The MLflow server or database that results are published to."""
 
+import logging
 import os
+import shutil
 import socket
+import sqlite3
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from refashion.base.errors import UserError
@@ -25,7 +28,23 @@ LOCK_TIMEOUT = 300
 """Seconds: another publisher holds the lock for a few of them."""
 
 CONNECT_TIMEOUT = 5
-"""Seconds that a server has to answer."""
+"""Seconds that a server has to answer, or a database to be free."""
+
+OF_MLFLOW = {"experiments", "alembic_version"}
+"""Tables of which MLflow's databases have one, however far their creation has come."""
+
+CURES = {
+    "is locked": "another process is writing to it: wait for its end, or end it",
+    "readonly": "allow writing to it and to its folder",
+    "unable to open": "allow reading and writing of it and of its folder",
+    "is full": "make room on its disk",
+}
+"""What to do, by words of what SQLite complains of."""
+
+DAMAGED = ("malformed", "not a database", "no such table", "no such column", "already exists")
+"""Words of its complaints about a database that is damaged."""
+
+ANEW = "move it away, and `refashion publish` builds it anew from the results"
 
 # A dead server must be told in seconds; what the user has set stays.
 ENVIRONMENT = {
@@ -76,12 +95,6 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         kind, _, path = uri.partition(":///")
         path, mark, options = path.partition("?")
         database = workspace.main / path
-        if reading and not database.exists():
-            raise UserError(
-                f"{database}: no such database; publish with `make repro`, or name another in "
-                "MLFLOW_TRACKING_URI"
-            )
-        _check_database(database)
         uri = shown = f"{kind}:///{database}{mark}{options}"
     elif url.hostname:
         _check_alive(url, shown, retry)
@@ -94,6 +107,7 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # what it logs, it raises too
     beside = database or default_database(workspace)
     is_sql = "sql" in url.scheme  # SQLite, PostgreSQL, MySQL and SQL Server
     artifacts = beside.with_name("mlflow-artifacts").as_uri() if is_sql else None
@@ -101,7 +115,11 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     if database:
         lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
     try:
-        with lock:  # two clients must not create one database
+        if database:
+            _check_database(database, reading)
+        with nullcontext() if reading else lock:  # two clients must not create one database
+            if database and not reading:
+                _create(database, beside.with_name("mlflow-artifacts"))
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         is_own = database == default_database(workspace)
@@ -111,21 +129,87 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
             "end that process, then run `dvc repro`"
         ) from error
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"MLflow at {shown}: {reason}; {retry}") from error
+    except (MlflowException, requests.RequestException, SQLAlchemyError, sqlite3.Error) as error:
+        raise _refusal(shown, error, retry) from error
+    except BrokenPipeError:
+        raise  # whoever reads what is printed has gone
+    except OSError as error:  # of the lock or of artifacts: no permission, a full disk
+        raise UserError(f"{error.filename or shown}: {error.strerror}; {retry}") from error
 
 
-def _check_database(file: Path) -> None:
-    """Refuse what MLflow would try for 100 s."""
+def _refusal(shown: str, error: Exception, retry: str) -> UserError:
+    """What MLflow or its database complains of, and what to do about it."""
+    reason = str(error).strip().partition("\n")[0]
+    is_sqlite = isinstance(error, sqlite3.Error) or "(sqlite3." in reason
+    if is_sqlite and any(words in reason for words in DAMAGED):
+        return UserError(f"{shown}: {reason}; {ANEW}")
+    cures = [cure for words, cure in CURES.items() if is_sqlite and words in reason]
+    return UserError("; ".join([f"MLflow at {shown}: {reason}", *cures, retry]))
+
+
+def _check_database(file: Path, reading: bool) -> None:
+    """Refuse what MLflow would try for 100 s, and a database that is not MLflow's or not whole."""
     if not file.parent.is_dir():
         raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
-    if file.exists():
-        with file.open("rb") as opened:
-            if opened.read(15) not in {b"", b"SQLite format 3"}:
-                raise UserError(
-                    f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
-                )
+    if file.exists() and not (file.is_file() and _begins_as_sqlite(file)):
+        raise UserError(
+            f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
+        )
+    tables = _tables(file)
+    if reading and not tables:
+        raise UserError(
+            f"{file}: no such database; publish with `make repro`, or name another in "
+            "MLFLOW_TRACKING_URI"
+        )
+    if tables and not tables & OF_MLFLOW:
+        raise UserError(f"{file}: is not MLflow's database; name another in MLFLOW_TRACKING_URI")
+    # The last that MLflow makes is its default experiment.
+    if tables and not ("experiments" in tables and _ask(file, "SELECT 1 FROM experiments")):
+        raise UserError(f"{file}: was interrupted when it was made; {ANEW}")
+    if tables and not reading:
+        _ask(file, "DELETE FROM experiments WHERE FALSE")  # may it be written to?
+
+
+def _begins_as_sqlite(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(15) in {b"", b"SQLite format 3"}
+
+
+def _tables(file: Path) -> set[str]:
+    """Names of a database's tables; none, where there is no database, or an empty file."""
+    if not file.exists() or not file.stat().st_size:
+        return set()
+    return {name for (name,) in _ask(file, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _ask(file: Path, query: str) -> list[tuple[Any, ...]]:
+    """The answer of an SQLite database."""
+    uri = f"{file.absolute().as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, CONNECT_TIMEOUT, uri=True)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _create(database: Path, artifacts: Path) -> None:
+    """Make a database, if there is none: in a folder aside, so that a kill leaves none half made.
+
+    Raises what MLflow and SQLAlchemy do.
+    """
+    database = database.resolve()  # where a link leads to
+    aside = Path(f"{database}.new")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    if _tables(database):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    aside.mkdir()
+    try:
+        new = aside / database.name
+        SqlAlchemyStore(f"sqlite:///{new}", artifacts.as_uri()).engine.dispose()
+        for journal in ("-journal", "-wal", "-shm"):  # of a former database, to be applied to it
+            Path(f"{database}{journal}").unlink(missing_ok=True)
+        new.replace(database)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
