@@ -120,7 +120,7 @@ def test_missing_database_is_not_made_for_a_reader(tmp_path: Path) -> None:
 
 def test_what_cannot_be_a_database(workspace: Workspace) -> None:
     store.default_database(workspace).write_text("something else")
-    assert "mlflow.db: not an SQLite database" in refusal(workspace)
+    assert "file is not a database; move it away, and `refashion publish`" in refusal(workspace)
     told = refusal(workspace, "sqlite:////nowhere/at/all.db")
     assert told.startswith("/nowhere/at/all.db: its folder does not exist")
 

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -110,6 +110,21 @@ def _seal(key: str, content: bytes) -> bytes:
 def sha256(path: Path) -> str:
     """SHA-256 (hexadecimal) of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files of a folder, by their paths in it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+
+def altered(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Files of a folder that are missing, or do not have their SHA-256."""
+    return [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or sha256(folder / name) != digest
+    ]
 
 
 def write_text(path: Path, text: str) -> None:

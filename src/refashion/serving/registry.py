@@ -1,5 +1,6 @@
 """Logged models of runs as versions of registered models, which MLflow serves."""
 
+import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from refashion.base.errors import UserError
 from refashion.tracking import logged_model, published, view
+from refashion.tracking.publish import DIGESTS
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def one_run(text: str, store: Store) -> "MlflowRun":
             "publish it anew with `refashion publish`"
         )
     if len(with_model) > 1:
-        names = ", ".join(f"{run.data.tags['name']} {run.info.run_id}" for run in with_model)
+        names = ", ".join(f"{run.info.run_name} {run.info.run_id}" for run in with_model)
         raise UserError(f"{text}: means {len(with_model)} runs; give the id of one: {names}")
     return with_model[0]
 
@@ -71,9 +73,14 @@ def register(
         )
     with tempfile.TemporaryDirectory() as folder, store.lock:
         source = published.read(mlflow_run, Path(folder), store)
+        promised = json.loads(source.run.file(DIGESTS).read_text(encoding="utf-8"))
+        if logged_model.is_altered(mlflow_run, promised, store.client):
+            raise UserError(
+                f"{source.run.title}: its model was altered after it was published; "
+                "`refashion publish` mends it"
+            )
         (model,) = logged_model.of_run(mlflow_run, store.client)
-        logged_model.refuse_altered(model, source.run, store.client)
-        name = name or f"{model.tags['dataset']}-{source.run.name}"
+        name = name or f"{source.run.record.data['dataset']}-{source.run.name}"
         versions = store.client.search_model_versions(f"run_id = '{source.id}'")
         same = [v for v in versions if (v.name, v.source) == (name, model.model_uri)]
         version = max((str(v.version) for v in same), key=int, default=None)
@@ -87,17 +94,17 @@ def _create(name: str, source: published.PublishedRun, model: "LoggedModel", sto
     """Make a version, and the registered model if there is none."""
     from mlflow.exceptions import MlflowException
 
-    about = f"Classifiers of {model.tags['dataset']}, registered by `refashion register RUN`"
+    tags = logged_model.about(source.run)
+    about = f"Classifiers of {tags['dataset']}, registered by `refashion register RUN`"
     try:
         store.client.create_registered_model(name, description=f"{about}.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {key: value for key, value in model.tags.items() if key != view.DESCRIPTION}
     tags |= {key: str(v) for key, v in source.run.metrics.items() if key in view.HEADLINES}
     created = store.client.create_model_version(
         *(name, model.model_uri, source.id, tags),
-        description=model.tags.get(view.DESCRIPTION),
+        description=view.run_description(source.run, (), source.id),
         model_id=model.model_id,
     )
     return str(created.version)

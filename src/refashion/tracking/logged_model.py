@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from refashion.base import files
-from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
 from refashion.runs.run import WEIGHTS, Run
 from refashion.tracking import contents, view
@@ -40,56 +43,95 @@ ARTIFACTS = {"weights": WEIGHTS, "record": "record.json"}
 REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
 
 
-def log(run: Run, run_id: str, experiment_id: str, client: "MlflowClient") -> str | None:
-    """Log the model of a published run; its id, or None for a run that has no classifier."""
-    from mlflow.entities import LoggedModelOutput
+@contextmanager
+def artifacts(uri: str, client: "MlflowClient") -> Iterator[Path]:
+    """Lend artifacts of a run or a model: on this machine themselves, else a copy."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
+    if uri.startswith("file:"):
+        yield Path(url2pathname(urlsplit(uri).path))
+        return
+    with TemporaryDirectory() as folder:
+        copy = folder
+        with suppress(MlflowException):  # there are none
+            copy = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+        yield Path(copy)
+
+
+def about(run: Run) -> dict[str, str]:
+    """What the tags of a run's model tell."""
     record = run.record
-    classes = DATASETS[record.data["dataset"]].classes if run.has(WEIGHTS) else ()
-    if not classes:
-        return None
-    about = {
+    return {
         "contract": record.contract,
         "dataset": record.data["dataset"],
         "run": record.name,
         "run_key": record.run_key,
         "weights_sha256": record.outputs["weights"],
     }
-    name = re.sub(r"[^\w-]", "_", record.name.rpartition("/")[2])  # MLflow takes few characters
+
+
+def log(
+    run: Run, run_id: str, experiment_id: str, client: "MlflowClient"
+) -> tuple[str | None, dict[str, str]]:
+    """Log the model of a published run: its id and its files' digests; none without classes."""
+    from mlflow.entities import LoggedModelOutput
+
+    if not (run.has(WEIGHTS) and DATASETS[run.record.data["dataset"]].classes):
+        return None, {}
+    name = re.sub(r"[^\w-]", "_", run.name.rpartition("/")[2])  # MLflow takes few characters
     # Not by `mlflow.pyfunc.log_model`: it would open the run again and move its end to now.
-    tags = {**about, view.DESCRIPTION: view.run_description(run, (), run_id)}
-    params = contents.params(run)
-    logged = client.create_logged_model(experiment_id, name, run_id, tags, params)
-    with TemporaryDirectory() as folder:
-        _write(Path(folder), run, logged, {**about, "classes": list(classes)})
-        client.log_model_artifacts(logged.model_id, folder)
+    tags = {**about(run), view.DESCRIPTION: view.run_description(run, (), run_id)}
+    logged = client.create_logged_model(experiment_id, name, run_id, tags, contents.params(run))
+    digests = _log_files(logged, run, client)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return logged.model_id
+    return logged.model_id, digests
+
+
+def _log_files(logged: "LoggedModel", run: Run, client: "MlflowClient") -> dict[str, str]:
+    """Log the files of a model; their digests."""
+    with TemporaryDirectory() as folder:
+        _write(Path(folder), run, logged)
+        client.log_model_artifacts(logged.model_id, folder)
+        return files.digests(Path(folder))
+
+
+def renew(
+    published: "MlflowRun", run: Run, digests: Mapping[str, str] | None, client: "MlflowClient"
+) -> tuple[str | None, Mapping[str, str]]:
+    """Log again the model of a published run, where that is missing or altered; as `log`."""
+    models = of_run(published, client)
+    if len(models) == 1 and digests and not _altered(models[0], digests, client):
+        return models[0].model_id, digests
+    for model in models[1:]:
+        client.delete_logged_model(model.model_id)
+    if models:
+        return models[0].model_id, _log_files(models[0], run, client)
+    return log(run, published.info.run_id, published.info.experiment_id, client)
 
 
 def of_run(published: "MlflowRun", client: "MlflowClient") -> "list[LoggedModel]":
-    """The models that were logged for a published run: one, or none."""
+    """The models that were logged for a published run, the oldest first: one, or none."""
     run_id, experiment_id = published.info.run_id, published.info.experiment_id
-    return client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    return sorted(models, key=lambda model: model.creation_timestamp)
 
 
-def refuse_altered(model: "LoggedModel", run: Run, client: "MlflowClient") -> None:
-    """Raise `UserError` if the weights or the record of a run's model are not the run's own."""
-    from mlflow.artifacts import download_artifacts
-
-    with TemporaryDirectory() as folder:
-        source = client.tracking_uri
-        copy = Path(download_artifacts(model.model_uri, dst_path=folder, tracking_uri=source))
-        for file in ARTIFACTS.values():
-            if files.sha256(copy / "artifacts" / file) != files.sha256(run.file(file)):
-                raise UserError(
-                    f"{run.title}: the {file} of its model was altered; delete the run in MLflow, "
-                    "then publish it anew with `refashion publish`"
-                )
+def is_altered(
+    published: "MlflowRun", promised: Mapping[str, Mapping[str, str]], client: "MlflowClient"
+) -> bool:
+    """Whether a published run has another model than its digests promise."""
+    models, digests = of_run(published, client), promised.get("model", {})
+    return len(models) != bool(digests) or any(_altered(m, digests, client) for m in models)
 
 
-def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any]) -> None:
+def _altered(model: "LoggedModel", digests: Mapping[str, str], client: "MlflowClient") -> bool:
+    with artifacts(model.artifact_location, client) as folder:
+        return bool(files.altered(folder, digests))
+
+
+def _write(folder: Path, run: Run, logged: "LoggedModel") -> None:
     """Write a model as MLflow lays it out.
 
     `mlflow.pyfunc.save_model` would run the script, and so import torch, for 1.5 s.
@@ -99,6 +141,7 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
     from mlflow.models import Model, infer_signature
     from mlflow.types import Schema, TensorSpec
 
+    classes = DATASETS[run.record.data["dataset"]].classes
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
     artifacts = {}
     for name, file in ARTIFACTS.items():
@@ -108,7 +151,7 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
         for source in PACKAGE.glob(pattern):
             _copy(source, folder / "code" / PACKAGE.name / source.relative_to(PACKAGE))
     image = np.linspace(0, 255, 784).astype(np.uint8).reshape(1, 28, 28)
-    answer = {"class": "", "probabilities": dict.fromkeys(about["classes"], 0.1)}
+    answer = {"class": "", "probabilities": dict.fromkeys(classes, 0.1)}
     signature = infer_signature(image, [answer])
     # With uint8, MLflow would cut fractions off and know one shape: the model checks images.
     signature.inputs = Schema([TensorSpec(np.dtype(object), (-1,))])
@@ -128,7 +171,7 @@ def _write(folder: Path, run: Run, logged: "LoggedModel", about: dict[str, Any])
         model_id=logged.model_id,
         signature=signature,
         saved_input_example_info=example,
-        metadata=about,
+        metadata={**about(run), "classes": list(classes)},
     )
     pyfunc.add_to_model(
         model,

@@ -17,7 +17,7 @@ from refashion.base.errors import UserError
 from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
-from refashion.runs.run import Run
+from refashion.runs.run import WEIGHTS, Run, in_folder
 from refashion.tracking import contents, logged_model, view
 from refashion.tracking.context import Context, committed, unchanged
 from refashion.tracking.store import Store
@@ -37,6 +37,8 @@ RESULT, EVALUATION = "refashion.result", "refashion.evaluation"
 DIGESTS = "digests.json"
 """The artifact with the digests of all others, and the tags that the run was published with."""
 
+AFTER = " after it was published"
+
 OF_DIGESTS = "refashion.digests"
 """The tag with that artifact's own digest."""
 
@@ -55,9 +57,9 @@ BATCH = 500
 MANY = 100
 """Of more runs, a bar or lines in a log tell how many are done."""
 
-Outcome = Literal["published", "already there", "measured anew", "divergence"]
-"""``measured anew``: there, but its evaluation has changed; ``divergence``: published beside
-another result of the same run key."""
+Outcome = Literal["published", "already there", "measured anew", "healed", "divergence"]
+"""``measured anew``: there, but its evaluation has changed; ``healed``: something of it was missing
+or altered; ``divergence``: published beside another result of the same run key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +93,10 @@ def publish_all(
     experiment is added to the tag ``dvc_exp``, and metrics, files and pictures of an evaluation
     that has changed replace the former ones. Same key and other outputs: a run of its own, with
     the tag ``divergence_of``. What a publisher that was killed left half done is deleted.
+
+    A run that is there is held against its digests, with all artifacts and its model. What is
+    missing or altered is logged again; where MLflow does not let it be changed, as a param, a new
+    run takes the place of the former.
 
     A DVC experiment's results are the runs whose record is not that of its baseline: its name is
     added to no others.
@@ -155,23 +161,31 @@ def _publish(
     if context.baseline and unchanged(run.file("record.json"), context.baseline):
         context = replace(context, experiment=None, baseline=None)
     with store.lock:
-        complete, is_underway = _look(run, place.experiment_id, store)
-        created = None
-        if all(published.data.tags[RESULT] != run.record.result for published in complete):
+        same, others, is_underway = _look(run, place.experiment_id, store)
+        created, tags = None, contents.tags(run, context)
+        if not same:
             if may_wait and is_underway:
                 return None
-            tags = contents.tags(run, context)
-            if complete:
-                tags["divergence_of"] = complete[0].info.run_id
+            if others:
+                tags["divergence_of"] = others[0].info.run_id
             created = _create(place, tags, run, context, store, workspace)
-            complete, _ = _look(run, place.experiment_id, store)
-        oldest = _keep_oldest(run, place, complete, context, store)
+            same, _, _ = _look(run, place.experiment_id, store)
+        oldest = _keep_oldest(run, place, same, context, store)
         divergence_of = oldest.data.tags.get("divergence_of")
         outcome: Outcome = "already there"
         if oldest.info.run_id == created:
             outcome = "divergence" if divergence_of else "published"
+        elif _is_faulty(oldest, store.client):
+            outcome = "healed"
+            tags |= {"divergence_of": divergence_of} if divergence_of else {}
+            _renew(oldest, tags, run, context, store, workspace)
+            oldest = store.client.get_run(oldest.info.run_id)
+            if _is_faulty(oldest, store.client):
+                delete(oldest, store.client)
+                created = _create(place, tags, run, context, store, workspace)
+                oldest = store.client.get_run(created)
         elif oldest.data.tags[EVALUATION] != run.measured:
-            _measure_anew(oldest, run, store, workspace)
+            _renew(oldest, tags, run, context, store, workspace)
             outcome = "measured anew"
     return Publication(
         name=run.name,
@@ -182,11 +196,49 @@ def _publish(
     )
 
 
-def digests(published: "MlflowRun", client: "MlflowClient") -> dict[str, dict[str, str]]:
-    """The digests of a published run's ``files``, and the ``tags`` that it was published with."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(client.download_artifacts(published.info.run_id, DIGESTS, folder))
-        return json.loads(file.read_text(encoding="utf-8"))
+def promised(published: "MlflowRun", folder: Path) -> dict[str, dict[str, str]] | None:
+    """What the digests among a run's artifacts, in a folder, promise; None if they were altered.
+
+    That is the digests of its ``files`` and of those of its ``model``, and the ``tags`` that it was
+    published with.
+    """
+    if files.altered(folder, {DIGESTS: published.data.tags.get(OF_DIGESTS, "")}):
+        return None
+    return json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+
+
+def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
+    """What is missing or altered of a run, whose artifacts are in a folder, the worst first."""
+    tags, metrics = published.data.tags, published.data.metrics
+    if OF_DIGESTS not in tags:
+        yield f"its tag {OF_DIGESTS} is missing"
+        return
+    content = promised(published, folder)
+    lost = files.altered(folder, content["files"]) if content else [DIGESTS]
+    for name in lost:
+        is_there = (folder / name).is_file()
+        yield f"its artifact {name} {'was altered' + AFTER if is_there else 'is missing'}"
+    if lost or content is None:
+        return
+    run = in_folder(folder, f"run {published.info.run_id}")
+    of_record = {RESULT: run.record.result, EVALUATION: run.measured}
+    for key, value in {"commit": None, "dirty": None, **content["tags"], **of_record}.items():
+        if tags.get(key) != value:
+            yield f"its tag {key} was altered{AFTER}"
+    if contents.params(run) != published.data.params:
+        yield "its params are not those of its record"
+    for metric in contents.final_metrics(run, 0):
+        if metrics.get(metric.key) != metric.value:
+            yield f"its metric {metric.key} was altered{AFTER}"
+
+
+def _is_faulty(published: "MlflowRun", client: "MlflowClient") -> bool:
+    """Whether anything of a run or of its model is missing or altered."""
+    with logged_model.artifacts(published.info.artifact_uri, client) as folder:
+        content = promised(published, folder)
+        if content is None or next(faults(published, folder), None):
+            return True
+    return WEIGHTS in content["files"] and logged_model.is_altered(published, content, client)
 
 
 def experiments(published: "MlflowRun", state: str = THERE) -> list[str]:
@@ -258,21 +310,40 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     return experiment.experiment_id
 
 
-def _look(run: Run, experiment_id: str, store: Store) -> "tuple[list[MlflowRun], bool]":
-    """Complete publications of the run's key, oldest first, and whether another is underway.
+def _look(
+    run: Run, experiment_id: str, store: Store
+) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
+    """Complete publications of a run, others of its key, and whether another is underway.
 
-    Abandoned ones are deleted.
+    The oldest come first. Abandoned ones are deleted. One whose tag with the key or the result was
+    altered is known by its record.
     """
-    complete, is_underway, query = [], False, f"tags.run_key = '{run.record.run_key}'"
-    for published in store.client.search_runs([experiment_id], query):
-        state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
-        if state == COMPLETE:
-            complete.append(published)
-        elif state and _abandoned(state):
-            delete(published, store.client)
-        elif state:
-            is_underway = True
-    return sorted(complete, key=lambda r: (r.info.start_time, r.info.run_id)), is_underway
+    same, others, is_underway = [], [], False
+    own = {"run_key": run.record.run_key, RESULT: run.record.result}
+    record = {"record.json": files.sha256(run.file("record.json"))}
+    for tag, value in own.items():
+        for published in store.client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'"):
+            state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
+            if state == COMPLETE:
+                if own.items() <= published.data.tags.items() or _has(published, record, store):
+                    same.append(published)
+                elif tag == "run_key":
+                    others.append(published)
+            elif state and _abandoned(state):
+                delete(published, store.client)
+            elif state:
+                is_underway = True
+        if same:
+            break
+    for found in (same, others):
+        found.sort(key=lambda r: (r.info.start_time, r.info.run_id))
+    return same, others, is_underway
+
+
+def _has(published: "MlflowRun", digests: Mapping[str, str], store: Store) -> bool:
+    """Whether a run has artifacts with these digests."""
+    with logged_model.artifacts(published.info.artifact_uri, store.client) as folder:
+        return not files.altered(folder, digests)
 
 
 def delete(published: "MlflowRun", client: "MlflowClient") -> None:
@@ -290,8 +361,11 @@ def delete(published: "MlflowRun", client: "MlflowClient") -> None:
 
 def _abandoned(publisher: str) -> bool:
     """Tell whether a publication with this mark will never be finished."""
-    host, pid, since = publisher.rsplit(" ", 2)
-    if time.time() - int(since) > PATIENCE:
+    try:
+        host, pid, since = publisher.rsplit(" ", 2)
+        if time.time() - int(since) > PATIENCE:
+            return True
+    except ValueError:  # no publisher wrote this
         return True
     if host != socket.gethostname():
         return False
@@ -303,7 +377,7 @@ def _abandoned(publisher: str) -> bool:
 
 
 def _keep_oldest(
-    run: Run, place: _Place, complete: "list[MlflowRun]", context: Context, store: Store
+    run: Run, place: _Place, same: "list[MlflowRun]", context: Context, store: Store
 ) -> "MlflowRun":
     """Leave one of the complete publications of this run, with the names of all DVC experiments.
 
@@ -314,7 +388,6 @@ def _keep_oldest(
 
     names = {context.experiment} if context.experiment else set()
     while True:
-        same = [p for p in complete if p.data.tags[RESULT] == run.record.result]
         if not same:
             raise UserError(f"{run.title}: its run was deleted in MLflow meanwhile; publish again")
         oldest, *doubles = same
@@ -328,24 +401,45 @@ def _keep_oldest(
         except MlflowException:
             if store.client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
-        complete, _ = _look(run, place.experiment_id, store)
+        same, _, _ = _look(run, place.experiment_id, store)
 
 
-def _measure_anew(published: "MlflowRun", run: Run, store: Store, workspace: Workspace) -> None:
-    """Replace metrics, files and pictures of a former evaluation of this training."""
+def _renew(
+    published: "MlflowRun",
+    tags: Mapping[str, str],
+    run: Run,
+    context: Context,
+    store: Store,
+    workspace: Workspace,
+) -> None:
+    """Log again what is missing or altered, and what an evaluation has changed.
+
+    If a file that is missing is no longer here as it was, all of them and all tags are replaced:
+    the run now comes from the present state of the checkout.
+    """
     from mlflow.entities import RunTag
 
     client, run_id = store.client, published.info.run_id
-    models = logged_model.of_run(published, client)
-    metrics = contents.final_metrics(run, time.time(), models[0].model_id if models else None)
-    former = digests(published, client)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with (
+        logged_model.artifacts(published.info.artifact_uri, client) as former,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        folder, kept = Path(name), {}
+        contents.write_training(run, context, workspace, folder)
+        of_training = files.digests(folder)
         contents.write_measured(run, workspace, folder)
-        digest = _write_digests(folder, former["files"], former["tags"])
+        content = promised(published, former) or {"files": {DIGESTS: ""}}
+        lost = files.altered(former, content["files"])
+        if not files.altered(folder, {name: content["files"][name] for name in lost}):
+            kept, tags = content["files"], content["tags"]
+            for name in of_training.keys() - set(lost):
+                (folder / name).unlink()
+        model_id, of_model = logged_model.renew(published, run, content.get("model"), client)
+        digest = _write_digests(folder, kept, tags, of_model)
         client.log_artifacts(run_id, str(folder))
-    tags = [RunTag(EVALUATION, run.measured), RunTag(OF_DIGESTS, digest)]
-    client.log_batch(run_id, metrics, tags=tags)
+    metrics = contents.final_metrics(run, time.time(), model_id)
+    tags = {**tags, RESULT: run.record.result, EVALUATION: run.measured, OF_DIGESTS: digest}
+    client.log_batch(run_id, metrics, tags=[RunTag(*tag) for tag in tags.items()])
 
 
 def _create(
@@ -368,7 +462,6 @@ def _create(
         folder = Path(name)
         contents.write_training(run, context, workspace, folder)
         contents.write_measured(run, workspace, folder)
-        digest = _write_digests(folder, {}, tags)
         metrics = contents.epoch_metrics(run, now)
         params = [Param(*setting) for setting in contents.params(run).items()]
         # Whatever of the run is missing or broken has been noticed by now.
@@ -380,15 +473,15 @@ def _create(
                 **({PARENT: place.parent_id} if place.parent_id else {}),
                 RESULT: run.record.result,
                 EVALUATION: run.measured,
-                OF_DIGESTS: digest,
                 PUBLISHED: f"{socket.gethostname()} {os.getpid()} {now:.0f}",
             },
             run_name=view.run_name(run, place.swept, committed_record),
         ).info.run_id
-        model_id = logged_model.log(run, run_id, place.experiment_id, client)
+        model_id, of_model = logged_model.log(run, run_id, place.experiment_id, client)
         metrics += contents.final_metrics(run, now, model_id)
         description = RunTag(view.DESCRIPTION, view.run_description(run, place.swept, run_id))
-        client.log_batch(run_id, metrics[:BATCH], params, [description])
+        digest = RunTag(OF_DIGESTS, _write_digests(folder, {}, tags, of_model))
+        client.log_batch(run_id, metrics[:BATCH], params, [description, digest])
         for first in range(BATCH, len(metrics), BATCH):
             client.log_batch(run_id, metrics[first : first + BATCH])
         _log_inputs(run_id, run, store)
@@ -414,9 +507,10 @@ def _log_inputs(run_id: str, run: Run, store: Store) -> None:
     return store.client.log_inputs(run_id, datasets)
 
 
-def _write_digests(folder: Path, former: Mapping[str, str], tags: Mapping[str, str]) -> str:
-    """Write the digests of a folder's files, beside those of `former` ones, and give its own."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    all_files = {**former, **{str(path.relative_to(folder)): files.sha256(path) for path in paths}}
-    files.write_json(folder / DIGESTS, {"files": all_files, "tags": dict(tags)})
+def _write_digests(
+    folder: Path, kept: Mapping[str, str], tags: Mapping[str, str], of_model: Mapping[str, str]
+) -> str:
+    """Write the digests of a folder's files, of others and of a model's, and give its own."""
+    promise = {"files": {**kept, **files.digests(folder)}, "model": of_model, "tags": tags}
+    files.write_json(folder / DIGESTS, promise)
     return files.sha256(folder / DIGESTS)

@@ -1,7 +1,6 @@
 """Runs as MLflow holds them: found again, read back, and checked."""
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
-from refashion.tracking import contents, publish
+from refashion.tracking import publish
+from refashion.tracking.logged_model import artifacts
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -74,10 +74,17 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
 
     runs = []
     for run in complete(store):
-        tags = [run.data.tags[publish.RESULT], run.data.tags.get("weights_sha256", "")]
-        with suppress(MlflowException, OSError):  # a damaged run is no answer
-            if any_begins(tags, digests) or any_begins(
-                publish.digests(run, store.client)["files"].values(), digests
+        with (
+            suppress(MlflowException, OSError),  # a damaged run is no answer
+            artifacts(f"{run.info.artifact_uri}/{publish.DIGESTS}", store.client) as file,
+        ):
+            content = publish.promised(run, file.parent) or {"tags": {publish.RESULT: ""}}
+            if content["tags"].items() <= run.data.tags.items() and any_begins(
+                [
+                    *(run.data.tags[publish.RESULT], content["tags"]["weights_sha256"]),
+                    *content["files"].values(),
+                ],
+                digests,
             ):
                 runs.append(run)
     return runs
@@ -94,37 +101,17 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     """
     run_id, tags = mlflow_run.info.run_id, mlflow_run.data.tags
     folder.mkdir(parents=True, exist_ok=True)
-    store.client.download_artifacts(run_id, "", str(folder))
+    if store.client.list_artifacts(run_id):
+        store.client.download_artifacts(run_id, "", str(folder))
     run = in_folder(folder, f"run {run_id}", tags.get("commit"))
-    if fault := next(_faults(run, folder, mlflow_run), None):
+    if publish.OF_DIGESTS not in tags and run.has("record.json"):
+        assert run.record  # refuses a run of an older layout
+    if fault := next(publish.faults(mlflow_run, folder), None):
         raise UserError(
-            f"{run.title}: {fault}; choose another run, or delete this one and publish anew with "
-            "`refashion publish`"
+            f"{run.title}: {fault}; `refashion publish` mends a run that is in the workspace or a "
+            "DVC experiment; else choose another"
         )
+    promised = publish.promised(mlflow_run, folder) or {}
+    for name in files.digests(folder).keys() - {*promised["files"], publish.DIGESTS}:
+        (folder / name).unlink()  # what was added is not read
     return PublishedRun(run=run, id=run_id, tags=tags)
-
-
-def _faults(run: Run, folder: Path, mlflow_run: "MlflowRun") -> Iterator[str]:
-    """What is missing or altered, the worst first."""
-    tags = mlflow_run.data.tags
-    if publish.OF_DIGESTS not in tags and run.record:  # which refuses a run of an older layout
-        yield f"its tag {publish.OF_DIGESTS} is missing"
-        return
-    yield from _altered(folder, {publish.DIGESTS: tags[publish.OF_DIGESTS]})
-    promised = json.loads((folder / publish.DIGESTS).read_text(encoding="utf-8"))
-    yield from _altered(folder, promised["files"])
-    measured = {publish.RESULT: run.record.result, publish.EVALUATION: run.measured}
-    for key, value in {**promised["tags"], **measured}.items():
-        if tags.get(key) != value:
-            yield f"its tag {key} was altered after it was published"
-    if contents.params(run) != mlflow_run.data.params:
-        yield "its params are not those of its record"
-
-
-def _altered(folder: Path, digests: Mapping[str, str]) -> Iterator[str]:
-    """Which artifacts are missing, or do not have their digest."""
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            yield f"its artifact {name} is missing"
-        elif files.sha256(folder / name) != digest:
-            yield f"its artifact {name} was altered after it was published"

@@ -33,18 +33,15 @@ CONNECT_TIMEOUT = 5
 OF_MLFLOW = {"experiments", "alembic_version"}
 """Tables of which MLflow's databases have one, however far their creation has come."""
 
+ANEW = "move it away, and `refashion publish` builds it anew from the results"
 CURES = {
     "is locked": "another process is writing to it: wait for its end, or end it",
     "readonly": "allow writing to it and to its folder",
     "unable to open": "allow reading and writing of it and of its folder",
     "is full": "make room on its disk",
+    **dict.fromkeys(["malformed", "not a database", "no such", "already exists"], ANEW),
 }
 """What to do, by words of what SQLite complains of."""
-
-DAMAGED = ("malformed", "not a database", "no such table", "no such column", "already exists")
-"""Words of its complaints about a database that is damaged."""
-
-ANEW = "move it away, and `refashion publish` builds it anew from the results"
 
 # A dead server must be told in seconds; what the user has set stays.
 ENVIRONMENT = {
@@ -141,20 +138,14 @@ def _refusal(shown: str, error: Exception, retry: str) -> UserError:
     """What MLflow or its database complains of, and what to do about it."""
     reason = str(error).strip().partition("\n")[0]
     is_sqlite = isinstance(error, sqlite3.Error) or "(sqlite3." in reason
-    if is_sqlite and any(words in reason for words in DAMAGED):
-        return UserError(f"{shown}: {reason}; {ANEW}")
-    cures = [cure for words, cure in CURES.items() if is_sqlite and words in reason]
-    return UserError("; ".join([f"MLflow at {shown}: {reason}", *cures, retry]))
+    cures = [cure for words, cure in CURES.items() if is_sqlite and words in reason][:1]
+    return UserError("; ".join([f"MLflow at {shown}: {reason}", *cures, *[retry][ANEW in cures :]]))
 
 
 def _check_database(file: Path, reading: bool) -> None:
     """Refuse what MLflow would try for 100 s, and a database that is not MLflow's or not whole."""
     if not file.parent.is_dir():
         raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
-    if file.exists() and not (file.is_file() and _begins_as_sqlite(file)):
-        raise UserError(
-            f"{file}: not an SQLite database; move it away, and `dvc repro` makes a new one"
-        )
     tables = _tables(file)
     if reading and not tables:
         raise UserError(
@@ -168,11 +159,6 @@ def _check_database(file: Path, reading: bool) -> None:
         raise UserError(f"{file}: was interrupted when it was made; {ANEW}")
     if tables and not reading:
         _ask(file, "DELETE FROM experiments WHERE FALSE")  # may it be written to?
-
-
-def _begins_as_sqlite(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(15) in {b"", b"SQLite format 3"}
 
 
 def _tables(file: Path) -> set[str]:
@@ -190,10 +176,7 @@ def _ask(file: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def _create(database: Path, artifacts: Path) -> None:
-    """Make a database, if there is none: in a folder aside, so that a kill leaves none half made.
-
-    Raises what MLflow and SQLAlchemy do.
-    """
+    """Make a database, if there is none; in a folder aside, so that no kill leaves half of it."""
     database = database.resolve()  # where a link leads to
     aside = Path(f"{database}.new")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed

@@ -1,0 +1,259 @@
+"""A published run that was altered is noticed, and whole again when it is published again."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities import RunTag
+
+from publishing import CONTEXT, address, altered, artifacts, models, published, tell
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.serving import registry
+from refashion.tracking import publish, store
+from refashion.tracking.published import read
+from synthetic import write_evaluation
+
+LATER = replace(CONTEXT, commit="d" * 40, diff=b"another\n", environment="torch==2\n")
+
+
+@pytest.fixture(autouse=True)
+def default_store(workspace: Workspace) -> Iterator[None]:
+    """Make the workspace's database MLflow's own default, where it looks for models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address(workspace))
+        mlflow.set_tracking_uri(address(workspace))
+        yield
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> MlflowRun:
+    """A run that is published."""
+    (workspace.root / "dvc.lock").write_text("schema: '2.0'\n")
+    tell(workspace, "mlp")
+    return the_run(workspace)
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> MlflowClient:
+    return MlflowClient(tracking_uri=address(workspace))
+
+
+def the_run(workspace: Workspace) -> MlflowRun:
+    """The only one that is published."""
+    (run,) = published(address(workspace))
+    return run
+
+
+def fault(workspace: Workspace) -> str:
+    """What the only run is refused for, to whoever reads it or registers its model; or nothing."""
+    folder = workspace.root / "read"
+    shutil.rmtree(folder, ignore_errors=True)
+    with store.connect(workspace, reading=True) as connected:
+        try:
+            read(the_run(workspace), folder, connected)
+            registry.register(the_run(workspace), "champion", connected)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+def assert_healed(workspace: Workspace, run: MlflowRun, told: str) -> None:
+    """The fault is told, then healed at once and for good, and the run stays the same one."""
+    assert told in fault(workspace)
+    for outcome in ("healed", "already there"):
+        (done,) = tell(workspace, "mlp")
+        assert (done.outcome, done.run_id) == (outcome, run.info.run_id)
+    assert fault(workspace) == ""
+
+
+def content(run: MlflowRun) -> dict[str, bytes]:
+    """All artifacts but their digests, which are others when the model was written again."""
+    files = [f for f in artifacts(run).rglob("*") if f.is_file() and f.name != publish.DIGESTS]
+    return {str(f.relative_to(artifacts(run))): f.read_bytes() for f in files}
+
+
+def test_every_artifact_is_healed(workspace: Workspace, run: MlflowRun) -> None:
+    before = content(run)
+    assert len(before) == 13
+    for name in [*before, publish.DIGESTS]:
+        file = artifacts(run) / name
+        with altered(file):
+            damaged = file.read_bytes()
+        for damage, told in ((damaged, "was altered after it was published"), (None, "is missing")):
+            file.unlink() if damage is None else file.write_bytes(damage)
+            assert f"its artifact {name} {told}" in fault(workspace)
+            assert tell(workspace, "mlp")[0].outcome == "healed"
+            assert content(run) == before
+    assert fault(workspace) == ""
+
+
+def test_a_folder_of_artifacts_that_is_gone_comes_back(
+    workspace: Workspace, run: MlflowRun
+) -> None:
+    before = content(run)
+    shutil.rmtree(artifacts(run))
+    assert_healed(workspace, run, "its artifact digests.json is missing")
+    assert content(run) == before
+
+
+@pytest.mark.parametrize("value", ["--help", None])
+def test_every_tag_is_healed(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun, value: str | None
+) -> None:
+    promised = json.loads((artifacts(run) / publish.DIGESTS).read_text())["tags"]
+    assert {"name", "commit", "run_key", "experiment"} <= promised.keys()
+    for tag in [*promised, publish.RESULT, publish.EVALUATION, publish.OF_DIGESTS]:
+        if value:
+            client.set_tag(run.info.run_id, tag, value)
+        else:
+            client.delete_tag(run.info.run_id, tag)
+        assert tag in fault(workspace) or "digests.json" in fault(workspace)
+        (done,) = tell(workspace, "mlp")
+        assert (done.run_id, done.outcome) == (run.info.run_id, "healed")
+        tags = the_run(workspace).data.tags
+        assert {**tags, publish.OF_DIGESTS: run.data.tags[publish.OF_DIGESTS]} == run.data.tags
+    assert fault(workspace) == ""
+
+
+def test_a_mark_that_no_publisher_wrote_is_replaced(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun
+) -> None:
+    for mark in ("--help", "a b c", ""):
+        client.set_tag(the_run(workspace).info.run_id, publish.PUBLISHED, mark or "complete?")
+        assert tell(workspace, "mlp")[0].outcome == "published"
+        assert fault(workspace) == ""
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_metric_is_healed(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun, step: int
+) -> None:
+    """Of a later step it cannot be outdone: the run is published anew."""
+    client.log_metric(run.info.run_id, "test_accuracy", 0.999, step=step)
+    assert "its metric test_accuracy was altered" in fault(workspace)
+    (done,) = tell(workspace, "mlp")
+    assert (done.outcome, done.run_id == run.info.run_id) == ("healed", step == 0)
+    assert fault(workspace) == ""
+    assert [d.outcome for d in tell(workspace, "mlp")] == ["already there"]
+
+
+def test_params_take_a_new_run(workspace: Workspace, run: MlflowRun) -> None:
+    with sqlite3.connect(store.default_database(workspace)) as connection:
+        connection.execute("UPDATE params SET value = '0.2' WHERE key = 'lr'")
+    assert "its params are not those of its record" in fault(workspace)
+    (done,) = tell(workspace, "mlp")
+    assert done.outcome == "healed" and done.run_id != run.info.run_id
+    assert fault(workspace) == ""
+    assert [model.source_run_id for model in models(address(workspace))] == [done.run_id]
+
+
+def damage_weights(folder: Path, client: MlflowClient, model_id: str) -> None:
+    (folder / "artifacts" / "weights.safetensors").write_bytes(b"else")
+
+
+def damage_code(folder: Path, client: MlflowClient, model_id: str) -> None:
+    with (folder / "code" / "refashion" / "evaluation" / "classify.py").open("a") as file:
+        file.write("import os\n")
+
+
+def remove_files(folder: Path, client: MlflowClient, model_id: str) -> None:
+    shutil.rmtree(folder)
+
+
+def delete(folder: Path, client: MlflowClient, model_id: str) -> None:
+    client.delete_logged_model(model_id)
+
+
+def add(folder: Path, client: MlflowClient, model_id: str) -> None:
+    model = client.get_logged_model(model_id)
+    client.create_logged_model(model.experiment_id, "mlp", model.source_run_id)
+
+
+@pytest.mark.parametrize("damage", [damage_weights, damage_code, remove_files, delete, add])
+def test_the_model_is_healed(
+    workspace: Workspace,
+    client: MlflowClient,
+    run: MlflowRun,
+    damage: Callable[[Path, MlflowClient, str], None],
+) -> None:
+    (model,) = models(address(workspace))
+    damage(Path(model.artifact_location.removeprefix("file://")), client, model.model_id)
+    assert_healed(workspace, run, "its model was altered")
+    (after,) = models(address(workspace))
+    assert (after.model_id == model.model_id) is (damage is not delete)
+    assert after.source_run_id == run.info.run_id
+
+
+def test_tags_of_a_model_are_not_believed(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun
+) -> None:
+    (model,) = models(address(workspace))
+    client.set_logged_model_tags(model.model_id, {"dataset": "mnist", "weights_sha256": "f" * 64})
+    with store.connect(workspace, reading=True) as connected:
+        done = registry.register(run, "champion", connected)
+    assert done.name == "fashion_mnist-mlp"
+    tags = client.get_model_version(done.name, done.version).tags
+    assert tags["weights_sha256"] == run.data.tags["weights_sha256"]
+
+
+def test_what_the_user_added_stays_and_is_not_read(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun
+) -> None:
+    run_id = run.info.run_id
+    client.log_text(run_id, "{}", "attestations/1.json")
+    client.log_text(run_id, "trial\n1\n", "trials.csv")
+    client.set_tag(run_id, "mine", "too")
+    assert tell(workspace, "mlp")[0].outcome == "already there"
+    (artifacts(run) / "metrics.json").unlink()
+    assert_healed(workspace, run, "metrics.json is missing")
+    assert {"attestations/1.json", "trials.csv"} <= content(run).keys()
+    assert the_run(workspace).data.tags["mine"] == "too"
+    with store.connect(workspace, reading=True) as connected:
+        assert not read(run, workspace.root / "again", connected).run.has("trials.csv")
+
+
+def test_what_is_here_as_it_was_leaves_the_rest_as_it_was(
+    workspace: Workspace, run: MlflowRun
+) -> None:
+    """Else all of it is of the present checkout: its diff would not apply to another commit."""
+    before = content(run)
+    (artifacts(run) / "history.csv").unlink()
+    (done,) = tell(workspace, "mlp", context=LATER)
+    assert (done.outcome, content(run)) == ("healed", before)
+    assert the_run(workspace).data.tags["commit"] == CONTEXT.commit
+    (artifacts(run) / "environment.txt").unlink()
+    (done,) = tell(workspace, "mlp", context=LATER)
+    assert (done.outcome, done.run_id) == ("healed", run.info.run_id)
+    assert content(run)["environment.txt"] == b"torch==2\n"
+    assert content(run)["uncommitted.diff"] == LATER.diff
+    assert the_run(workspace).data.tags["commit"] == LATER.commit
+    assert fault(workspace) == ""
+
+
+def test_a_commit_that_was_added_is_not_believed(
+    workspace: Workspace, client: MlflowClient
+) -> None:
+    tell(workspace, "mlp", context=replace(CONTEXT, commit=None, diff=b""))
+    run_id = the_run(workspace).info.run_id
+    client.log_batch(run_id, tags=[RunTag("commit", "e" * 40), RunTag("dirty", "false")])
+    assert "its tag commit was altered" in fault(workspace)
+    (done,) = tell(workspace, "mlp", context=replace(CONTEXT, commit=None, diff=b""))
+    assert done.outcome == "healed"
+    assert fault(workspace) == ""
+
+
+def test_a_healed_run_has_the_present_evaluation(workspace: Workspace, run: MlflowRun) -> None:
+    write_evaluation(workspace, "mlp", wrong=30)
+    (artifacts(run) / "history.csv").unlink()
+    assert tell(workspace, "mlp")[0].outcome == "healed"
+    assert the_run(workspace).data.metrics["test_accuracy"] == 0.5
+    assert fault(workspace) == ""
