@@ -19,6 +19,7 @@ from refashion.base.workspace import Workspace
 from refashion.serving import registry
 from refashion.tracking import publish, store
 from refashion.tracking.published import read
+from servers import serving
 from synthetic import write_evaluation
 
 LATER = replace(CONTEXT, commit="d" * 40, diff=b"another\n", environment="torch==2\n")
@@ -257,3 +258,26 @@ def test_a_healed_run_has_the_present_evaluation(workspace: Workspace, run: Mlfl
     assert tell(workspace, "mlp")[0].outcome == "healed"
     assert the_run(workspace).data.metrics["test_accuracy"] == 0.5
     assert fault(workspace) == ""
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_run_on_a_server_is_healed(
+    workspace: Workspace,
+    empty_database: Path,
+    tmp_path: Path,
+    many: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of many runs there, those whose artifacts are gone."""
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    folder = tmp_path / "artifacts"
+    with serving(f"sqlite:///{tmp_path}/mlflow.db", folder) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        monkeypatch.setattr(publish, "MANY", 0 if many else 100)
+        tell(workspace, "mlp")
+        (record,) = folder.glob("*/*/artifacts/record.json")
+        for damage, is_noticed in ((record.write_text, not many), (record.unlink, True)):
+            damage(*["{}"] if damage == record.write_text else [])
+            outcomes = [tell(workspace, "mlp")[0].outcome for _ in range(2)]
+            assert outcomes == ["healed" if is_noticed else "already there", "already there"]

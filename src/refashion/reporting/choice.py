@@ -25,7 +25,9 @@ def choose(
     filters = []
     if experiment is not None:
         filters.append(f"experiment {experiment}")
-        filtered = [run for run in runs_of_store if run.data.tags.get("experiment") == experiment]
+        named = store.client.get_experiment_by_name(experiment)  # whatever a tag says
+        own = named and named.experiment_id
+        filtered = [run for run in runs_of_store if run.info.experiment_id == own]
         filtered += published.meant(experiment, runs_of_store)
     if tag is not None:
         filters.append(f"tag {tag}")

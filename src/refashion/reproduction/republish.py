@@ -63,7 +63,7 @@ def republish(
                 removed = [name for name in publish.experiments(run) if name not in experiments]
                 if removed:
                     publish.mark(run, removed, publish.REMOVED, store)
-                detail = f"{run.data.tags['name']}, run {run.info.run_id}"
+                detail = f"{run.data.tags.get('name')}, run {run.info.run_id}"
                 yield from ({"source": n, "outcome": "removed", "detail": detail} for n in removed)
 
 

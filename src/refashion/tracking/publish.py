@@ -94,9 +94,9 @@ def publish_all(
     that has changed replace the former ones. Same key and other outputs: a run of its own, with
     the tag ``divergence_of``. What a publisher that was killed left half done is deleted.
 
-    A run that is there is held against its digests, with all artifacts and its model. What is
-    missing or altered is logged again; where MLflow does not let it be changed, as a param, a new
-    run takes the place of the former.
+    A run that is there is held against its digests, with all artifacts and its model; of more than
+    `MANY` runs on a server, whether their artifacts are there. What is missing or altered is logged
+    again; where MLflow does not let it be changed, as a param, a new run takes the former's place.
 
     A DVC experiment's results are the runs whose record is not that of its baseline: its name is
     added to no others.
@@ -123,7 +123,7 @@ def publish_all(
             experiments[name] = _experiment(run, differing, store)
         parent_id = ids.get(parent or "")
         place = _Place(experiment_id=experiments[name], parent_id=parent_id, swept=differing)
-        done = _publish(run, place, context, store, workspace, may_wait)
+        done = _publish(run, place, context, store, workspace, may_wait, len(runs) > MANY)
         if done:
             ids[run.name] = done.run_id
         return done
@@ -155,6 +155,7 @@ def _publish(
     store: Store,
     workspace: Workspace,
     may_wait: bool,
+    is_one_of_many: bool,
 ) -> Publication | None:
     """Publish one run, unless MLflow has it; None if it may wait, and another is publishing it."""
     run.refuse_altered()
@@ -175,12 +176,12 @@ def _publish(
         outcome: Outcome = "already there"
         if oldest.info.run_id == created:
             outcome = "divergence" if divergence_of else "published"
-        elif _is_faulty(oldest, store.client):
+        elif _is_faulty(oldest, run, is_one_of_many, store.client):
             outcome = "healed"
             tags |= {"divergence_of": divergence_of} if divergence_of else {}
             _renew(oldest, tags, run, context, store, workspace)
             oldest = store.client.get_run(oldest.info.run_id)
-            if _is_faulty(oldest, store.client):
+            if _is_faulty(oldest, run, is_one_of_many, store.client):
                 delete(oldest, store.client)
                 created = _create(place, tags, run, context, store, workspace)
                 oldest = store.client.get_run(created)
@@ -232,8 +233,13 @@ def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
             yield f"its metric {metric.key} was altered{AFTER}"
 
 
-def _is_faulty(published: "MlflowRun", client: "MlflowClient") -> bool:
+def _is_faulty(
+    published: "MlflowRun", run: Run, is_one_of_many: bool, client: "MlflowClient"
+) -> bool:
     """Whether anything of a run or of its model is missing or altered."""
+    if is_one_of_many and not published.info.artifact_uri.startswith("file:"):
+        names = {item.path for item in client.list_artifacts(published.info.run_id)}
+        return not names.issuperset([DIGESTS, *(file.name for file in run.files)])
     with logged_model.artifacts(published.info.artifact_uri, client) as folder:
         content = promised(published, folder)
         if content is None or next(faults(published, folder), None):

@@ -78,15 +78,11 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
             suppress(MlflowException, OSError),  # a damaged run is no answer
             artifacts(f"{run.info.artifact_uri}/{publish.DIGESTS}", store.client) as file,
         ):
-            content = publish.promised(run, file.parent) or {"tags": {publish.RESULT: ""}}
-            if content["tags"].items() <= run.data.tags.items() and any_begins(
-                [
-                    *(run.data.tags[publish.RESULT], content["tags"]["weights_sha256"]),
-                    *content["files"].values(),
-                ],
-                digests,
-            ):
-                runs.append(run)
+            tags, content = run.data.tags, publish.promised(run, file.parent)
+            if content and content["tags"].items() <= tags.items() and publish.RESULT in tags:
+                results = [tags[publish.RESULT], content["tags"]["weights_sha256"]]
+                if any_begins([*results, *content["files"].values()], digests):
+                    runs.append(run)
     return runs
 
 
