@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from refashion.base import files
 from refashion.base.errors import UserError
+from refashion.base.machine import is_running
 from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
@@ -375,11 +376,8 @@ def _abandoned(publisher: str) -> bool:
         return True
     if host != socket.gethostname():
         return False
-    try:
-        os.kill(int(pid), 0)
-    except OSError as error:  # without the permission, there is such a process
-        return isinstance(error, ProcessLookupError)
-    return int(pid) == os.getpid()  # what this process began before, it has given up
+    # What this process began before, it has given up.
+    return int(pid) == os.getpid() or not is_running(int(pid))
 
 
 def _keep_oldest(
