@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,10 @@ def _load(path: Path, *item: int) -> np.ndarray:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run the stage `preprocess`") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a sound array ({error}); {REDO}") from None
+    # numpy evaluates the header as Python, and multiplies whatever sizes it promises.
+    except (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a sound array ({reason}); {REDO}") from None
     if array.dtype != np.uint8 or array.ndim != 1 + len(item) or array.shape[1:] != item:
         raise UserError(
             f"{path}: holds {array.dtype} {array.shape}, not uint8 images or labels; {REDO}"
