@@ -116,7 +116,11 @@ gate: $(READY) ## Hold the results to their promise and to params.yaml's gates (
 
 .PHONY: test
 test: $(READY) ## Run the tests, two at a time (SLOW=1: those too that only CI waits for)
-	python -m pytest $(PARALLEL) $(if $(SLOW),-m "not emulated")
+	python -m pytest $(PARALLEL) $(if $(SLOW),-m "not emulated and (ci or not faults)")
+
+.PHONY: test-faults
+test-faults: $(READY) ## Inject faults everywhere, and count what is lost (20 minutes; needs Debian's strace)
+	FAULTS_TABLE=benchmarks/results/faults.json python -m pytest $(PARALLEL) -v -m "faults and not ci" tests/faults
 
 .PHONY: test-emulated
 test-emulated: $(READY) ## Run the self-test on emulated x86-64 and ARM64 (minutes; needs Debian's qemu-user)
