@@ -1,0 +1,161 @@
+"""Commands that are killed at any time, whole or the parent alone, and given again at once."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from campaign import Campaign, Ground, processes, state_of
+
+pytestmark = pytest.mark.faults
+
+SIGNALS = [
+    (kill, whole)
+    for whole in (True, False)
+    for kill in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+]
+"""The signal, and whether the whole group of processes gets it, or the parent alone."""
+
+PATIENCE = 300
+"""Seconds after which a command counts as stuck; an orphan may still be at work for some."""
+
+LATER = 20
+"""Seconds that an orphan has to end."""
+
+
+def other_rate(ground: Ground) -> None:
+    """Change the settings, so that the variants are trained, measured and published anew."""
+    file = ground.root / "params.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"lr": 0.05}))
+
+
+def no_database(ground: Ground) -> None:
+    """Let MLflow know nothing."""
+    ground.put_back("mlflow.db", "mlflow-artifacts")
+
+
+def untrained(ground: Ground) -> None:
+    """Let one variant not be trained."""
+    ground.put_back("models/mlp")
+
+
+TORCHRUN = ("torchrun", "--nproc-per-node", "2", "stages/__main__.py", "train", "mlp")
+
+WORK: dict[str, tuple[tuple[str, ...], Callable[[Ground], None], int]] = {
+    # name: the command, what to do before it, and trials
+    "dvc repro": (("dvc", "repro"), other_rate, 12),
+    "dvc exp run": (("dvc", "exp", "run", "-f", "-n", "e", "-S", "lr=0.05"), Ground.put_back, 6),
+    "reproduce": (("refashion", "reproduce", "HEAD", "--name", "mlp"), Ground.put_back, 6),
+    "publish": (("refashion", "publish"), no_database, 6),
+    "sweep": (("refashion", "sweep", "rates"), Ground.put_back, 6),
+    "gate": (("refashion", "gate"), Ground.put_back, 2),
+    "torchrun": (TORCHRUN, untrained, 6),
+}
+
+
+class Commands:
+    """Commands in a workspace, whose temporary files lie in a folder beside it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.temporary = ground.root.parent / "temporary"
+        self.temporary.mkdir(exist_ok=True)
+        self.output = ground.root.parent / "command.txt"
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start one, in a group of its own."""
+        environment = {
+            **os.environ,
+            **self.ground.workspace.environment,
+            "TMPDIR": str(self.temporary),
+            "PYTHONPATH": str(self.ground.root / "src"),
+        }
+        with self.output.open("wb") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.ground.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def run(self, *command: str) -> bool:
+        """Run one to its end; whether all went well."""
+        process = self.start(*command)
+        try:
+            return process.wait(PATIENCE) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return False
+
+    def again(self, *command: str) -> list[str]:
+        """Give a command that was killed again; `refashion mend` first, where it does not help."""
+        if self.run(*command):
+            return []
+        if self.run("refashion", "mend") and self.run(*command):
+            return ["mended"]
+        return ["stuck"]
+
+    def left(self) -> list[str]:
+        """Processes that go on, and temporary files."""
+        patience = time.monotonic() + LATER
+        while processes(self.ground.root) and time.monotonic() < patience:
+            time.sleep(0.1)
+        return ["stale"] * bool([*processes(self.ground.root), *self.temporary.glob("refashion-*")])
+
+
+def kill(process: subprocess.Popen[bytes], number: signal.Signals, whole: bool) -> None:
+    """Send a signal, and wait for the end."""
+    if process.poll() is None:
+        (os.killpg if whole else os.kill)(process.pid, number)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_killed(name: str, ground: Ground, campaign: Campaign) -> None:
+    killed(name, WORK[name][2], ground, campaign)
+
+
+@pytest.mark.ci
+def test_one_is_killed(ground: Ground, campaign: Campaign) -> None:
+    killed("publish", 1, ground, campaign)
+
+
+def killed(name: str, number: int, ground: Ground, campaign: Campaign) -> None:
+    """Kill a command at moments spread over the time that it takes."""
+    command, prepare, _ = WORK[name]
+    commands = Commands(ground)
+
+    def start() -> None:
+        ground.put_back()
+        prepare(ground)
+
+    start()
+    began = time.monotonic()
+    assert commands.run(*command), commands.output.read_text()
+    seconds = time.monotonic() - began
+    afterwards = replace(ground, expected=state_of(ground.root))
+    chance = random.Random(name)
+    with campaign.of(f"{name}: killed at any time") as trials:
+        for i, part in enumerate(chance.sample(range(number), number)):
+            start()
+            process = commands.start(*command)
+            moment = seconds * (part + chance.random()) / number
+            time.sleep(moment)
+            how, whole = SIGNALS[i % len(SIGNALS)]
+            kill(process, how, whole)
+            wrong = commands.again(*command) + commands.left()
+            who = "group" if whole else "parent"
+            trials.add(f"{how.name} to {who} after {moment:.1f} s", wrong + afterwards.check())
