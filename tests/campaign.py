@@ -9,9 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import yaml
 
 import injected
 from refashion.reproduction import worktree
@@ -65,6 +67,10 @@ class Ground:
             path = self.root / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
+    def now(self) -> "Ground":
+        """This ground, where the workspace's state is the expected one."""
+        return replace(self, expected=state_of(self.root))
+
     def half_written(self) -> list[str]:
         """Results that are neither missing nor as they should be."""
         return sorted(
@@ -87,6 +93,12 @@ class Ground:
         wrong += ["stale"] * (bool(state.files ^ expected.files) or len(worktrees) > 1)
         wrong += ["stale"] * bool(processes(self.root))
         return wrong
+
+
+def other_rate(ground: Ground) -> None:
+    """Change the settings, so that the variants are trained, measured and published anew."""
+    file = ground.root / "params.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"lr": 0.05}))
 
 
 def restore(source: Path, target: Path) -> None:

@@ -6,12 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
-import yaml
 
-from campaign import Campaign, Ground, processes, state_of
+from campaign import Campaign, Ground, other_rate, processes
 
 pytestmark = pytest.mark.faults
 
@@ -27,12 +25,6 @@ PATIENCE = 300
 
 LATER = 20
 """Seconds that an orphan has to end."""
-
-
-def other_rate(ground: Ground) -> None:
-    """Change the settings, so that the variants are trained, measured and published anew."""
-    file = ground.root / "params.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"lr": 0.05}))
 
 
 def no_database(ground: Ground) -> None:
@@ -146,7 +138,7 @@ def killed(name: str, number: int, ground: Ground, campaign: Campaign) -> None:
     began = time.monotonic()
     assert commands.run(*command), commands.output.read_text()
     seconds = time.monotonic() - began
-    afterwards = replace(ground, expected=state_of(ground.root))
+    afterwards = ground.now()
     chance = random.Random(name)
     with campaign.of(f"{name}: killed at any time") as trials:
         for i, part in enumerate(chance.sample(range(number), number)):
