@@ -24,12 +24,15 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process have all tests of a file, which share fixtures; or of a folder that does.
 
-    The pipeline's take longest, and begin.
+    The pipeline's take longest, and begin. Of a campaign of faults each process takes what is next.
     """
     for item in items:
         folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
         shared = folder == "reproduction" or (folder == "pipeline" and "workspace" in fixtures)
-        item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
+        group = folder if shared else str(item.path)
+        if item.get_closest_marker("faults"):
+            group = folder if item.get_closest_marker("ci") else item.nodeid
+        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.path.parent.name != "pipeline")
 
 

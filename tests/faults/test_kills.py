@@ -41,12 +41,12 @@ TORCHRUN = ("torchrun", "--nproc-per-node", "2", "stages/__main__.py", "train", 
 
 WORK: dict[str, tuple[tuple[str, ...], Callable[[Ground], None], int]] = {
     # name: the command, what to do before it, and trials
-    "dvc repro": (("dvc", "repro"), other_rate, 12),
-    "dvc exp run": (("dvc", "exp", "run", "-f", "-n", "e", "-S", "lr=0.05"), Ground.put_back, 6),
-    "reproduce": (("refashion", "reproduce", "HEAD", "--name", "mlp"), Ground.put_back, 6),
-    "publish": (("refashion", "publish"), no_database, 6),
-    "sweep": (("refashion", "sweep", "rates"), Ground.put_back, 6),
-    "gate": (("refashion", "gate"), Ground.put_back, 2),
+    "dvc repro": (("dvc", "repro"), other_rate, 9),
+    "dvc exp run": (("dvc", "exp", "run", "-f", "-n", "e", "-S", "lr=0.05"), Ground.put_back, 4),
+    "reproduce": (("refashion", "reproduce", "HEAD", "--name", "mlp"), Ground.put_back, 4),
+    "publish": (("refashion", "publish"), no_database, 4),
+    "sweep": (("refashion", "sweep", "rates"), Ground.put_back, 4),
+    "gate": (("refashion", "gate"), Ground.put_back, 1),
     "torchrun": (TORCHRUN, untrained, 6),
 }
 
