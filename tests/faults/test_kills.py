@@ -41,7 +41,7 @@ TORCHRUN = ("torchrun", "--nproc-per-node", "2", "stages/__main__.py", "train", 
 
 WORK: dict[str, tuple[tuple[str, ...], Callable[[Ground], None], int]] = {
     # name: the command, what to do before it, and trials
-    "dvc repro": (("dvc", "repro"), other_rate, 9),
+    "dvc repro": (("dvc", "repro"), other_rate, 6),
     "dvc exp run": (("dvc", "exp", "run", "-f", "-n", "e", "-S", "lr=0.05"), Ground.put_back, 4),
     "reproduce": (("refashion", "reproduce", "HEAD", "--name", "mlp"), Ground.put_back, 4),
     "publish": (("refashion", "publish"), no_database, 4),
