@@ -1,5 +1,6 @@
 """A checkout in a folder of its own, where stages run without touching the user's."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -93,17 +93,21 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        os.close(lock)
 
 
-def _lock(folder: Path) -> FileLock | None:
-    """Lock a temporary folder until its process ends; None if another has it, or it is gone."""
-    lock = FileLock(folder / "lock")
+def _lock(folder: Path) -> int | None:
+    """Lock a temporary folder as long as its descriptor is open; None if it is locked, or gone."""
+    descriptor = None
     try:
-        lock.acquire(blocking=False)
-    except (Timeout, FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # or who had it locked has removed it
+    except (FileNotFoundError, BlockingIOError):
+        if descriptor is not None:
+            os.close(descriptor)
         return None
-    return lock if folder.exists() else None
+    return descriptor
 
 
 def sweep(workspace: Workspace) -> list[Path]:
@@ -120,16 +124,20 @@ def sweep(workspace: Workspace) -> list[Path]:
     temporary, removed = Path(tempfile.gettempdir()), []
     for folder in temporary.glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's
-            if not folder.is_symlink() and (lock := _lock(folder)):
-                shutil.rmtree(folder)
-                lock.release()
+            if (lock := _lock(folder)) is not None:
+                try:
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(lock)
                 removed.append(folder)
     for entry in _entries(workspace).glob(f"{PREFIX}*"):
         link = entry / "gitdir"  # missing or empty, if git was killed at once
-        text = link.read_text().strip() if link.exists() else ""
-        if not (entry / (text or temporary / entry.name / "checkout" / ".git")).parents[1].exists():
-            shutil.rmtree(entry)
-            removed.append(entry)
+        with suppress(FileNotFoundError):  # another process sweeps too
+            text = link.read_text().strip() if link.exists() else ""
+            folder = (entry / (text or temporary / entry.name / "checkout" / ".git")).parents[1]
+            if not folder.exists():
+                shutil.rmtree(entry)
+                removed.append(entry)
     return removed
 
 
