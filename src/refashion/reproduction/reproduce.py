@@ -36,7 +36,7 @@ def find(
         # A run of an older layout has no such tag: reading it tells which code can read it.
         chosen = [run for run in published_runs if name in (None, run.data.tags.get("name", name))]
         if not chosen:
-            names = ", ".join(sorted({run.data.tags["name"] for run in published_runs}))
+            names = ", ".join(sorted({run.data.tags.get("name", "") for run in published_runs}))
             raise UserError(f"{text}: has no run of the name {name}; there are {names}")
         runs: dict[State, list[tuple[str | None, Run]]] = {}
         for mlflow_run in chosen:
