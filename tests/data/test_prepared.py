@@ -1,9 +1,11 @@
 import hashlib
 import json
 import math
+import resource
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,19 +48,39 @@ def test_save_interrupted_leaves_the_old_split(
 ) -> None:
     folder = folder_with(some(5), tmp_path / "split")
     before = prepared.digest(prepared.load(folder))
-    write, calls = np.save, []
+    write, calls = np.lib.format.write_array_header_1_0, []
 
-    def interrupted(*args: object, **options: object) -> None:
-        calls.append(args)
+    def interrupted(*arguments: Any) -> None:
+        calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(*args, **options)  # type: ignore[arg-type]
+        write(*arguments)
 
-    monkeypatch.setattr(np, "save", interrupted)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", interrupted)
     with pytest.raises(KeyboardInterrupt):
         folder_with(some(7), folder)
     assert sorted(f.name for f in folder.iterdir()) == ["images.npy", "labels.npy"]
     assert prepared.digest(prepared.load(folder)) == before
+
+
+def test_saved_files_are_numpys(tmp_path: Path) -> None:
+    split = some(5)
+    folder = folder_with(split, tmp_path / "split")
+    for name in ("images", "labels"):
+        np.save(tmp_path / "numpys.npy", getattr(split, name))
+        assert (folder / f"{name}.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
+
+
+def test_a_disk_that_is_full_is_told_however_small_the_file(tmp_path: Path) -> None:
+    """`numpy.save` would leave a shorter file, and say nothing."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            folder_with(some(1), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def cut(folder: Path) -> None:
