@@ -151,3 +151,49 @@ def killed(name: str, number: int, ground: Ground, campaign: Campaign) -> None:
             wrong = commands.again(*command) + commands.left()
             who = "group" if whole else "parent"
             trials.add(f"{how.name} to {who} after {moment:.1f} s", wrong + afterwards.check())
+
+
+QUEUE = ("dvc", "exp", "run", "--queue", "-f", "-n", "queued", "-S", "lr=0.05")
+START = ("dvc", "queue", "start")
+IN_QUEUE = 120
+"""Seconds that a task of the queue has."""
+
+
+def worked_off(commands: Commands) -> bool:
+    """Whether an experiment ran to its end, and the queue holds no task that seems to run."""
+    if not (commands.run(*QUEUE) and commands.run(*START)):
+        return False
+    patience = time.monotonic() + IN_QUEUE
+    while time.monotonic() < patience:
+        assert commands.run("dvc", "queue", "status")
+        status = commands.output.read_text()
+        if "Running" not in status and "Queued" not in status:
+            return "Success" in status
+        if not processes(commands.ground.root):
+            return False  # nobody is left to finish it
+        time.sleep(1)
+    return False
+
+
+def test_queue_is_killed(ground: Ground, campaign: Campaign) -> None:
+    """Its worker and the stage under way, in mid-training."""
+    commands = Commands(ground)
+    ground.put_back()
+    assert worked_off(commands), commands.output.read_text()
+    afterwards = ground.now()
+    exps = ground.root / ".dvc" / "tmp" / "exps"
+    with campaign.of("queue: killed at any time") as trials:
+        for moment in (0.0, 6.0):
+            ground.put_back()
+            assert commands.run(*QUEUE) and commands.run(*START)
+            patience = time.monotonic() + PATIENCE
+            while not processes(exps) and time.monotonic() < patience:
+                time.sleep(0.1)
+            time.sleep(moment)
+            for pid in processes(ground.root):
+                os.kill(pid, signal.SIGKILL)
+            wrong = []
+            if not worked_off(commands):
+                mended = commands.run("refashion", "mend") and worked_off(commands)
+                wrong = ["mended" if mended else "stuck"]
+            trials.add(moment, wrong + commands.left() + afterwards.check())
