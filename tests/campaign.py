@@ -24,10 +24,10 @@ VOLATILE = {".git", ".dvc", "mlflow-artifacts", "logs", "__pycache__", "__init__
 """Names of what no run must leave the same."""
 
 OUTCOMES = ("lost", "doubled", "half_written", "stuck", "stale", "untold", "mended")
-"""What may be wrong after a trial: a result is missing or another one, or not published; published
-more than once; part of it stood under its final name; running again fails; a file, lock, worktree
-or process remains; the stage's failure was not told in one line. ``mended``: `refashion mend` was
-needed, which is not wrong."""
+"""What may be wrong after a trial: a result or ``dvc.lock`` is not as it should be, or a run not
+published; published more than once; part of a result stood under its final name; running again
+fails; a file, lock, worktree or process remains; the failure was not told in one line. ``mended``:
+`refashion mend` was needed, which is not wrong."""
 
 Published = dict[str, list[tuple[str, str, tuple[str, ...]]]]
 """By run: the state, the result and the artifacts of each publication that is not deleted."""
@@ -212,4 +212,4 @@ class Campaign:
             with self.file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(values) + "\n")
         wrong = [item for item in row.wrong if item[1] != "mended"]
-        assert not wrong, f"{len(wrong)} of {row.trials} trials of {fault}: {wrong[:9]}"
+        assert not wrong, f"{fault}: {row.trials} trials, wrong after some: {wrong[:9]}"
