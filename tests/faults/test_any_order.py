@@ -19,10 +19,7 @@ import injected
 from campaign import Campaign, Ground, published
 from refashion.tracking.publish import COMPLETE
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(bool(why := injected.unavailable()), reason=why),
-]
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("strace")]
 
 NAME = "mlp"
 FILES = (f"models/{NAME}", f"reports/evaluation/{NAME}")

@@ -33,14 +33,18 @@ exit $code
 """
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
-MISSING = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("namespaces")]
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(
-        bool(MISSING.returncode), reason=f"unshare makes no file system here: {MISSING.stderr!r}"
-    ),
-]
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """Skip tests where no file system can be made."""
+    if not shutil.which("unshare"):
+        pytest.skip("unshare is not installed (Debian: util-linux)")
+    trial = [*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"]
+    done = subprocess.run(trial, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"unshare makes no file system here: {done.stderr.strip()}")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,7 @@ import injected
 from campaign import Campaign, Ground
 from refashion.runs.checkpoint import VARIABLE
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(bool(why := injected.unavailable()), reason=why),
-]
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("strace")]
 
 FAULTS = ("KILL", "ENOSPC", "EIO")
 
