@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
+from refashion.base.machine import HOST
+
 VOLATILE = ("build/", "logs/", ".dvc/", ".git/")
 PUBLISHED = ("dvc.yaml", "dvc.lock", "mlflow.db", "mlflow-artifacts/")  # by track, as they are
 
@@ -25,7 +27,7 @@ def source(name: str) -> str:
     if path.suffix == ".pyc" or ".pyc." in path.name:
         return source_from_cache(name[: name.index(".pyc") + 4])
     if path.suffix == ".tmp" and path.name.startswith("."):
-        return str(path.with_name(path.name[1:].rsplit(".", 2)[0]))
+        return str(path.with_name(path.name[1:].partition(f".{HOST}.")[0]))
     return name
 
 
