@@ -261,19 +261,22 @@ def test_a_pickle_in_a_model_is_not_read(world: Any, tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return Path.touch, (mark,)
 
-    (folder / "python_model.pkl").write_bytes(pickle.dumps(Payload()))
+    payload = folder / "python_model.pkl"
+    payload.write_bytes(pickle.dumps(Payload()))
     about = yaml.safe_load(description.read_text())
     about["flavors"]["python_function"] = {
         **{"loader_module": "mlflow.pyfunc.model", "python_version": "3.11.0"},
         **{"python_model": "python_model.pkl", "cloudpickle_version": "3.0"},
     }
-    description.write_text(yaml.safe_dump(about))
-    model = predict.load(world.workspace, uri)
-    assert model.probabilities(world.images).tobytes() == world.expected("mlp").tobytes()
-    assert not mark.exists()
-    with suppress(Exception):  # it has no sound model
-        mlflow.pyfunc.load_model(uri)
-    assert mark.exists()
+    with altered(description):
+        description.write_text(yaml.safe_dump(about))
+        model = predict.load(world.workspace, uri)
+        assert model.probabilities(world.images).tobytes() == world.expected("mlp").tobytes()
+        assert not mark.exists()
+        with suppress(Exception):  # it has no sound model
+            mlflow.pyfunc.load_model(uri)
+        assert mark.exists()
+    payload.unlink()
 
 
 def test_altered_weights_do_not_answer(world: Any, tmp_path: Path) -> None:

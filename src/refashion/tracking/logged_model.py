@@ -112,10 +112,14 @@ def renew(
 
 
 def of_run(published: "MlflowRun", client: "MlflowClient") -> "list[LoggedModel]":
-    """The models that were logged for a published run, the oldest first: one, or none."""
+    """The models that were published with a run, the oldest first: one, or none.
+
+    A user may have logged others for it, which do not have our tags.
+    """
     run_id, experiment_id = published.info.run_id, published.info.experiment_id
     models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    return sorted(models, key=lambda model: model.creation_timestamp)
+    own = [model for model in models if "weights_sha256" in model.tags]
+    return sorted(own, key=lambda model: model.creation_timestamp)
 
 
 def is_altered(

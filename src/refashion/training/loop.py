@@ -268,7 +268,7 @@ def refuse_divergence(title: str, trainings: Iterable[Training]) -> None:
         if training.diverged:
             s = training.settings
             cure = f"learning rate below {s.lr:g}"
-            if s.lr * s.weight_decay >= 1:  # a step takes more than all of a weight
+            if s.lr * s.weight_decay >= 1 and s.weight_decay > s.lr:  # a step takes all of a weight
                 cure = f"weight decay below {1 / s.lr:g}"
             raise UserError(
                 f"{title}: diverged in epoch {len(training.history) + 1} (numbers beyond all "
