@@ -176,7 +176,7 @@ def delete(folder: Path, client: MlflowClient, model_id: str) -> None:
 
 def add(folder: Path, client: MlflowClient, model_id: str) -> None:
     model = client.get_logged_model(model_id)
-    client.create_logged_model(model.experiment_id, "mlp", model.source_run_id)
+    client.create_logged_model(model.experiment_id, "mlp", model.source_run_id, model.tags)
 
 
 @pytest.mark.parametrize("damage", [damage_weights, damage_code, remove_files, delete, add])
@@ -213,11 +213,13 @@ def test_what_the_user_added_stays_and_is_not_read(
     client.log_text(run_id, "{}", "attestations/1.json")
     client.log_text(run_id, "trial\n1\n", "trials.csv")
     client.set_tag(run_id, "mine", "too")
+    client.create_logged_model(run.info.experiment_id, "mine", run_id)
     assert tell(workspace, "mlp")[0].outcome == "already there"
     (artifacts(run) / "metrics.json").unlink()
     assert_healed(workspace, run, "metrics.json is missing")
     assert {"attestations/1.json", "trials.csv"} <= content(run).keys()
     assert the_run(workspace).data.tags["mine"] == "too"
+    assert sorted(model.name for model in models(address(workspace))) == ["mine", "mlp"]
     with store.connect(workspace, reading=True) as connected:
         assert not read(run, workspace.root / "again", connected).run.has("trials.csv")
 
