@@ -80,10 +80,10 @@ def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
         yield address(workspace)
         return
     uri = request.getfixturevalue(request.param)
-    yield uri
     client = MlflowClient(tracking_uri=uri)
-    for run in published(uri):
+    for run in published(uri):  # by other tests
         publish.delete(run, client)
+    yield uri
 
 
 def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path: Path) -> None:
@@ -109,14 +109,15 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize("uri", ["postgres"], indirect=True)
 def test_four_writers_publish_a_sweep_to_a_team_s_server(
-    postgres: str, workspace: Workspace, tmp_path: Path
+    uri: str, workspace: Workspace, tmp_path: Path
 ) -> None:
     """A server over PostgreSQL: none of 200 trials is lost or doubled, and all have one parent."""
     trials = [f"mlp.trial_{i}" for i in range(1, 201)]
     write_study(workspace, "rates", *trials, parent="mlp")
     with (
-        serving(postgres, tmp_path / "artifacts") as uri,
+        serving(uri, tmp_path / "artifacts") as uri,
         ProcessPoolExecutor(4, PROCESSES) as pool,
     ):
         told = list(pool.map(publish_study, [workspace.root] * 4, [uri] * 4, ["rates"] * 4))
