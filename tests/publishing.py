@@ -43,6 +43,12 @@ def published(uri: str) -> list[MlflowRun]:
     return client.search_runs([e.experiment_id for e in client.search_experiments()])
 
 
+def the_run(workspace: Workspace) -> MlflowRun:
+    """The only one that is published to the database of a workspace."""
+    (run,) = published(address(workspace))
+    return run
+
+
 def models(uri: str) -> list[LoggedModel]:
     """All logged models of a store that are not deleted."""
     client = MlflowClient(tracking_uri=uri)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from publishing import address
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.tracking import store
@@ -26,6 +28,11 @@ def written(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> P
 def workspace(tmp_path: Path, written: Path) -> Workspace:
     """The user's own checkout, with runs, a database and no git."""
     return Workspace(shutil.copytree(written, tmp_path / "checkout"))
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> MlflowClient:
+    return MlflowClient(tracking_uri=address(workspace))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunTag
 
-from publishing import CONTEXT, address, altered, artifacts, models, published, tell
+from publishing import CONTEXT, address, altered, artifacts, models, tell, the_run
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.serving import registry
@@ -41,17 +41,6 @@ def run(workspace: Workspace) -> MlflowRun:
     (workspace.root / "dvc.lock").write_text("schema: '2.0'\n")
     tell(workspace, "mlp")
     return the_run(workspace)
-
-
-@pytest.fixture
-def client(workspace: Workspace) -> MlflowClient:
-    return MlflowClient(tracking_uri=address(workspace))
-
-
-def the_run(workspace: Workspace) -> MlflowRun:
-    """The only one that is published."""
-    (run,) = published(address(workspace))
-    return run
 
 
 def fault(workspace: Workspace) -> str:

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from publishing import CONTEXT, EXPERIMENT, address, artifacts, models, published, tell
+from publishing import CONTEXT, EXPERIMENT, address, artifacts, models, published, tell, the_run
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
@@ -31,17 +31,6 @@ COMMON = {
     *("training_log.json", "uncommitted.diff", "environment.txt", "digests.json"),
 }
 """Artifacts of any run."""
-
-
-@pytest.fixture
-def client(workspace: Workspace) -> MlflowClient:
-    return MlflowClient(tracking_uri=address(workspace))
-
-
-def the_run(workspace: Workspace) -> MlflowRun:
-    """The only one that is published."""
-    (run,) = published(address(workspace))
-    return run
 
 
 def names_of_artifacts(run: MlflowRun) -> set[str]:

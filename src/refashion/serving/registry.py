@@ -1,6 +1,5 @@
 """Logged models of runs as versions of registered models, which MLflow serves."""
 
-import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -8,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refashion.base.errors import UserError
-from refashion.tracking import logged_model, published, view
-from refashion.tracking.publish import DIGESTS
+from refashion.tracking import logged_model, publish, published, view
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -73,8 +71,8 @@ def register(
         )
     with tempfile.TemporaryDirectory() as folder, store.lock:
         source = published.read(mlflow_run, Path(folder), store)
-        promised = json.loads(source.run.file(DIGESTS).read_text(encoding="utf-8"))
-        if logged_model.is_altered(mlflow_run, promised, store.client):
+        promised = publish.promised(mlflow_run, Path(folder))
+        if promised is None or logged_model.is_altered(mlflow_run, promised, store.client):
             raise UserError(
                 f"{source.run.title}: its model was altered after it was published; "
                 "`refashion publish` mends it"
