@@ -12,7 +12,7 @@ def pack(values: np.ndarray, *, magic: int | None = None, count: int | None = No
     magic = 0x0800 + values.ndim if magic is None else magic
     count = len(values) if count is None else count
     header = b"".join(size.to_bytes(4, "big") for size in (magic, count, *values.shape[1:]))
-    return gzip.compress(header + values.tobytes())
+    return gzip.compress(header + values.tobytes(), mtime=0)
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> Path:
