@@ -61,7 +61,7 @@ def main() -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        from refashion.base.errors import UserError, of_system
+        from refashion.base.errors import UserError, one_line
 
         if not arguments:
             raise UserError("name a stage: python stages NAME [ITEM]")
@@ -81,7 +81,7 @@ def main() -> int:
     except (UserError, OSError) as error:
         if debug:
             raise
-        tell(f"error: {of_system(error) if isinstance(error, OSError) else error}")
+        tell(f"error: {one_line(error)}")
         return 2
     return 0
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from refashion.base.errors import UserError, of_system
+from refashion.base.errors import UserError, one_line
 from refashion.base.workspace import CODE, Workspace
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Group(click.Group):
         except (UserError, OSError) as error:
             if context.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
-            told = of_system(error) if isinstance(error, OSError) else error
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             _offer_to_mend()
             sys.exit(2)
         except KeyboardInterrupt:

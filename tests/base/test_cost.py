@@ -63,3 +63,28 @@ def test_products_are_those_of_the_layers() -> None:
     )
     (mlp,) = (c for c in cost.estimate(params) if c.section == "variants.mlp")
     assert mlp.products == 3 * 60_000 * 10 * (785 * 256 + 257 * 10)
+
+
+@pytest.mark.parametrize(
+    ("space", "search", "trials", "epochs_of_softmax"),
+    [
+        ({"lr": [0.1, 0.2, 0.3]}, "grid", None, 3 * 10),
+        ({"lr": {"log": [0.1, 0.2]}, "epochs": [2, 4]}, "random", 7, 7 * 3),
+        ({"seed": {"range": [0, 9]}}, "halving", None, 9),
+    ],
+)
+def test_a_sweep_takes_as_long_as_its_trials(
+    space: dict[str, Any], search: str, trials: int | None, epochs_of_softmax: int
+) -> None:
+    sweep = {"variant": "softmax", "space": space, "search": search, "trials": trials}
+    variants = {"softmax": {"hidden": [], "lr": 0.1}}
+    params = changed(variants=variants, epochs=10, data__limit=None, sweeps={"s": sweep})
+    costs = {c.section: c for c in cost.estimate(params)}
+    assert costs["sweeps.s"].products == 3 * 60_000 * epochs_of_softmax * 785 * 10
+
+
+def test_sections_are_warned_of_once() -> None:
+    deep = {"images": 60_000, "epochs": 10**6, "depths": 8, "width": 8, "lr": 0.1, "batch_size": 8}
+    params = changed(studies__initialisation=deep)
+    (line,) = cost.refuse_impossible(params)
+    assert line.startswith("warning: params.yaml: studies.initialisation: some ")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refashion.base.errors import of_system
+from refashion.base.errors import one_line
 from refashion.data import prepared
 
 FULL = Path("/dev/full")
@@ -21,7 +21,7 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
         (tmp_path / name).mkdir()
     with pytest.raises(OSError) as refused:
         prepared.save(tmp_path / "train", np.zeros((1, 784), np.uint8), np.zeros(1, np.uint8))
-    line = str(of_system(refused.value))
+    line = one_line(refused.value)
     assert line.startswith(f"{tmp_path / name}: ")
     assert line.endswith("; move away what is in the way, then run it again")
 
@@ -30,8 +30,8 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
 def test_a_full_disk_is_one_line_that_names_the_file() -> None:
     with pytest.raises(OSError) as refused, FULL.open("wb", buffering=0) as file:
         file.write(b"x")
-    assert "free some space" in str(of_system(refused.value))
+    assert "free some space" in one_line(refused.value)
     short = OSError("784 requested and 0 written")  # as numpy has it
     short.filename = "images.npy"
     expected = "images.npy: 784 requested and 0 written; free some space, then run it again"
-    assert str(of_system(short)) == expected
+    assert one_line(short) == expected

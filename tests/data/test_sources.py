@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from official import pack, write_all
-from refashion.base.errors import UserError
+from refashion.base.errors import UserError, one_line
 from refashion.base.workspace import Workspace
 from refashion.data import catalogue, sources, splits, synthetic
 from refashion.data.catalogue import FILES, HOUSE_FILES, Dataset
@@ -318,8 +318,9 @@ def test_ctrl_c_leaves_nothing(place: Place) -> None:
 def test_folder_that_cannot_be_written(place: Place) -> None:
     write_all(place.beside, place.files)
     place.raw.parent.write_text("a file where a folder should be")
-    with pytest.raises(UserError, match=r"data.* cannot be written \(.*\); free some space"):
+    with pytest.raises(OSError) as refused:
         place.fetch()
+    assert str(place.raw.parent) in one_line(refused.value)
 
 
 def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
@@ -327,7 +328,7 @@ def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(UserError, match=r"cannot be written \(File too large\)"):
+        with pytest.raises(OSError, match="File too large"):
             place.fetch()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

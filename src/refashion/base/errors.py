@@ -15,8 +15,10 @@ class UserError(Exception):
     """
 
 
-def of_system(error: OSError) -> UserError:
-    """What the system refuses, as the user can mend it: a full disk, a folder in the way."""
+def one_line(error: UserError | OSError) -> str:
+    """What is wrong and what to do, also where the system refuses: a full disk, say."""
+    if isinstance(error, UserError):
+        return str(error)
     reason = error.strerror or " ".join(map(str, error.args)) or type(error).__name__
     cure = "mend that"
     if error.errno in FULL or error.errno is None:  # numpy: so many bytes were not written
@@ -26,4 +28,4 @@ def of_system(error: OSError) -> UserError:
     elif error.errno in IN_THE_WAY:
         cure = "move away what is in the way"
     name = f"{error.filename}: " if error.filename is not None else ""
-    return UserError(f"{name}{reason}; {cure}, then run it again")
+    return f"{name}{reason}; {cure}, then run it again"

@@ -53,8 +53,9 @@ def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
     Raises
     ------
     UserError
-        No source has the files (`workspace.no_source` then holds the message too), or `folder`
-        cannot be written.
+        No source has the files; `workspace.no_source` then holds the message too.
+    OSError
+        `folder` cannot be written.
     """
     workspace.no_source.unlink(missing_ok=True)
     if dataset in MAKERS:
@@ -65,11 +66,6 @@ def fetch(dataset: str, folder: Path, workspace: Workspace) -> None:
         with ExitStack() as stack:
             for name, content in contents.items():
                 stack.enter_context(replacing(folder / name)).write_bytes(content)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be written ({error.strerror}); "
-            "free some space or mend the permissions"
-        ) from error
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

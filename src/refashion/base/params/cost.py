@@ -1,5 +1,6 @@
 """What settings ask of a machine, estimated before anything is trained."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,10 +8,13 @@ from itertools import pairwise
 from refashion.base.errors import UserError
 from refashion.base.machine import MEMORY
 from refashion.base.params import Params
+from refashion.base.params.sweeps import SweepParams
 
 PIXELS, CLASSES = 784, 10
 IMAGES = 60_000
 """Training images of the official data sets; `digits` has fewer."""
+HOUSES = 240
+"""Training houses of the made-up table; the official one has more."""
 
 OF_PARAMETER, OF_UNIT, OF_EPOCH = 16, 8, 500
 """Bytes that are taken at least: by a parameter with its gradient, by a unit for every example of
@@ -19,23 +23,18 @@ a batch, and by a row of the history."""
 RATE = 1e10
 """Multiplications a second, as two processors do them."""
 
-LONG = 24 * 3600
-"""Seconds of training that are worth a warning."""
+DAY = 24 * 3600
+"""Seconds; a section that takes longer is worth a warning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Of the trainings of one section of ``params.yaml``, each a lower bound."""
+    """Of trainings of a section of ``params.yaml``, each a lower bound."""
 
     section: str
     num_bytes: int
     products: int
     """Multiplications, one after the other."""
-
-    @property
-    def seconds(self) -> float:
-        """How long two processors take."""
-        return self.products / RATE
 
 
 def estimate(params: Params) -> Iterator[Cost]:
@@ -54,20 +53,35 @@ def estimate(params: Params) -> Iterator[Cost]:
         "studies.weight_decay", (p.inputs, 1), p.train, p.batch_size, p.epochs, p.seeds, of_examples
     )
     for model in h.models.values():
-        yield _cost("studies.house_prices", (*model.hidden, 1), 1, h.batch_size, model.epochs)
-    deepest = (PIXELS, *[d.width] * d.depths, CLASSES)
-    yield _cost("studies.initialisation", deepest, d.images, d.batch_size, d.epochs)
+        widths = (*model.hidden, 1)
+        yield _cost("studies.house_prices", widths, HOUSES, h.batch_size, model.epochs, h.folds)
+    for depth in range(1, d.depths + 1):
+        widths = (PIXELS, *[d.width] * depth, CLASSES)
+        yield _cost("studies.initialisation", widths, d.images, d.batch_size, d.epochs)
     for name, sweep in params.sweeps.items():
-        hidden = max(sweep.choices.get("hidden", ()), key=sum, default=None)
-        layers = params.variants[sweep.variant].hidden if hidden is None else hidden
-        epochs = max(sweep.choices.get("epochs", (params.epochs,)))
-        size = max(sweep.choices.get("batch_size", (params.batch_size,)))
-        yield _cost(f"sweeps.{name}", (PIXELS, *layers, CLASSES), images, size, epochs)
+        yield _of_sweep(f"sweeps.{name}", sweep, params, images)
+
+
+def _of_sweep(section: str, sweep: SweepParams, params: Params, images: int) -> Cost:
+    """All trials, one after the other: in memory the largest, in time as long as the mean one."""
+    choices = sweep.choices
+    layers = choices.get("hidden", (params.variants[sweep.variant].hidden,))
+    size = max(choices.get("batch_size", (params.batch_size,)))
+    epochs = choices.get("epochs", (params.epochs,))
+    costs = [
+        _cost(section, (PIXELS, *hidden, CLASSES), images, size, max(epochs)) for hidden in layers
+    ]
+    trials = sweep.trials or math.prod(len(values) for values in choices.values())
+    # Successive halving trains most of them for few epochs.
+    passes = 1 if sweep.search == "halving" else sum(epochs) // len(epochs)
+    products = sum(cost.products for cost in costs) // len(costs) // max(epochs)
+    num_bytes = max(cost.num_bytes for cost in costs)
+    return Cost(section=section, num_bytes=num_bytes, products=trials * passes * products)
 
 
 def refuse_impossible(params: Params) -> list[str]:
-    """Warnings of trainings that take days; `UserError` for those that no memory here can hold."""
-    warnings = []
+    """Warnings of sections that take days; `UserError` for those that no memory here can hold."""
+    products: dict[str, int] = {}
     for cost in estimate(params):
         if cost.num_bytes > MEMORY:
             raise UserError(
@@ -75,12 +89,13 @@ def refuse_impossible(params: Params) -> list[str]:
                 f"and this machine has {_bytes(MEMORY)}; use fewer or narrower layers, a smaller "
                 "batch_size, fewer epochs or fewer seeds"
             )
-        if cost.seconds > LONG:
-            warnings.append(
-                f"warning: params.yaml: {cost.section}: some {cost.products:.0e} multiplications, "
-                f"or {cost.seconds / LONG:,.0f} days of two processors; Ctrl-C stops it"
-            )
-    return warnings
+        products[cost.section] = products.get(cost.section, 0) + cost.products
+    return [
+        f"warning: params.yaml: {section}: some {number:.0e} multiplications, "
+        f"or {number / RATE / DAY:,.0f} days of two processors; Ctrl-C stops it"
+        for section, number in products.items()
+        if number > RATE * DAY
+    ]
 
 
 def _cost(
