@@ -1,16 +1,20 @@
 """Processes that tests start: publishers of results, and servers."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from refashion.base.workspace import Workspace
 
@@ -81,3 +85,30 @@ def serving(database: str, artifacts: Path) -> Iterator[str]:
     without_jobs = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     with running(command, f"{address}/health", log, env=without_jobs):
         yield address
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run PostgreSQL, where Debian's is installed, and give the address of an empty database."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        become = []
+        if os.geteuid() == 0:  # which it refuses to run as
+            shutil.chown(folder, "postgres")
+            become = ["runuser", "-u", "postgres", "--"]
+        data, port = f"{folder}/data", free_port()
+
+        def run(program: str, *arguments: str) -> None:
+            command = [*become, str(binaries[-1] / program), "-D", data, *arguments]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+        run("initdb", "--auth=trust", "--username=tester", "--no-sync")
+        options = f"-F -p {port} -k {folder} -h 127.0.0.1"
+        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 import injected
-from campaign import Campaign, Ground, published
+from campaign import Campaign, Ground, published, results
 from refashion.tracking.publish import COMPLETE
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("strace")]
@@ -42,6 +42,13 @@ class Order(RuleBasedStateMachine):
         self.altered: set[str] = set()
         self.steps: list[str] = []
         self.forget()
+
+    def dvc(self, *arguments: str, **environment: str) -> None:
+        """Run a command of DVC."""
+        self.steps.append(" ".join(("dvc", *arguments)))
+        environment = {**self.ground.workspace.environment, **environment}
+        outcome = injected.dvc(self.ground.root, *arguments, **environment)
+        assert outcome.code == 0, (self.steps, outcome)
 
     def stage(self, name: str, **environment: str) -> injected.Outcome:
         """Run a stage for the variant."""
@@ -77,6 +84,38 @@ class Order(RuleBasedStateMachine):
         assert outcome.is_told and (outcome.code == 0) == is_sound, outcome
         if is_sound:
             self.complete = {1}
+
+    @rule()
+    def repro(self) -> None:
+        """Always possible; it makes what is missing or altered, and publishes what it made."""
+        self.dvc("repro")
+        self.altered.clear()
+        self.complete = self.complete | {1}
+
+    @rule()
+    def experiment(self) -> None:
+        """Try another learning rate, published elsewhere, and go back as the README says."""
+        elsewhere = self.ground.root.parent / "elsewhere" / "mlflow.db"
+        elsewhere.parent.mkdir(exist_ok=True)
+        shutil.copyfile(self.database, elsewhere)
+        command = ("exp", "run", "-f", "-n", "other", "-S", "lr=0.05")
+        self.dvc(*command, MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere}")
+        self.ground.workspace.run("git", "checkout", "--quiet", ".")
+        self.dvc("checkout", "--force")
+        self.altered.clear()
+
+    @rule()
+    def collect(self) -> None:
+        """Remove from DVC's cache what no file of the workspace needs."""
+        self.dvc("gc", "--workspace", "--force")
+
+    @rule()
+    def mend(self) -> None:
+        """Remove what was left behind: never a result."""
+        before = results(self.ground.root)
+        self.steps.append("mend")
+        self.ground.workspace.run("refashion", "mend")
+        assert results(self.ground.root) == before, self.steps
 
     @rule()
     def outage(self) -> None:

@@ -1,12 +1,15 @@
 """Commands that are killed at any time, whole or the parent alone, and given again at once."""
 
+import importlib.util
 import os
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from campaign import Campaign, Ground, other_rate, processes
@@ -197,3 +200,40 @@ def test_queue_is_killed(ground: Ground, campaign: Campaign) -> None:
                 mended = commands.run("refashion", "mend") and worked_off(commands)
                 wrong = ["mended" if mended else "stuck"]
             trials.add(moment, wrong + commands.left() + afterwards.check())
+
+
+ON_RAY = ("refashion", "sweep", "rates", "--ray", "auto")
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("ray"), reason="needs Ray: make environment EXTRAS=ray"
+)
+def test_ray_loses_a_worker(ground: Ground, campaign: Campaign) -> None:
+    """The sweep itself goes on, and has the table that it has without Ray."""
+    commands = Commands(ground)
+    ground.put_back()
+    assert commands.run("refashion", "sweep", "rates"), commands.output.read_text()
+    afterwards = ground.now()
+    with campaign.of("Ray: a worker is killed") as trials:
+        for moment in (0.0, 0.5, 1.0):
+            ground.put_back()
+            process = commands.start(*ON_RAY)
+            patience = time.monotonic() + PATIENCE
+            while not (workers := ray_workers(process.pid)) and time.monotonic() < patience:
+                time.sleep(0.05)
+            time.sleep(moment)
+            for worker in workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            process.wait(PATIENCE)
+            wrong = ["stuck"] * (process.returncode != 0) + commands.left()
+            trials.add(moment, wrong + afterwards.check())
+
+
+def ray_workers(driver: int) -> list[psutil.Process]:
+    """Processes that train for a driver which started its own Ray."""
+    try:
+        started = psutil.Process(driver).children(recursive=True)
+        return [process for process in started if process.name().startswith("ray::")]
+    except psutil.NoSuchProcess:
+        return []

@@ -7,16 +7,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from damage import change, changed_params, damaged
 from official import pack
 from refashion.base import params
 from refashion.base.errors import UserError
@@ -44,20 +43,6 @@ def one_line() -> Iterator[None]:
         yield
     except UserError as error:
         assert str(error) and "\n" not in str(error), error
-
-
-def damaged(content: bytes) -> st.SearchStrategy[bytes]:
-    """Content with bytes altered, cut out, put in or written twice, or anything else."""
-    places = st.integers(0, len(content))
-
-    def damage(cuts: list[tuple[int, int, bytes]]) -> bytes:
-        result = content
-        for place, length, new in cuts:
-            result = result[:place] + new + result[place + length :]
-        return result
-
-    cuts = st.tuples(places, st.integers(0, 9) | places, st.binary(max_size=9))
-    return st.lists(cuts, min_size=1, max_size=4).map(damage) | st.binary(max_size=99)
 
 
 @pytest.fixture(scope="module")
@@ -148,43 +133,13 @@ def test_weights(workspace: Workspace, data: st.DataObject) -> None:
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
-    max_leaves=6,
-)
-
-
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container in a value, with each key or index in it."""
-    if isinstance(value, dict | list):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            yield value, key
-            yield from places(value[key])
-
-
-def change(value: Any, data: st.DataObject, keys: st.SearchStrategy[str]) -> None:
-    """Replace, remove or add something somewhere in a value."""
-    all_places = list(places(value))
-    if not all_places:
-        return
-    container, key = all_places[data.draw(st.integers(0, len(all_places) - 1))]
-    match data.draw(st.sampled_from(["replace", "remove", "add"])):
-        case "replace":
-            container[key] = data.draw(VALUES)
-        case "remove":
-            del container[key]
-        case "add" if isinstance(container, dict):
-            container[data.draw(keys)] = data.draw(VALUES)
-
-
 @many
 @given(data=st.data(), as_json=st.booleans())
 def test_record(workspace: Workspace, data: st.DataObject, as_json: bool) -> None:
     path = workspace.models / "mlp" / "record.json"
     if as_json:
         values = json.loads(path.read_text())
-        change(values, data, st.sampled_from([*values]) | st.text(max_size=9))
+        change(values, data.draw, st.sampled_from([*values]) | st.text(max_size=9))
         content = json.dumps(values).encode()
     else:
         content = data.draw(damaged(path.read_bytes()))
@@ -243,19 +198,6 @@ def test_image(file: Path, kind: str, data: st.DataObject, resize: bool) -> None
         assert (pixels.dtype, pixels.shape) == (np.uint8, (28, 28))
 
 
-def schema_keys() -> list[str]:
-    """Every key that params.yaml may have, optional ones too."""
-    schema = params.Params.model_json_schema()
-    nodes = [schema, *schema["$defs"].values()]
-    return sorted({name for node in nodes for name in node.get("properties", {})})
-
-
-KEYS = st.sampled_from(schema_keys()) | st.text(max_size=70)
-HOSTILE = st.sampled_from(
-    ["x; touch pwned", "$(id)", "../x", "", "my model", "1e-05", "nan", "\0", "<<", "*a", "é\u2028"]
-)
-
-
 def load_params(file: Path, content: bytes) -> None:
     """Load settings that are legal, or have one line for each mistake."""
     file.write_bytes(content)
@@ -268,15 +210,9 @@ def load_params(file: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("cases", [200, pytest.param(10_000, marks=pytest.mark.faults)])
 def test_params(root: Path, file: Path, cases: int) -> None:
-    sound = json.dumps(yaml.safe_load((root / "params.yaml").read_text()))
-
     @settings(max_examples=cases, suppress_health_check=shared)
-    @given(data=st.data())
-    def test(data: st.DataObject) -> None:
-        raw = json.loads(sound)
-        for _ in range(data.draw(st.integers(1, 3))):
-            change(raw, data, KEYS | HOSTILE)
-        text = yaml.dump(raw, Dumper=yaml.CSafeDumper, allow_unicode=data.draw(st.booleans()))
+    @given(text=changed_params(root / "params.yaml"))
+    def test(text: str) -> None:
         load_params(file, text.encode())
 
     test()

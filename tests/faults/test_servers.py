@@ -25,7 +25,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.tracking import publish
-from servers import environment, free_port, running
+from servers import environment, free_port, postgres, running
 from synthetic import write_workspace
 
 pytestmark = pytest.mark.faults
@@ -264,14 +264,25 @@ def test_database(
             trials.add(seed, wrong + check(workspace, f"sqlite:///{again}"))
 
 
+@contextmanager
+def fresh(kind: str, workspace: Workspace) -> Iterator[str]:
+    """Give the address of a database without tables."""
+    if kind == "SQLite":
+        yield address(workspace)
+    else:
+        with postgres() as uri:
+            yield uri
+
+
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
 def test_eight_publishers_of_a_fresh_database(
-    workspace: Workspace, campaign: Campaign, tmp_path: Path
+    kind: str, workspace: Workspace, campaign: Campaign, tmp_path: Path
 ) -> None:
-    with campaign.of("database: eight publishers make it") as trials:
+    with campaign.of(f"{kind}: eight publishers make the database") as trials:
         for i in range(2):
             root = shutil.copytree(workspace.root, tmp_path / str(i))
-            uri = address(Workspace(root))
-            with ProcessPoolExecutor(8, injected.PROCESSES) as pool:
-                told = list(pool.map(publish_softmax, [root] * 8, [uri] * 8))
-            wrong = ["doubled"] * (len({run_id for _, run_id in told}) > 1)
-            trials.add(i, wrong + check(workspace, uri))
+            with fresh(kind, Workspace(root)) as uri:
+                with ProcessPoolExecutor(8, injected.PROCESSES) as pool:
+                    told = list(pool.map(publish_softmax, [root] * 8, [uri] * 8))
+                wrong = ["doubled"] * (len({run_id for _, run_id in told}) > 1)
+                trials.add(i, wrong + check(workspace, uri))

@@ -1,11 +1,8 @@
 """Publishers that run at the same time, in processes of their own, and one that is killed."""
 
 import multiprocessing
-import os
 import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,10 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import servers
 from publishing import address, models, publish_softmax, publish_study, published
 from refashion.base.workspace import Workspace
 from refashion.tracking import publish
-from servers import free_port, serving
+from servers import serving
 from synthetic import write_study, write_workspace
 
 # Forked from a process that has imported nearly everything, each starts in no time.
@@ -46,31 +44,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """Run PostgreSQL, where Debian's is installed."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
-        become = []
-        if os.geteuid() == 0:  # which it refuses to run as
-            shutil.chown(folder, "postgres")
-            become = ["runuser", "-u", "postgres", "--"]
-        data, port = f"{folder}/data", free_port()
-
-        def run(program: str, *arguments: str) -> None:
-            command = [*become, str(binaries[-1] / program), "-D", data, *arguments]
-            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-        run("initdb", "--auth=trust", "--username=tester", "--no-sync")
-        options = f"-F -p {port} -k {folder} -h 127.0.0.1"
-        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
-        uri = f"postgresql://tester@127.0.0.1:{port}/postgres"
-        try:
-            MlflowClient(tracking_uri=uri).search_experiments()  # makes MLflow's tables
-            yield uri
-        finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+    """Run PostgreSQL, with MLflow's tables."""
+    with servers.postgres() as uri:
+        MlflowClient(tracking_uri=uri).search_experiments()  # makes them
+        yield uri
 
 
 @pytest.fixture(params=["SQLite", "server", "postgres"])
