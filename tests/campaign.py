@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import yaml
 
 import injected
-from refashion.reproduction import worktree
-from refashion.tracking.publish import COMPLETE, PUBLISHED, RESULT
+from refashion.reproduction import revisions
+from refashion.tracking.integrity import COMPLETE, PUBLISHED, RESULT
 from small_pipeline import Workspace
 
 VOLATILE = {".git", ".dvc", "mlflow-artifacts", "logs", "__pycache__", "__init__.py"}
@@ -89,7 +89,7 @@ class Ground:
             complete = Counter(row for row in found.elements() if row[0] == COMPLETE)
             wrong += ["lost"] * bool(sound - complete) + ["doubled"] * bool(complete - sound)
             wrong += ["stale"] * (found != complete)
-        worktrees = worktree.git("worktree", "list", folder=self.root).splitlines()
+        worktrees = revisions.git("worktree", "list", folder=self.root).splitlines()
         wrong += ["stale"] * (bool(state.files ^ expected.files) or len(worktrees) > 1)
         wrong += ["stale"] * bool(processes(self.root))
         return wrong

@@ -162,10 +162,10 @@ def verify(workspace: Workspace, revision: str, as_json: bool) -> None:
     Example: refashion verify
              refashion verify v1.0
     """
+    from refashion.reproduction import revisions
     from refashion.reproduction import verify as verification
-    from refashion.reproduction import worktree
 
-    commit = worktree.require(revision, workspace.root)
+    commit = revisions.require(revision, workspace.root)
     rows = verification.verify(workspace, commit)
     outcomes = ("{path}: different: promised {promised}, actual {actual}", "{path}: identical")
     lines = (outcomes[row["identical"]].format(**row) for row in rows)

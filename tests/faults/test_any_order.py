@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 import injected
 from campaign import Campaign, Ground, published, results
-from refashion.tracking.publish import COMPLETE
+from refashion.tracking.integrity import COMPLETE
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("strace")]
 

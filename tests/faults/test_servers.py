@@ -24,7 +24,7 @@ from publishing import address, models, publish_softmax, published, tell
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
-from refashion.tracking import publish
+from refashion.tracking import integrity
 from servers import environment, free_port, postgres, running
 from synthetic import write_workspace
 
@@ -150,7 +150,7 @@ def check(workspace: Workspace, uri: str) -> list[str]:
         except UserError:
             return ["stuck"]
     runs = published(uri)
-    complete = [r for r in runs if r.data.tags[publish.PUBLISHED] == publish.COMPLETE]
+    complete = [r for r in runs if r.data.tags[integrity.PUBLISHED] == integrity.COMPLETE]
     wrong = ["lost"] * (not complete) + ["doubled"] * (len(complete) > 1)
     wrong += ["stale"] * (len(runs) > len(complete) or len(models(uri)) != 1)
     for run in complete:

@@ -1,6 +1,7 @@
 """A repository whose pipeline runs in a second, with its runs committed and published."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from mlflow.entities import Run
 
 from refashion import cli
 from refashion.base.workspace import Workspace
-from refashion.reproduction import republish, worktree
+from refashion.reproduction import pipeline, republish, revisions
 from refashion.tracking import store
 
 TINY = Path(__file__).with_name("tiny")
@@ -28,7 +29,7 @@ class Repository:
     workspace: Workspace
 
     def git(self, *arguments: str) -> str:
-        return worktree.git(*arguments, folder=self.workspace.root).decode().strip()
+        return revisions.git(*arguments, folder=self.workspace.root).decode().strip()
 
     def commit(self, message: str) -> str:
         """Commit everything; the full hash."""
@@ -43,7 +44,7 @@ class Repository:
         file.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def dvc(self, *arguments: str) -> None:
-        worktree.dvc(*arguments, "--quiet", folder=self.workspace.root)
+        pipeline.dvc(*arguments, "--quiet", folder=self.workspace.root)
 
     def experiment(self, name: str) -> str:
         """Commit everything as an experiment of DVC, then go back; the full hash."""
@@ -111,3 +112,11 @@ def repository(original: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, value in variables():
         monkeypatch.setenv(name, value)
     return Repository(Workspace(shutil.copytree(original.workspace.root, tmp_path / "project")))
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary ones, of this process and of those it starts, that no other sweeps."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from refashion.base.errors import UserError
-from refashion.reproduction import isolation, worktree
+from refashion.reproduction import isolation, pipeline, worktree
 from refashion.reproduction.worktree import PREFIX, State
 
 HOSTILE = """
@@ -117,7 +117,7 @@ def test_what_a_stage_can_reach(hostile: Any, isolated: bool) -> None:
     """Without isolation everything: so the attempts are real ones."""
     state = State(commit=hostile.git("rev-parse", "HEAD"))
     with worktree.checkout(state, hostile.workspace) as checkout:
-        worktree.rerun(checkout, ["evaluate@mlp"], hostile.workspace, isolated=isolated)
+        pipeline.rerun(checkout, ["evaluate@mlp"], hostile.workspace, isolated=isolated)
         attempts = json.loads((checkout.root / "logs" / "attempts.json").read_text())
         assert (checkout.root / "models" / "mlp" / "record.json").is_file()
     assert [name for name, succeeded in attempts.items() if succeeded is isolated] == []
@@ -169,7 +169,7 @@ def test_what_a_stage_leaves_is_not_followed(
     assert answer.endswith("; remove it from the run\n")
 
 
-def test_nothing_outlives_a_killed_run(repository: Any) -> None:
+def test_nothing_outlives_a_killed_run(repository: Any, temporary: Path) -> None:
     file = repository.workspace.root / "stages" / "make.py"
     file.write_text(f"import time\ntime.sleep(600)\n{file.read_text()}")
     repository.commit("Sleep")
@@ -193,7 +193,7 @@ def test_nothing_outlives_a_killed_run(repository: Any) -> None:
     while left := set(inside) & set(processes()):
         assert any(cwd(pid) for pid in left) or time.sleep(0.1) is None
     removed = worktree.sweep(repository.workspace)
-    assert [path.name for path in removed].count(swept.name) == 2
+    assert removed == [temporary / swept.name, swept]
     assert repository.git("worktree", "list").count("\n") == 0
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from refashion import cli
 from refashion.base import files
 from refashion.base.workspace import Workspace
-from refashion.reproduction import mend, worktree
+from refashion.reproduction import lockfile, mend
 
 SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: z\n"
 
@@ -135,4 +135,4 @@ def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.M
 
 def test_what_dvc_writes_is_sound(root: Path) -> None:
     for file in (root / "dvc.lock", *root.glob("stages/*/dvc.lock")):
-        assert worktree.stages_of(file.read_bytes())
+        assert lockfile.stages_of(file.read_bytes())

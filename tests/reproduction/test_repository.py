@@ -17,9 +17,9 @@ from pydantic import Field
 from publishing import CONTEXT, tell
 from refashion.base import files, params
 from refashion.base.errors import UserError
-from refashion.reproduction import consistency, diverge, gate, worktree
+from refashion.reproduction import consistency, diverge, gate, lockfile, pipeline, worktree
 from refashion.runs.run import in_folder
-from refashion.tracking import publish, published, store
+from refashion.tracking import integrity, published, store
 from synthetic import TIMINGS, write_variant, write_workspace
 
 # --- reproduce --------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
     record = {"variant": "mlp", "run_key": "0" * 64, "params": {}, "inputs": {}, "outputs": {}}
     files.write_json(repository.workspace.models / "mlp" / "record.json", record)
     commit = repository.experiment("old-habit")
-    tags = {"name": "mlp", publish.PUBLISHED: "complete", "commit": commit, "dirty": "false"}
+    tags = {"name": "mlp", integrity.PUBLISHED: "complete", "commit": commit, "dirty": "false"}
     run = repository.client.create_run("1", tags=tags, run_name="mlp")
     repository.client.log_text(run.info.run_id, json.dumps(record), "record.json")
     cure = f"`git worktree add ../{commit[:12]} {commit}`"
@@ -274,8 +274,8 @@ def test_a_gate_that_names_all_that_does_not_hold(
     repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The baseline's predictions are in no cache any more, so they are made again."""
-    stages = worktree.promised(repository.workspace)
-    digest = worktree.outputs(stages)["reports/evaluation/softmax"]
+    stages = pipeline.promised(repository.workspace)
+    digest = lockfile.outputs(stages)["reports/evaluation/softmax"]
     variants = {name: {"hidden": [], "lr": lr} for name, lr in (("softmax", 0.4), ("wide", 0.2))}
     gates = [
         {"run": "softmax", "metric": "loss", "at_least": 0.2, "margin": 0.06},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from refashion.base.errors import UserError
-from refashion.reproduction import worktree
+from refashion.reproduction import pipeline, revisions, worktree
 from refashion.reproduction.worktree import PREFIX, State
 
 # --- links ------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def state_of(repository: Any, how: str) -> State:
         return State(commit=repository.commit("Links"), params=b"{}\n", lock=b"{}\n")
     head = repository.git("rev-parse", "HEAD")
     repository.git("add", "--all", "--force", "--", ".", ":!.dvc/cache", ":!.dvc/tmp")
-    diff = worktree.git("diff", "--cached", "--binary", "HEAD", folder=repository.workspace.root)
+    diff = revisions.git("diff", "--cached", "--binary", "HEAD", folder=repository.workspace.root)
     repository.git("reset", "--quiet", "--hard", head)
     return State(commit=head, diff=diff, params=b"{}\n", lock=b"{}\n")
 
@@ -143,7 +143,7 @@ def test_nothing_of_a_commit_configures_or_replaces_dvc(repository: Any, tmp_pat
     local.unlink()
     (root / ".dvc" / "config").write_text(config)
     with worktree.checkout(State(commit=commit), repository.workspace) as checkout:
-        worktree.fetch_results(checkout)
+        pipeline.fetch_results(checkout)
         settings = [(checkout.root / ".dvc" / name).read_text() for name in ("config", local.name)]
         assert (checkout.root / "reports" / "evaluation" / "mlp").is_dir()
     assert settings[0] == config and "hostile" not in settings[1]
@@ -169,11 +169,7 @@ def entries(repository: Any) -> list[str]:
     return sorted(path.name for path in (repository.workspace.root / ".git").glob("worktrees/*"))
 
 
-def test_a_checkout_is_swept_once_its_process_was_killed(
-    repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where no other test has anything
-    monkeypatch.setattr(worktree.tempfile, "tempdir", str(tmp_path))
+def test_a_checkout_is_swept_once_its_process_was_killed(repository: Any, temporary: Path) -> None:
     head = repository.git("rev-parse", "HEAD")
     holding = [
         subprocess.Popen(
@@ -197,7 +193,7 @@ def test_a_checkout_is_swept_once_its_process_was_killed(
         assert alive.is_dir() and entries(repository) == [alive.name]
         holding[1].send_signal(signal.SIGINT)
         holding[1].wait()
-        assert entries(repository) == [] and list(tmp_path.glob(f"{PREFIX}*")) == []
+        assert entries(repository) == [] and list(temporary.glob(f"{PREFIX}*")) == []
     finally:
         for process in holding:
             process.kill()
@@ -206,14 +202,13 @@ def test_a_checkout_is_swept_once_its_process_was_killed(
 
 @pytest.mark.parametrize("text", [None, "", "/gone/refashion/refashion/.git\n"])
 def test_what_git_has_left_half_made_is_swept(
-    repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+    repository: Any, temporary: Path, text: str | None
 ) -> None:
     """Locked by git, which was killed while it made a checkout; what is not ours stays."""
-    monkeypatch.setattr(worktree.tempfile, "tempdir", str(tmp_path))
-    repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "own"))
+    repository.git("worktree", "add", "--quiet", "--detach", str(temporary / "own"))
     folder = repository.workspace.root / ".git" / "worktrees"
-    swept = [folder / f"{PREFIX}killed", tmp_path / f"{PREFIX}killed"]
-    kept = [folder / "refashion-another.machine-killed", tmp_path / "refashion-another"]
+    swept = [folder / f"{PREFIX}killed", temporary / f"{PREFIX}killed"]
+    kept = [folder / "refashion-another.machine-killed", temporary / "refashion-another"]
     for path in (*swept, *kept):
         path.mkdir()
         (path / "locked").write_text("initializing")
@@ -224,11 +219,7 @@ def test_what_git_has_left_half_made_is_swept(
     assert all(path.is_dir() for path in kept) and (folder / "own").is_dir()
 
 
-def test_sweeping_and_lending_at_once(
-    repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worktree.tempfile, "tempdir", str(tmp_path))
-
+def test_sweeping_and_lending_at_once(repository: Any, temporary: Path) -> None:
     def lend(_: int) -> None:
         with worktree.temporary_folder() as folder:
             (folder / "a").touch()
@@ -239,5 +230,5 @@ def test_sweeping_and_lending_at_once(
         lent = pool.map(lend, range(200))
         swept = [worktree.sweep(repository.workspace) for _ in range(20)]
         list(lent)
-    assert list(tmp_path.glob(f"{PREFIX}*")) == []
+    assert list(temporary.glob(f"{PREFIX}*")) == []
     assert all(path.name.startswith(PREFIX) for paths in swept for path in paths)

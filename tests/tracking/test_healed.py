@@ -17,7 +17,7 @@ from publishing import CONTEXT, address, altered, artifacts, models, tell, the_r
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.serving import registry
-from refashion.tracking import publish, store
+from refashion.tracking import integrity, publish, store
 from refashion.tracking.published import read
 from servers import serving
 from synthetic import write_evaluation
@@ -67,14 +67,14 @@ def assert_healed(workspace: Workspace, run: MlflowRun, told: str) -> None:
 
 def content(run: MlflowRun) -> dict[str, bytes]:
     """All artifacts but their digests, which are others when the model was written again."""
-    files = [f for f in artifacts(run).rglob("*") if f.is_file() and f.name != publish.DIGESTS]
+    files = [f for f in artifacts(run).rglob("*") if f.is_file() and f.name != integrity.DIGESTS]
     return {str(f.relative_to(artifacts(run))): f.read_bytes() for f in files}
 
 
 def test_every_artifact_is_healed(workspace: Workspace, run: MlflowRun) -> None:
     before = content(run)
     assert len(before) == 13
-    for name in [*before, publish.DIGESTS]:
+    for name in [*before, integrity.DIGESTS]:
         file = artifacts(run) / name
         with altered(file):
             damaged = file.read_bytes()
@@ -99,9 +99,9 @@ def test_a_folder_of_artifacts_that_is_gone_comes_back(
 def test_every_tag_is_healed(
     workspace: Workspace, client: MlflowClient, run: MlflowRun, value: str | None
 ) -> None:
-    promised = json.loads((artifacts(run) / publish.DIGESTS).read_text())["tags"]
+    promised = json.loads((artifacts(run) / integrity.DIGESTS).read_text())["tags"]
     assert {"name", "commit", "run_key", "experiment"} <= promised.keys()
-    for tag in [*promised, publish.RESULT, publish.EVALUATION, publish.OF_DIGESTS]:
+    for tag in [*promised, integrity.RESULT, integrity.EVALUATION, integrity.OF_DIGESTS]:
         if value:
             client.set_tag(run.info.run_id, tag, value)
         else:
@@ -110,7 +110,7 @@ def test_every_tag_is_healed(
         (done,) = tell(workspace, "mlp")
         assert (done.run_id, done.outcome) == (run.info.run_id, "healed")
         tags = the_run(workspace).data.tags
-        assert {**tags, publish.OF_DIGESTS: run.data.tags[publish.OF_DIGESTS]} == run.data.tags
+        assert {**tags, integrity.OF_DIGESTS: run.data.tags[integrity.OF_DIGESTS]} == run.data.tags
     assert fault(workspace) == ""
 
 
@@ -118,7 +118,7 @@ def test_a_mark_that_no_publisher_wrote_is_replaced(
     workspace: Workspace, client: MlflowClient, run: MlflowRun
 ) -> None:
     for mark in ("--help", "a b c", ""):
-        client.set_tag(the_run(workspace).info.run_id, publish.PUBLISHED, mark or "complete?")
+        client.set_tag(the_run(workspace).info.run_id, integrity.PUBLISHED, mark or "complete?")
         assert tell(workspace, "mlp")[0].outcome == "published"
         assert fault(workspace) == ""
 

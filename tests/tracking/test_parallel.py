@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 import servers
 from publishing import address, models, publish_softmax, publish_study, published
 from refashion.base.workspace import Workspace
-from refashion.tracking import publish
+from refashion.tracking import integrity, marks, publish
 from servers import serving
 from synthetic import write_study, write_workspace
 
@@ -73,10 +73,10 @@ def test_parallel_publishers_lose_nothing_and_repeat_nothing(uri: str, tmp_path:
     runs = published(uri)
     assert len(runs) == 2
     assert {run_id for _, run_id in told} >= {run.info.run_id for run in runs}
-    assert sorted(name for run in runs for name in publish.experiments(run)) == names
+    assert sorted(name for run in runs for name in marks.experiments(run)) == names
     for run in runs:
-        assert run.data.tags["dvc_exp"].split(",") == publish.experiments(run)
-        assert run.data.tags[publish.PUBLISHED] == "complete"
+        assert run.data.tags["dvc_exp"].split(",") == marks.experiments(run)
+        assert run.data.tags[integrity.PUBLISHED] == "complete"
         assert run.info.status == "FINISHED"
         assert len(run.data.metrics) == 13
         assert len(run.inputs.dataset_inputs) == 2
@@ -100,7 +100,7 @@ def test_four_writers_publish_a_sweep_to_a_team_s_server(
         told = list(pool.map(publish_study, [workspace.root] * 4, [uri] * 4, ["rates"] * 4))
         runs = {run.data.tags["name"]: run for run in published(uri)}
         assert len(published(uri)) == len(runs) == 201
-        assert {run.data.tags[publish.PUBLISHED] for run in runs.values()} == {"complete"}
+        assert {run.data.tags[integrity.PUBLISHED] for run in runs.values()} == {"complete"}
         parent_id = runs.pop("rates/mlp").info.run_id
         assert {run.data.tags[publish.PARENT] for run in runs.values()} == {parent_id}
         assert len({run.info.run_name for run in runs.values()}) == 200
@@ -121,7 +121,7 @@ def test_killed_publisher_is_replaced(uri: str, workspace: Workspace) -> None:
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     (unfinished,) = published(uri)
-    assert unfinished.data.tags[publish.PUBLISHED] != "complete"
+    assert unfinished.data.tags[integrity.PUBLISHED] != "complete"
     outcome, run_id = alone(workspace.root, uri)
     assert outcome == "published"
     assert [run.info.run_id for run in published(uri)] == [run_id]

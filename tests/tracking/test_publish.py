@@ -21,7 +21,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.runs import listing, write
-from refashion.tracking import publish, store, view
+from refashion.tracking import integrity, marks, publish, store, view
 from refashion.tracking.published import read
 from synthetic import TIMINGS, write_evaluation, write_variant
 
@@ -88,7 +88,7 @@ def test_run_carries_everything(
         **{"name": "mlp", "experiment": "fashion_mnist", "contract": "native/cpu"},
         **{"run_key": record["run_key"], "mlflow.source.name": "dvc repro evaluate@mlp"},
         **{"commit": "c" * 40, "dirty": "true", "mlflow.source.git.commit": "c" * 40},
-        **{"weights_sha256": record["outputs"]["weights"], publish.PUBLISHED: "complete"},
+        **{"weights_sha256": record["outputs"]["weights"], integrity.PUBLISHED: "complete"},
         **{"device": "cpu", "device_name": "A Processor", "threads": "2", "torch": "2.9.0"},
     }
     assert expected.items() <= run.data.tags.items()
@@ -223,7 +223,7 @@ def test_names_of_experiments_add_up(workspace: Workspace) -> None:
     run = the_run(workspace)
     expected = {"dvc_exp": "b,puffy-hake", "dvc_exp_baseline": "b" * 40, "dirty": "false"}
     assert expected.items() <= run.data.tags.items()
-    assert publish.experiments(run) == ["b", "puffy-hake"]
+    assert marks.experiments(run) == ["b", "puffy-hake"]
     assert "uncommitted.diff" not in names_of_artifacts(run)
 
 
@@ -231,10 +231,10 @@ def test_an_experiment_that_is_removed_comes_back(workspace: Workspace) -> None:
     tell(workspace, "mlp", context=replace(EXPERIMENT, experiment="b"))
     tell(workspace, "mlp", context=EXPERIMENT)
     with store.connect(workspace) as connected:
-        publish.mark(the_run(workspace), ["puffy-hake"], publish.REMOVED, connected)
+        marks.mark(the_run(workspace), ["puffy-hake"], marks.REMOVED, connected.client)
     run = the_run(workspace)
     assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b", "puffy-hake")
-    assert publish.experiments(run) == ["b"]
+    assert marks.experiments(run) == ["b"]
     tell(workspace, "mlp", context=EXPERIMENT)
     run = the_run(workspace)
     assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b,puffy-hake", "")
@@ -337,7 +337,7 @@ def test_abandoned_publications_are_deleted(
         **{"now": int(time.time()), "long_ago": int(time.time()) - publish.PATIENCE - 1},
     )
     (first,) = tell(workspace, "mlp")
-    client.set_tag(first.run_id, publish.PUBLISHED, mark)
+    client.set_tag(first.run_id, integrity.PUBLISHED, mark)
     (second,) = tell(workspace, "mlp")
     assert second.outcome == "published"
     runs = {run.info.run_id for run in published(address(workspace))}
@@ -368,7 +368,7 @@ def test_publishers_that_could_not_see_each_other_agree(
     run = the_run(workspace)
     assert run.info.run_id == done.run_id
     assert (done.run_id == first.run_id) is older
-    assert publish.experiments(run) == ["a second", "puffy-hake"]
+    assert marks.experiments(run) == ["a second", "puffy-hake"]
     assert run.data.tags["dvc_exp"] == "a second,puffy-hake"
 
 
@@ -401,13 +401,13 @@ def test_a_part_that_a_rival_is_publishing_waits_to_the_end(
     """It is published again only if the rival has not come to an end by then."""
     names = ("k_fold/mlp", "k_fold/mlp.fold_1", "k_fold/mlp.fold_2")
     rivals = tell(workspace, *names[:2])[1].run_id
-    client.set_tag(rivals, publish.PUBLISHED, f"elsewhere 1 {time.time():.0f}")
+    client.set_tag(rivals, integrity.PUBLISHED, f"elsewhere 1 {time.time():.0f}")
     runs_to_publish = [listing.find(workspace, name) for name in names]
     with store.connect(workspace) as connected:
         publications = publish.publish_all(runs_to_publish, CONTEXT, connected, workspace)
         assert [next(publications).name, next(publications).name] == [names[0], names[2]]
         if rival_ends:
-            client.set_tag(rivals, publish.PUBLISHED, publish.COMPLETE)
+            client.set_tag(rivals, integrity.PUBLISHED, integrity.COMPLETE)
         (last,) = publications
     assert (last.name, last.run_id == rivals) == (names[1], rival_ends)
     assert last.outcome == ("already there" if rival_ends else "published")
@@ -431,7 +431,7 @@ def test_name_of_an_experiment_goes_to_the_run_that_stays(
     monkeypatch.setattr(MlflowClient, "log_batch", withdraw_at_first)
     (done,) = tell(workspace, "mlp", context=EXPERIMENT)
     assert (done.run_id, done.outcome) == (older.run_id, "already there")
-    assert publish.experiments(the_run(workspace)) == ["puffy-hake"]
+    assert marks.experiments(the_run(workspace)) == ["puffy-hake"]
 
 
 @pytest.mark.parametrize("refusals", [1, 2, 3])

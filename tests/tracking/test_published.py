@@ -13,7 +13,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
-from refashion.tracking import publish, published, store
+from refashion.tracking import integrity, published, store
 from refashion.tracking.store import Store
 
 
@@ -46,9 +46,9 @@ def test_found_by_id_beginning_and_experiment(connected: Store, told: Workspace)
     )
     for nothing in ("puffy", run_id[:5], "0" * 32):
         assert published.find(nothing, connected) == []
-    connected.client.set_tag(run_id, publish.PUBLISHED, "elsewhere 1 1")
+    connected.client.set_tag(run_id, integrity.PUBLISHED, "elsewhere 1 1")
     assert published.find(run_id, connected) == []  # not whole yet
-    connected.client.set_tag(run_id, publish.PUBLISHED, publish.COMPLETE)
+    connected.client.set_tag(run_id, integrity.PUBLISHED, integrity.COMPLETE)
 
 
 def test_beginning_of_several_ids_is_refused(
@@ -88,7 +88,15 @@ def test_an_altered_or_missing_artifact_is_refused(connected: Store, tmp_path: P
 
 @pytest.mark.parametrize(
     "tag",
-    [publish.RESULT, publish.EVALUATION, "name", "contract", "weights_sha256", "commit", "dirty"],
+    [
+        integrity.RESULT,
+        integrity.EVALUATION,
+        "name",
+        "contract",
+        "weights_sha256",
+        "commit",
+        "dirty",
+    ],
 )
 def test_an_altered_or_missing_tag_is_refused(connected: Store, tmp_path: Path, tag: str) -> None:
     for change in ({tag: "--help"}, {}):
@@ -112,7 +120,7 @@ def test_run_of_an_older_layout_is_refused_naming_its_commit(
     run = the_run("softmax", connected)
     file = artifacts(run) / "record.json"
     record = json.loads(file.read_text())
-    del record["layout"], run.data.tags[publish.OF_DIGESTS]
+    del record["layout"], run.data.tags[integrity.OF_DIGESTS]
     told = rf"another layout .*git worktree .* {'c' * 40}`"
     with altered(file), pytest.raises(UserError, match=told):
         files.write_json(file, record)

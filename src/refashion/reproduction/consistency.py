@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import lockfile, revisions
 from refashion.runs.run import WEIGHTS, Run, in_folder
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(workspace: Workspace) -> Iterator[Check]:
     from dvc.stage import PipelineStage
 
     root = workspace.root
-    tracked = worktree.git("ls-files", "-z", folder=root).decode().split("\0")[:-1]
+    tracked = revisions.git("ls-files", "-z", folder=root).decode().split("\0")[:-1]
     try:
         with Repo(str(root)) as repo:
             named = [s for s in repo.index.stages if isinstance(s, PipelineStage)]
@@ -96,7 +96,7 @@ def _under(path: str, names: Iterable[str]) -> list[str]:
 def _stale(root: Path, stages: Mapping[str, "Stage"]) -> Iterator[Fault]:
     """Locks that are not those of their pipelines and settings."""
     pipelines = dict.fromkeys(stage.path_in_repo for stage in stages.values())
-    locks = {file: worktree.read_lock((root / file).with_suffix(".lock")) for file in pipelines}
+    locks = {file: lockfile.read((root / file).with_suffix(".lock")) for file in pipelines}
     locked = [f"{file}:{name}" for file, lock in locks.items() for name in lock]
     for address in dict.fromkeys([*locked, *stages]):
         file, _, name = address.partition(":")

@@ -8,7 +8,7 @@ from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import reproduce, verdict, worktree
+from refashion.reproduction import reproduce, revisions, verdict
 from refashion.reproduction.worktree import State
 from refashion.runs.run import Run, in_folder
 from refashion.tracking.contents import HARDWARE
@@ -104,10 +104,10 @@ def _known_pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[A
 
 def _code(a: State | None, b: State | None, root: Path) -> list[str] | None:
     """Files of code that differ, with those of uncommitted changes that only one has."""
-    if a is None or b is None or None in (worktree.resolve(s.commit, root) for s in (a, b)):
+    if a is None or b is None or None in (revisions.resolve(s.commit, root) for s in (a, b)):
         return None
     arguments = ("diff", "--name-only", a.commit, b.commit, "--", *CODE)
-    changed = set(worktree.git(*arguments, folder=root).decode().split())
+    changed = set(revisions.git(*arguments, folder=root).decode().split())
     if a.diff != b.diff:
         diffs = (a.diff + b.diff).decode(errors="replace")
         names = re.findall("^diff --git a/.* b/(.*)$", diffs, re.MULTILINE)

@@ -10,7 +10,7 @@ from typing import Any
 from refashion.base import params
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import pipeline, revisions
 from refashion.runs.record import Record, read
 from refashion.runs.run import Run
 from refashion.studies import classifiers
@@ -128,9 +128,9 @@ def promote(workspace: Workspace, trial: Run, name: str) -> Record:
     if not changes:
         raise UserError(f"{trial.title}: has the settings of params.yaml; `dvc repro` trains it")
     _experiment(workspace, name, _flat(changes), f"track@{variant}", "--temp")
-    commit, _ = worktree.experiments(workspace.root)[name]
+    commit, _ = revisions.experiments(workspace.root)[name]
     file = workspace.relative(workspace.variant_folders(variant)[0] / "record.json")
-    made = read(worktree.git("show", f"{commit}:{file}", folder=workspace.root))
+    made = read(revisions.git("show", f"{commit}:{file}", folder=workspace.root))
     assert made  # by this very code
     return made
 
@@ -148,7 +148,7 @@ def _experiment(
     workspace: Workspace, name: str, changes: Iterable[str], target: str, *options: str
 ) -> None:
     """Run one DVC experiment; its name must be free."""
-    if name in worktree.experiments(workspace.root):
+    if name in revisions.experiments(workspace.root):
         raise UserError(
             f"{name}: there is a DVC experiment of that name; `dvc exp apply {name}` brings it "
             "back, and --name chooses another"
@@ -160,7 +160,7 @@ def _experiment(
 def _run(workspace: Workspace, *arguments: str) -> None:
     """Run a Python program that takes long and tells of its progress by itself."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=workspace.root, env=worktree.environment(), stdout=2)
+    done = subprocess.run(command, cwd=workspace.root, env=pipeline.environment(), stdout=2)
     if done.returncode < 0 or done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:

@@ -12,7 +12,7 @@ from refashion.base.params import Gate
 from refashion.base.workspace import Workspace
 from refashion.evaluation import comparison
 from refashion.evaluation.statistics import holm
-from refashion.reproduction import reproduce, verdict, worktree
+from refashion.reproduction import pipeline, reproduce, revisions, verdict, worktree
 from refashion.reproduction.consistency import Check
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
@@ -57,7 +57,7 @@ def gate(
     """
     gates = workspace.params().gates
     # Stages and files that no longer are what dvc.lock says.
-    stale = sorted(json.loads(worktree.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
+    stale = sorted(json.loads(pipeline.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
     yield Check(
         name="fresh",
         holds=not stale,
@@ -85,7 +85,7 @@ def _reproduces(
         checkouts = [stack.enter_context(worktree.checkout(state, workspace)) for _ in perturbed]
         pool = stack.enter_context(ThreadPoolExecutor())
         reruns = [
-            pool.submit(worktree.rerun, checkout, stages, workspace, variables)
+            pool.submit(pipeline.rerun, checkout, stages, workspace, variables)
             for checkout, variables in zip(checkouts, perturbed.values(), strict=True)
         ]
         for name, checkout, rerun in zip(perturbed, checkouts, reruns, strict=True):
@@ -133,13 +133,13 @@ def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Itera
 
 def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dict[str, Columns]:
     """A revision's predictions by run, from DVC's cache or, where it has none, made again."""
-    commit = worktree.require(revision, workspace.root)
+    commit = revisions.require(revision, workspace.root)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         old_runs = reproduce.from_commit(commit, Path(folder), workspace)
         runs = {run.name: run for run in old_runs if run.name in names}
         missing = [run.record for run in runs.values() if not run.has(PREDICTIONS)]
         if missing:
             checkout = stack.enter_context(worktree.checkout(State(commit=commit), workspace))
-            worktree.rerun(checkout, [record.stage for record in missing], workspace)
+            pipeline.rerun(checkout, [record.stage for record in missing], workspace)
             runs |= {record.name: in_checkout(checkout, record) for record in missing}
         return {name: run.predictions for name, run in runs.items()}

@@ -13,7 +13,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.machine import is_running
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import lockfile, pipeline, revisions, worktree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,13 +32,13 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
         what = f"{workspace.relative(lock)}: is damaged"
         yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
     for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
-        if not file.exists() or worktree.stages_of(file.read_bytes()) is not None:
+        if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
             continue
         name, committed = workspace.relative(file), b""
         with suppress(UserError):  # outside git, or not committed
-            committed = worktree.git("show", f"HEAD:{name}", folder=workspace.root)
+            committed = revisions.git("show", f"HEAD:{name}", folder=workspace.root)
         cure, mend = "removed; DVC writes it anew", file.unlink
-        if worktree.stages_of(committed) is not None:
+        if lockfile.stages_of(committed) is not None:
             cure, mend = "put back as in HEAD", partial(_put_back, file, committed)
         yield Fault(what=f"{name}: is damaged", cure=cure, mend=mend)
 
@@ -116,7 +116,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _fail(revision: str, workspace: Workspace) -> None:
     """Let DVC find out that the process of a queued experiment is gone."""
-    worktree.dvc("queue", "kill", revision[:7], folder=workspace.root)
+    pipeline.dvc("queue", "kill", revision[:7], folder=workspace.root)
 
 
 def _is_used(folder: Path) -> bool:

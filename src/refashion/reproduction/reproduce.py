@@ -11,7 +11,7 @@ from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import verdict, worktree
+from refashion.reproduction import pipeline, revisions, verdict, worktree
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
 from refashion.runs.run import Run, in_checkout
@@ -43,7 +43,7 @@ def find(
             run = published.read(mlflow_run, folder / mlflow_run.info.run_id, store)
             runs.setdefault(_state(run), []).append((run.id, run.run))
         return runs
-    commit = worktree.resolve(text, workspace.root)
+    commit = revisions.resolve(text, workspace.root)
     if commit is None:
         raise UserError(
             f"{text}: no run, experiment or revision of that name; runs are listed by `make ui`, "
@@ -79,7 +79,7 @@ def from_commit(
     none of this name, or runs of another layout.
     """
     with worktree.checkout(State(commit=commit), workspace) as checkout:
-        worktree.fetch_results(checkout)
+        pipeline.fetch_results(checkout)
         runs = listing.of_pipeline(checkout) if name is None else [listing.find(checkout, name)]
         records = [run.record for run in runs]
         if not records:
@@ -118,7 +118,7 @@ def reproduce(
     """
     with worktree.checkout(state, workspace) as checkout:
         stages = [run.record.stage for _, run in runs]
-        worktree.rerun(checkout, stages, workspace, isolated=isolated)
+        pipeline.rerun(checkout, stages, workspace, isolated=isolated)
         installed = packages(context.gather(workspace.root).environment)
         for run_id, expected in runs:
             actual = in_checkout(checkout, expected.record)

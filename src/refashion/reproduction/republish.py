@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Iterator
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import lockfile, pipeline, revisions, worktree
 from refashion.reproduction.worktree import State
 from refashion.runs import listing
 from refashion.runs.run import Run
-from refashion.tracking import context, publish, published
+from refashion.tracking import context, marks, publish, published
 from refashion.tracking.context import Context
 from refashion.tracking.store import Store
 
@@ -39,19 +39,19 @@ def republish(
     runs = [*parents, *runs] or listing.everything(workspace)
     origin = context.gather(workspace.root)
     yield from _publish("workspace", runs, origin, store, workspace)
-    experiments = {} if names else worktree.experiments(workspace.root)
+    experiments = {} if names else revisions.experiments(workspace.root)
     for name, (commit, baseline) in sorted(experiments.items()):
         changes = ("diff", *context.FORM, baseline, commit, *context.INPUTS)
         origin = Context(
             commit=baseline,
-            diff=worktree.git(*changes, folder=workspace.root),
+            diff=revisions.git(*changes, folder=workspace.root),
             experiment=name,
             baseline=baseline,
             environment="",
         )
         with worktree.checkout(State(commit=commit), workspace) as checkout:
             try:
-                worktree.fetch_results(checkout, checkout.relative(checkout.test))
+                pipeline.fetch_results(checkout, checkout.relative(checkout.test))
                 runs = _of_experiment(checkout, baseline)
             except UserError as error:
                 yield {"source": name, "outcome": "missing", "detail": str(error)}
@@ -60,9 +60,9 @@ def republish(
     if store.is_own and not names:  # a server has the experiments of others too
         with store.lock:
             for run in published.complete(store):
-                removed = [name for name in publish.experiments(run) if name not in experiments]
+                removed = [name for name in marks.experiments(run) if name not in experiments]
                 if removed:
-                    publish.mark(run, removed, publish.REMOVED, store)
+                    marks.mark(run, removed, marks.REMOVED, store.client)
                 detail = f"{run.data.tags.get('name')}, run {run.info.run_id}"
                 yield from ({"source": n, "outcome": "removed", "detail": detail} for n in removed)
 
@@ -78,7 +78,7 @@ def _of_experiment(checkout: Workspace, baseline: str) -> list[Run]:
 def _publish(
     source: str, runs: Iterable[Run], origin: Context, store: Store, checkout: Workspace
 ) -> Iterator[dict[str, str]]:
-    outputs = worktree.outputs(worktree.read_lock(checkout.root / "dvc.lock"))
+    outputs = lockfile.outputs(lockfile.read(checkout.root / "dvc.lock"))
     absent = [path for path in outputs if not (checkout.root / path).exists()]
     complete = []
     for run in runs:

@@ -4,7 +4,7 @@ from typing import Any
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import lockfile, pipeline, worktree
 from refashion.reproduction.worktree import State
 
 
@@ -25,14 +25,14 @@ def verify(workspace: Workspace, commit: str) -> list[dict[str, Any]]:
         If the commit has no ``dvc.lock``, no source has the data, or a stage fails.
     """
     with worktree.checkout(State(commit=commit), workspace) as checkout:
-        stages = worktree.promised(checkout)
+        stages = pipeline.promised(checkout)
         if not stages:
             raise UserError(
                 f"commit {commit[:12]}: has no dvc.lock with outputs, so it promises nothing; run "
                 "`dvc repro` and commit what it changes"
             )
-        worktree.rerun(checkout, stages, workspace)
-        promised = worktree.outputs(stages)
-        actual = worktree.outputs(worktree.promised(checkout))
+        pipeline.rerun(checkout, stages, workspace)
+        promised = lockfile.outputs(stages)
+        actual = lockfile.outputs(pipeline.promised(checkout))
     rows = [(path, promised.get(path), actual.get(path)) for path in {**promised, **actual}]
     return [{"path": p, "promised": x, "actual": y, "identical": x == y} for p, x, y in rows]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import worktree
+from refashion.reproduction import revisions
 from refashion.runs import listing
 from refashion.runs.record import Record, read
 from refashion.runs.run import digest_of_weights
 from refashion.tracking import published
-from refashion.tracking.publish import RESULT, experiments
+from refashion.tracking.integrity import RESULT
+from refashion.tracking.marks import experiments
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
     digests, blob = [text], ""
     if file.is_file():
         digests = [*filter(None, (files.sha256(file), digest_of_weights(file)))]
-        blob = worktree.git("hash-object", str(file.resolve()), folder=root).decode().strip()
+        blob = revisions.git("hash-object", str(file.resolve()), folder=root).decode().strip()
     elif file.exists():
         raise UserError(f"{text}: is no file; name a file that a run left")
     elif not re.fullmatch(f"[0-9a-f]{{{published.SHORTEST},64}}", text):
@@ -91,7 +92,7 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
         for mlflow_run in published.holding([*digests, *(r for _, r in found if r)], store):
             tags = mlflow_run.data.tags
             runs[tags["name"], tags[RESULT]].append(mlflow_run)
-    in_git = worktree.experiments(root).items()
+    in_git = revisions.experiments(root).items()
     sources = []
     for key in dict.fromkeys([*found, *runs]):
         again = f"dvc repro {found.get(key, '')}".strip()
@@ -115,7 +116,7 @@ def which(text: str, workspace: Workspace, store: Store | None) -> list[Source]:
 
 def searched(workspace: Workspace, store: Store | None) -> str:
     """Where `which` looks, for people."""
-    commits = worktree.git("rev-list", "--all", "--count", folder=workspace.root).decode().strip()
+    commits = revisions.git("rev-list", "--all", "--count", folder=workspace.root).decode().strip()
     server = f"MLflow at {store.uri}" if store else "no MLflow database, for there is none"
     return f"{workspace.root}, {commits} commits (DVC's experiments too), {server}"
 
@@ -134,7 +135,7 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | N
     For each the commit, its path, whether it is that file, and the record in its folder, if any.
     """
     form = ("--format=%H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
-    log = worktree.git("log", "--all", *form, "--", "models", "reports", folder=root).decode()
+    log = revisions.git("log", "--all", *form, "--", "models", "reports", folder=root).decode()
     rows, commit = [], ""
     for line in filter(None, log.splitlines()):
         about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH
@@ -144,7 +145,7 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | N
             rows.append((commit, path, is_file))
     names = [f"{commit}:{PurePosixPath(path).with_name(RECORD)}\n" for commit, path, _ in rows]
     feed = "".join(names).encode()
-    stream = BytesIO(worktree.git("cat-file", "--batch", folder=root, feed=feed))
+    stream = BytesIO(revisions.git("cat-file", "--batch", folder=root, feed=feed))
     for row in rows:
         size = stream.readline().split()[-1]  # of "NAME TYPE SIZE", or of "NAME missing"
         yield *row, _parse(stream.read(int(size) + 1)) if size.isdigit() else None

@@ -3,29 +3,19 @@
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
-from refashion.reproduction import isolation
+from refashion.reproduction.revisions import git, resolve
 from refashion.tracking.context import LEFT_OUT
-
-DOWNLOADED = ("data/raw", "data/houses")
-"""Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
-
-DVC = (sys.executable, "-P", "-m", "dvc")  # -P: not a module dvc in the working directory
-EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
 
 PREFIX = f"refashion-{HOST}-"
 """Begins the name of a temporary folder, which only this machine may sweep."""
@@ -46,40 +36,6 @@ class State:
 
     lock: bytes | None = None
     """Content of ``dvc.lock``, likewise."""
-
-
-def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
-    """Return what a git command prints; UserError with git's own reason, if it fails."""
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
-    done = subprocess.run(command, cwd=folder, input=feed, capture_output=True)
-    if done.returncode:
-        reason = " ".join(done.stderr.decode(errors="replace").split())
-        raise UserError(f"git {arguments[0]}: {reason}")
-    return done.stdout
-
-
-def experiments(folder: Path) -> dict[str, tuple[str, str]]:
-    """DVC's experiments of a repository: name to the commit and the one it started from."""
-    form = "--format=%(objectname)/%(refname)"  # refs/exps/<two digits>/<the others>/<name>
-    lines = git("for-each-ref", form, "refs/exps", folder=folder).decode().split()
-    parts = [line.split("/") for line in lines]
-    return {p[5]: (p[0], p[3] + p[4]) for p in parts if len(p) == 6}
-
-
-def resolve(revision: str, folder: Path) -> str | None:
-    """Return the full hash of a commit or of a DVC experiment, by any name that git or DVC has."""
-    name, _ = experiments(folder).get(revision, (revision, None))
-    with suppress(UserError):
-        return git("rev-parse", "--verify", f"{name}^{{commit}}", folder=folder).decode().strip()
-    return None
-
-
-def require(revision: str, folder: Path) -> str:
-    """Return what `resolve` does; UserError, if there is no such revision."""
-    commit = resolve(revision, folder)
-    if commit is None:
-        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
-    return commit
 
 
 @contextmanager
@@ -229,131 +185,3 @@ def _configure_dvc(root: Path, user: Path) -> None:
         config["cache"] |= {"dir": cache, "type": "reflink,copy"}  # a stage may write into a link
         config["core"]["no_scm"] = True  # git's own folder is elsewhere
         config["core"]["site_cache_dir"] = str(root / ".dvc" / "tmp" / "site")  # goes with it
-
-
-def dvc(*arguments: str, folder: Path) -> str:
-    """Return what a short command of DVC prints; UserError with DVC's own reason, if it fails."""
-    command = [*DVC, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"dvc {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
-
-
-def fetch(files: Collection[str], root: Path) -> None:
-    """Bring outputs that are not there into a checkout, those that DVC's cache or remote has."""
-    for command in ("checkout", "pull"):
-        missing = [file for file in files if not (root / file).exists()]
-        if missing:
-            with suppress(UserError):  # whoever needs a file that is still missing says so
-                dvc(command, *missing, folder=root)
-
-
-def fetch_results(checkout: Workspace, *data: str) -> None:
-    """Bring what the pipeline has made of its data into a checkout, and the data named here."""
-    paths = outputs(promised(checkout))
-    fetch([p for p in paths if p in data or not p.startswith("data/")], checkout.root)
-
-
-def environment() -> dict[str, str]:
-    """Environment of a process that belongs to no experiment and finds this Python's programs."""
-    kept = {k: v for k, v in os.environ.items() if k not in EXPERIMENT_VARIABLES}
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return {**kept, "PATH": programs}
-
-
-def rerun(
-    checkout: Workspace,
-    stages: Iterable[str],
-    workspace: Workspace,
-    changes: Mapping[str, str] | None = None,
-    isolated: bool = False,
-) -> None:
-    """Run stages and all that they need, nothing out of a cache but the downloaded files.
-
-    Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
-    environment variables to set; `isolated`: see `refashion.reproduction.isolation`. `UserError` if
-    no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
-    isolate it.
-    """
-    sandbox = isolation.sandbox(checkout.root) if isolated else []
-    for file in checkout.root.rglob("dvc.lock"):
-        kept = {
-            name: stage
-            for name, stage in read_lock(file).items()
-            if stage.get("outs") and all(out["path"] in DOWNLOADED for out in stage["outs"])
-        }
-        # DVC runs a stage that the lock does not know, and removes its former outputs first.
-        files.write_text(file, yaml.safe_dump({"schema": "2.0", "stages": kept}))
-        fetch(outputs(kept), checkout.root)
-    targets = list(dict.fromkeys(stages))
-    variables = {**environment(), "DVC_ROOT": str(workspace.main)}
-    if isolated:  # a download that runs again, as its code has changed, finds its files there
-        from refashion.data import sources  # which takes its time
-
-        given = checkout.root / ".dvc" / "tmp" / "data"
-        for path in DOWNLOADED:
-            with suppress(FileNotFoundError):
-                shutil.copytree(checkout.root / path, given, dirs_exist_ok=True)
-        variables = {**isolation.environment(), sources.VARIABLE: str(given)}
-    done = subprocess.run(
-        [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
-        cwd=checkout.root,
-        env={**variables, **(changes or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=2,  # beside the answer
-        start_new_session=isolated,  # a terminal takes what its processes type
-    )
-    if done.returncode < 0 or done.returncode == 130:
-        raise KeyboardInterrupt
-    refuse_links(checkout.root)
-    if checkout.no_source.exists() and isolated:
-        raise UserError(
-            "--isolated: DVC's cache has not all data, and there is no network; run the stage that "
-            "downloads them here first, as with `dvc repro download`"
-        )
-    if checkout.no_source.exists():
-        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
-    if done.returncode:
-        raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
-
-
-def read_lock(file: Path) -> dict[str, dict[str, Any]]:
-    """Stages of a ``dvc.lock``, by name; none, if there is no such file.
-
-    `UserError` if it is damaged.
-    """
-    if not file.exists():
-        return {}
-    stages = stages_of(file.read_bytes())
-    if stages is None:
-        raise UserError(f"{file}: is damaged; run `refashion mend`")
-    return stages
-
-
-def stages_of(lock: bytes) -> dict[str, dict[str, Any]] | None:
-    """Stages in the content of a ``dvc.lock``, by name; None if it is damaged."""
-    try:
-        stages = yaml.safe_load(lock)["stages"]
-        parts = [part for stage in stages.values() for part in _parts(stage)]
-        sound = all(stage["cmd"] for stage in stages.values()) and all(p["path"] for p in parts)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        return None
-    return stages if sound else None
-
-
-def _parts(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a ``dvc.lock`` tells of the files of a stage."""
-    return [*stage.get("deps", ()), *stage.get("outs", ())]
-
-
-def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Digest of every output that a ``dvc.lock`` tells of, by path, in the stages' order."""
-    return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
-
-
-def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Stages with outputs in ``dvc.lock``, by name, of those that the pipeline still has."""
-    present = dvc("stage", "list", "--name-only", folder=workspace.root).split()
-    lock = read_lock(workspace.root / "dvc.lock")
-    return {name: stage for name, stage in lock.items() if name in present and stage.get("outs")}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refashion.base.errors import UserError
-from refashion.tracking import logged_model, publish, published, view
+from refashion.tracking import integrity, logged_model, published, view
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def register(
         )
     with tempfile.TemporaryDirectory() as folder, store.lock:
         source = published.read(mlflow_run, Path(folder), store)
-        promised = publish.promised(mlflow_run, Path(folder))
+        promised = integrity.promised(mlflow_run, Path(folder))
         if promised is None or logged_model.is_altered(mlflow_run, promised, store.client):
             raise UserError(
                 f"{source.run.title}: its model was altered after it was published; "

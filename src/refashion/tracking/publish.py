@@ -1,16 +1,14 @@
 """Publish runs to MLflow, each once: an index of what the repository and DVC's cache hold."""
 
-import json
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, unquote
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -18,33 +16,22 @@ from refashion.base.machine import is_running
 from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
-from refashion.runs.run import WEIGHTS, Run, in_folder
-from refashion.tracking import contents, logged_model, view
+from refashion.runs.run import Run
+from refashion.tracking import contents, integrity, logged_model, marks, view
 from refashion.tracking.context import Context, committed, unchanged
+from refashion.tracking.integrity import (
+    COMPLETE,
+    DIGESTS,
+    EVALUATION,
+    OF_DIGESTS,
+    PUBLISHED,
+    RESULT,
+)
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
-
-PUBLISHED = "refashion.published"
-"""The tag that tells who is publishing, and since when; at last it is `COMPLETE`."""
-
-COMPLETE = "complete"
-
-RESULT, EVALUATION = "refashion.result", "refashion.evaluation"
-"""The tags with the digests of what the training left, and of what was measured after it."""
-
-DIGESTS = "digests.json"
-"""The artifact with the digests of all others, and the tags that the run was published with."""
-
-AFTER = " after it was published"
-
-OF_DIGESTS = "refashion.digests"
-"""The tag with that artifact's own digest."""
-
-OF_EXPERIMENT, THERE, REMOVED = "refashion.dvc_exp.", "there", "removed"
-"""Begins the tag of each DVC experiment that came to the run, and what it says of that one now."""
 
 PATIENCE = 600
 """Seconds after which an unfinished publication of another machine counts as abandoned."""
@@ -75,12 +62,16 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Place:
-    """Where a run belongs in MLflow."""
+class _Job:
+    """A run to publish, where it belongs in MLflow, and where it comes from."""
 
+    run: Run
     experiment_id: str
     parent_id: str | None  # of the run that sums it up
     swept: Sequence[str]  # settings that differ among the runs that are summed up with it, or by it
+    context: Context
+    store: Store
+    workspace: Workspace
 
 
 def publish_all(
@@ -122,9 +113,16 @@ def publish_all(
         differing = swept[study].get(parent or run.name, [])
         if name not in experiments:
             experiments[name] = _experiment(run, differing, store)
-        parent_id = ids.get(parent or "")
-        place = _Place(experiment_id=experiments[name], parent_id=parent_id, swept=differing)
-        done = _publish(run, place, context, store, workspace, may_wait, len(runs) > MANY)
+        job = _Job(
+            run=run,
+            experiment_id=experiments[name],
+            parent_id=ids.get(parent or ""),
+            swept=differing,
+            context=_context_of(run, context),
+            store=store,
+            workspace=workspace,
+        )
+        done = _publish(job, may_wait, len(runs) > MANY)
         if done:
             ids[run.name] = done.run_id
         return done
@@ -149,45 +147,42 @@ def publish_all(
                 publish(part)
 
 
-def _publish(
-    run: Run,
-    place: _Place,
-    context: Context,
-    store: Store,
-    workspace: Workspace,
-    may_wait: bool,
-    is_one_of_many: bool,
-) -> Publication | None:
-    """Publish one run, unless MLflow has it; None if it may wait, and another is publishing it."""
-    run.refuse_altered()
+def _context_of(run: Run, context: Context) -> Context:
+    """Leave out of the context a DVC experiment whose baseline has the run already."""
     if context.baseline and unchanged(run.file("record.json"), context.baseline):
-        context = replace(context, experiment=None, baseline=None)
-    with store.lock:
-        same, others, is_underway = _look(run, place.experiment_id, store)
-        created, tags = None, contents.tags(run, context)
+        return replace(context, experiment=None, baseline=None)
+    return context
+
+
+def _publish(job: _Job, may_wait: bool, is_one_of_many: bool) -> Publication | None:
+    """Publish one run, unless MLflow has it; None if it may wait, and another is publishing it."""
+    run, client = job.run, job.store.client
+    run.refuse_altered()
+    with job.store.lock:
+        same, others, is_underway = _look(job)
+        created, tags = None, contents.tags(run, job.context)
         if not same:
             if may_wait and is_underway:
                 return None
             if others:
                 tags["divergence_of"] = others[0].info.run_id
-            created = _create(place, tags, run, context, store, workspace)
-            same, _, _ = _look(run, place.experiment_id, store)
-        oldest = _keep_oldest(run, place, same, context, store)
+            created = _create(job, tags)
+            same, _, _ = _look(job)
+        oldest = _keep_oldest(job, same)
         divergence_of = oldest.data.tags.get("divergence_of")
         outcome: Outcome = "already there"
         if oldest.info.run_id == created:
             outcome = "divergence" if divergence_of else "published"
-        elif _is_faulty(oldest, run, is_one_of_many, store.client):
+        elif integrity.is_faulty(oldest, run, is_one_of_many, client):
             outcome = "healed"
             tags |= {"divergence_of": divergence_of} if divergence_of else {}
-            _renew(oldest, tags, run, context, store, workspace)
-            oldest = store.client.get_run(oldest.info.run_id)
-            if _is_faulty(oldest, run, is_one_of_many, store.client):
-                delete(oldest, store.client)
-                created = _create(place, tags, run, context, store, workspace)
-                oldest = store.client.get_run(created)
+            _renew(job, oldest, tags)
+            oldest = client.get_run(oldest.info.run_id)
+            if integrity.is_faulty(oldest, run, is_one_of_many, client):
+                delete(oldest, client)
+                oldest = client.get_run(_create(job, tags))
         elif oldest.data.tags[EVALUATION] != run.measured:
-            _renew(oldest, tags, run, context, store, workspace)
+            _renew(job, oldest, tags)
             outcome = "measured anew"
     return Publication(
         name=run.name,
@@ -198,97 +193,15 @@ def _publish(
     )
 
 
-def promised(published: "MlflowRun", folder: Path) -> dict[str, dict[str, str]] | None:
-    """What the digests among a run's artifacts, in a folder, promise; None if they were altered.
-
-    That is the digests of its ``files`` and of those of its ``model``, and the ``tags`` that it was
-    published with.
-    """
-    if files.altered(folder, {DIGESTS: published.data.tags.get(OF_DIGESTS, "")}):
-        return None
-    return json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
-
-
-def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
-    """What is missing or altered of a run, whose artifacts are in a folder, the worst first."""
-    tags, metrics = published.data.tags, published.data.metrics
-    if OF_DIGESTS not in tags:
-        yield f"its tag {OF_DIGESTS} is missing"
-        return
-    content = promised(published, folder)
-    lost = files.altered(folder, content["files"]) if content else [DIGESTS]
-    for name in lost:
-        is_there = (folder / name).is_file()
-        yield f"its artifact {name} {'was altered' + AFTER if is_there else 'is missing'}"
-    if lost or content is None:
-        return
-    run = in_folder(folder, f"run {published.info.run_id}")
-    of_record = {RESULT: run.record.result, EVALUATION: run.measured}
-    for key, value in {"commit": None, "dirty": None, **content["tags"], **of_record}.items():
-        if tags.get(key) != value:
-            yield f"its tag {key} was altered{AFTER}"
-    if contents.params(run) != published.data.params:
-        yield "its params are not those of its record"
-    for metric in contents.final_metrics(run, 0):
-        if metrics.get(metric.key) != metric.value:
-            yield f"its metric {metric.key} was altered{AFTER}"
-
-
-def _is_faulty(
-    published: "MlflowRun", run: Run, is_one_of_many: bool, client: "MlflowClient"
-) -> bool:
-    """Whether anything of a run or of its model is missing or altered."""
-    if is_one_of_many and not published.info.artifact_uri.startswith("file:"):
-        names = {item.path for item in client.list_artifacts(published.info.run_id)}
-        return not names.issuperset([DIGESTS, *(file.name for file in run.files)])
-    with logged_model.artifacts(published.info.artifact_uri, client) as folder:
-        content = promised(published, folder)
-        if content is None or next(faults(published, folder), None):
-            return True
-    return WEIGHTS in content["files"] and logged_model.is_altered(published, content, client)
-
-
-def experiments(published: "MlflowRun", state: str = THERE) -> list[str]:
-    """Names of the DVC experiments that came to a published run and are there, or were removed."""
-    tags = published.data.tags.items()
-    marks = [key for key, value in tags if key.startswith(OF_EXPERIMENT) and value == state]
-    return sorted(unquote(key.removeprefix(OF_EXPERIMENT).replace(":", "%")) for key in marks)
-
-
-def _mark_of(experiment: str) -> str:
-    """The tag of an experiment; MLflow takes few characters, so others become ``:3D``."""
-    return OF_EXPERIMENT + quote(experiment, safe="").replace("~", "%7E").replace("%", ":")
-
-
-def mark(published: "MlflowRun", names: Collection[str], state: str, store: Store) -> bool:
-    """Tell on a published run which DVC experiments are there, or were removed.
-
-    Each name has a tag of its own, for of two who change one tag at a time the first would be
-    lost; ``dvc_exp`` and ``dvc_exp_removed`` list them for people. False: it was told before.
-    """
-    from mlflow.entities import RunTag
-
-    tags = dict.fromkeys(map(_mark_of, names), state)
-    for key, listed in (("dvc_exp", THERE), ("dvc_exp_removed", REMOVED)):
-        others = set(experiments(published, listed)).difference(names)
-        value = ",".join(sorted(others.union(names if state == listed else ())))
-        if value or key in published.data.tags:
-            tags[key] = value
-    if tags.items() <= published.data.tags.items():
-        return False
-    store.client.log_batch(published.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
-    return True
-
-
-def _move(published: "MlflowRun", place: _Place, store: Store) -> bool:
+def _move(job: _Job, published: "MlflowRun") -> bool:
     """Put a run under its parent, unless it has one that is there. False: nothing to do."""
-    former = published.data.tags.get(PARENT)
-    if place.parent_id in (None, former):
+    client, former = job.store.client, published.data.tags.get(PARENT)
+    if job.parent_id in (None, former):
         return False
     query = f"attributes.run_id = '{former}'"
-    if former and store.client.search_runs([place.experiment_id], query):
+    if former and client.search_runs([job.experiment_id], query):
         return False
-    store.client.set_tag(published.info.run_id, PARENT, place.parent_id)
+    client.set_tag(published.info.run_id, PARENT, job.parent_id)
     return True
 
 
@@ -317,27 +230,26 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     return experiment.experiment_id
 
 
-def _look(
-    run: Run, experiment_id: str, store: Store
-) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
+def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
     """Complete publications of a run, others of its key, and whether another is underway.
 
     The oldest come first. Abandoned ones are deleted. One whose tag with the key or the result was
     altered is known by its record.
     """
     same, others, is_underway = [], [], False
+    run, client = job.run, job.store.client
     own = {"run_key": run.record.run_key, RESULT: run.record.result}
     record = {"record.json": files.sha256(run.file("record.json"))}
     for tag, value in own.items():
-        for published in store.client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'"):
+        for published in client.search_runs([job.experiment_id], f"tags.`{tag}` = '{value}'"):
             state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
             if state == COMPLETE:
-                if own.items() <= published.data.tags.items() or _has(published, record, store):
+                if own.items() <= published.data.tags.items() or _has(published, record, client):
                     same.append(published)
                 elif tag == "run_key":
                     others.append(published)
             elif state and _abandoned(state):
-                delete(published, store.client)
+                delete(published, client)
             elif state:
                 is_underway = True
         if same:
@@ -347,9 +259,9 @@ def _look(
     return same, others, is_underway
 
 
-def _has(published: "MlflowRun", digests: Mapping[str, str], store: Store) -> bool:
+def _has(published: "MlflowRun", digests: Mapping[str, str], client: "MlflowClient") -> bool:
     """Whether a run has artifacts with these digests."""
-    with logged_model.artifacts(published.info.artifact_uri, store.client) as folder:
+    with logged_model.artifacts(published.info.artifact_uri, client) as folder:
         return not files.altered(folder, digests)
 
 
@@ -380,9 +292,7 @@ def _abandoned(publisher: str) -> bool:
     return int(pid) == os.getpid() or not is_running(int(pid))
 
 
-def _keep_oldest(
-    run: Run, place: _Place, same: "list[MlflowRun]", context: Context, store: Store
-) -> "MlflowRun":
+def _keep_oldest(job: _Job, same: "list[MlflowRun]") -> "MlflowRun":
     """Leave one of the complete publications of this run, with the names of all DVC experiments.
 
     Whoever is the last to look sees all of them, so that in the end there is exactly one. The
@@ -390,32 +300,27 @@ def _keep_oldest(
     """
     from mlflow.exceptions import MlflowException
 
-    names = {context.experiment} if context.experiment else set()
+    client, experiment = job.store.client, job.context.experiment
+    names = {experiment} if experiment else set()
     while True:
         if not same:
-            raise UserError(f"{run.title}: its run was deleted in MLflow meanwhile; publish again")
+            title = job.run.title
+            raise UserError(f"{title}: its run was deleted in MLflow meanwhile; publish again")
         oldest, *doubles = same
         for double in doubles:
-            delete(double, store.client)
+            delete(double, client)
             # Read when nobody can add to it any more.
-            names.update(experiments(store.client.get_run(double.info.run_id)))
+            names.update(marks.experiments(client.get_run(double.info.run_id)))
         try:
-            if not (_move(oldest, place, store) or mark(oldest, names, THERE, store)):
+            if not (_move(job, oldest) or marks.mark(oldest, names, marks.THERE, client)):
                 return oldest
         except MlflowException:
-            if store.client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
+            if client.get_run(oldest.info.run_id).info.lifecycle_stage != "deleted":
                 raise
-        same, _, _ = _look(run, place.experiment_id, store)
+        same, _, _ = _look(job)
 
 
-def _renew(
-    published: "MlflowRun",
-    tags: Mapping[str, str],
-    run: Run,
-    context: Context,
-    store: Store,
-    workspace: Workspace,
-) -> None:
+def _renew(job: _Job, published: "MlflowRun", tags: Mapping[str, str]) -> None:
     """Log again what is missing or altered, and what an evaluation has changed.
 
     If a file that is missing is no longer here as it was, all of them and all tags are replaced:
@@ -423,79 +328,72 @@ def _renew(
     """
     from mlflow.entities import RunTag
 
-    client, run_id = store.client, published.info.run_id
+    run, client, run_id = job.run, job.store.client, published.info.run_id
     with (
         logged_model.artifacts(published.info.artifact_uri, client) as former,
         tempfile.TemporaryDirectory() as name,
     ):
         folder, kept = Path(name), {}
-        contents.write_training(run, context, workspace, folder)
+        contents.write_training(run, job.context, job.workspace, folder)
         of_training = files.digests(folder)
-        contents.write_measured(run, workspace, folder)
-        content = promised(published, former) or {"files": {DIGESTS: ""}}
+        contents.write_measured(run, job.workspace, folder)
+        content = integrity.promised(published, former) or {"files": {DIGESTS: ""}}
         lost = files.altered(former, content["files"])
         if not files.altered(folder, {name: content["files"][name] for name in lost}):
             kept, tags = content["files"], content["tags"]
             for name in of_training.keys() - set(lost):
                 (folder / name).unlink()
         model_id, of_model = logged_model.renew(published, run, content.get("model"), client)
-        digest = _write_digests(folder, kept, tags, of_model)
+        digest = integrity.write_digests(folder, kept, tags, of_model)
         client.log_artifacts(run_id, str(folder))
     metrics = contents.final_metrics(run, time.time(), model_id)
     tags = {**tags, RESULT: run.record.result, EVALUATION: run.measured, OF_DIGESTS: digest}
     client.log_batch(run_id, metrics, tags=[RunTag(*tag) for tag in tags.items()])
 
 
-def _create(
-    place: _Place,
-    tags: Mapping[str, str],
-    run: Run,
-    context: Context,
-    store: Store,
-    workspace: Workspace,
-) -> str:
+def _create(job: _Job, tags: Mapping[str, str]) -> str:
     """Make MLflow's run and all it carries; its last tag says that nothing is missing."""
     from mlflow.entities import Param, RunTag
 
-    client, now = store.client, time.time()
+    run, client, now = job.run, job.store.client, time.time()
     start, end = contents.times(run, now)
-    named_by_commit = None if run.record.parent else context.commit
+    named_by_commit = None if run.record.parent else job.context.commit
     record = run.file("record.json")
     committed_record = committed(record, named_by_commit) if named_by_commit else b""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        contents.write_training(run, context, workspace, folder)
-        contents.write_measured(run, workspace, folder)
+        contents.write_training(run, job.context, job.workspace, folder)
+        contents.write_measured(run, job.workspace, folder)
         metrics = contents.epoch_metrics(run, now)
         params = [Param(*setting) for setting in contents.params(run).items()]
         # Whatever of the run is missing or broken has been noticed by now.
         run_id = client.create_run(
-            place.experiment_id,
+            job.experiment_id,
             start_time=round(start * 1000),
             tags={
                 **tags,
-                **({PARENT: place.parent_id} if place.parent_id else {}),
+                **({PARENT: job.parent_id} if job.parent_id else {}),
                 RESULT: run.record.result,
                 EVALUATION: run.measured,
                 PUBLISHED: f"{socket.gethostname()} {os.getpid()} {now:.0f}",
             },
-            run_name=view.run_name(run, place.swept, committed_record),
+            run_name=view.run_name(run, job.swept, committed_record),
         ).info.run_id
-        model_id, of_model = logged_model.log(run, run_id, place.experiment_id, client)
+        model_id, of_model = logged_model.log(run, run_id, job.experiment_id, client)
         metrics += contents.final_metrics(run, now, model_id)
-        description = RunTag(view.DESCRIPTION, view.run_description(run, place.swept, run_id))
-        digest = RunTag(OF_DIGESTS, _write_digests(folder, {}, tags, of_model))
+        description = RunTag(view.DESCRIPTION, view.run_description(run, job.swept, run_id))
+        digest = RunTag(OF_DIGESTS, integrity.write_digests(folder, {}, tags, of_model))
         client.log_batch(run_id, metrics[:BATCH], params, [description, digest])
         for first in range(BATCH, len(metrics), BATCH):
             client.log_batch(run_id, metrics[first : first + BATCH])
-        _log_inputs(run_id, run, store)
+        _log_inputs(run_id, run, client)
         client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
     client.set_tag(run_id, PUBLISHED, COMPLETE)
     return run_id
 
 
-def _log_inputs(run_id: str, run: Run, store: Store) -> None:
+def _log_inputs(run_id: str, run: Run, client: "MlflowClient") -> None:
     """Tell of the data sets, again for each that another publisher may have added in between.
 
     A server looks which ones it has, then adds the others: all, or none if one of them is there.
@@ -505,16 +403,7 @@ def _log_inputs(run_id: str, run: Run, store: Store) -> None:
     datasets = contents.inputs(run)
     for _ in datasets:
         try:
-            return store.client.log_inputs(run_id, datasets)
+            return client.log_inputs(run_id, datasets)
         except MlflowException:
             continue
-    return store.client.log_inputs(run_id, datasets)
-
-
-def _write_digests(
-    folder: Path, kept: Mapping[str, str], tags: Mapping[str, str], of_model: Mapping[str, str]
-) -> str:
-    """Write the digests of a folder's files, of others and of a model's, and give its own."""
-    promise = {"files": {**kept, **files.digests(folder)}, "model": of_model, "tags": tags}
-    files.write_json(folder / DIGESTS, promise)
-    return files.sha256(folder / DIGESTS)
+    return client.log_inputs(run_id, datasets)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
-from refashion.tracking import publish
+from refashion.tracking import integrity, marks
 from refashion.tracking.logged_model import artifacts
 from refashion.tracking.store import Store
 
@@ -32,7 +32,7 @@ class PublishedRun:
 def complete(store: Store) -> "list[MlflowRun]":
     """All runs that were published whole, newest first."""
     ids = [e.experiment_id for e in store.client.search_experiments()]
-    query = f"tags.`{publish.PUBLISHED}` = '{publish.COMPLETE}'"
+    query = f"tags.`{integrity.PUBLISHED}` = '{integrity.COMPLETE}'"
     runs = page = store.client.search_runs(ids, query)
     while page.token:
         page = store.client.search_runs(ids, query, page_token=page.token)
@@ -55,7 +55,7 @@ def meant(text: str, runs_of_store: "Collection[MlflowRun]") -> "list[MlflowRun]
     UserError
         If it is the beginning of several ids.
     """
-    runs = [run for run in runs_of_store if text in publish.experiments(run)]
+    runs = [run for run in runs_of_store if text in marks.experiments(run)]
     if not runs and len(text) >= SHORTEST:
         runs = [run for run in runs_of_store if run.info.run_id.startswith(text)]
         if len(runs) > 1:
@@ -76,11 +76,11 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
     for run in complete(store):
         with (
             suppress(MlflowException, OSError),  # a damaged run is no answer
-            artifacts(f"{run.info.artifact_uri}/{publish.DIGESTS}", store.client) as file,
+            artifacts(f"{run.info.artifact_uri}/{integrity.DIGESTS}", store.client) as file,
         ):
-            tags, content = run.data.tags, publish.promised(run, file.parent)
-            if content and content["tags"].items() <= tags.items() and publish.RESULT in tags:
-                results = [tags[publish.RESULT], content["tags"]["weights_sha256"]]
+            tags, content = run.data.tags, integrity.promised(run, file.parent)
+            if content and content["tags"].items() <= tags.items() and integrity.RESULT in tags:
+                results = [tags[integrity.RESULT], content["tags"]["weights_sha256"]]
                 if any_begins([*results, *content["files"].values()], digests):
                     runs.append(run)
     return runs
@@ -100,14 +100,14 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     if store.client.list_artifacts(run_id):
         store.client.download_artifacts(run_id, "", str(folder))
     run = in_folder(folder, f"run {run_id}", tags.get("commit"))
-    if publish.OF_DIGESTS not in tags and run.has("record.json"):
+    if integrity.OF_DIGESTS not in tags and run.has("record.json"):
         assert run.record  # refuses a run of an older layout
-    if fault := next(publish.faults(mlflow_run, folder), None):
+    if fault := next(integrity.faults(mlflow_run, folder), None):
         raise UserError(
             f"{run.title}: {fault}; `refashion publish` mends a run that is in the workspace or a "
             "DVC experiment; else choose another"
         )
-    promised = publish.promised(mlflow_run, folder) or {}
-    for name in files.digests(folder).keys() - {*promised["files"], publish.DIGESTS}:
+    promised = integrity.promised(mlflow_run, folder) or {}
+    for name in files.digests(folder).keys() - {*promised["files"], integrity.DIGESTS}:
         (folder / name).unlink()  # what was added is not read
     return PublishedRun(run=run, id=run_id, tags=tags)

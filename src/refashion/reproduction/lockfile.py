@@ -1,0 +1,43 @@
+"""What a ``dvc.lock`` tells of stages and of their files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from refashion.base.errors import UserError
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """Stages of a ``dvc.lock``, by name; none, if there is no such file.
+
+    `UserError` if it is damaged.
+    """
+    if not file.exists():
+        return {}
+    stages = stages_of(file.read_bytes())
+    if stages is None:
+        raise UserError(f"{file}: is damaged; run `refashion mend`")
+    return stages
+
+
+def stages_of(lock: bytes) -> dict[str, dict[str, Any]] | None:
+    """Stages in the content of a ``dvc.lock``, by name; None if it is damaged."""
+    try:
+        stages = yaml.safe_load(lock)["stages"]
+        parts = [part for stage in stages.values() for part in _parts(stage)]
+        sound = all(stage["cmd"] for stage in stages.values()) and all(p["path"] for p in parts)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+        return None
+    return stages if sound else None
+
+
+def _parts(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a ``dvc.lock`` tells of the files of a stage."""
+    return [*stage.get("deps", ()), *stage.get("outs", ())]
+
+
+def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Digest of every output that a ``dvc.lock`` tells of, by path, in the stages' order."""
+    return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}

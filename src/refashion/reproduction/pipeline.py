@@ -1,0 +1,117 @@
+"""DVC at work in a checkout: what stages have made is fetched, or made again."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from refashion.base import files
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.reproduction import isolation, lockfile, worktree
+
+DOWNLOADED = ("data/raw", "data/houses")
+"""Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
+
+DVC = (sys.executable, "-P", "-m", "dvc")  # -P: not a module dvc in the working directory
+EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
+
+
+def dvc(*arguments: str, folder: Path) -> str:
+    """Return what a short command of DVC prints; UserError with DVC's own reason, if it fails."""
+    command = [*DVC, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def fetch(files: Collection[str], root: Path) -> None:
+    """Bring outputs that are not there into a checkout, those that DVC's cache or remote has."""
+    for command in ("checkout", "pull"):
+        missing = [file for file in files if not (root / file).exists()]
+        if missing:
+            with suppress(UserError):  # whoever needs a file that is still missing says so
+                dvc(command, *missing, folder=root)
+
+
+def fetch_results(checkout: Workspace, *data: str) -> None:
+    """Bring what the pipeline has made of its data into a checkout, and the data named here."""
+    paths = lockfile.outputs(promised(checkout))
+    fetch([p for p in paths if p in data or not p.startswith("data/")], checkout.root)
+
+
+def environment() -> dict[str, str]:
+    """Environment of a process that belongs to no experiment and finds this Python's programs."""
+    kept = {k: v for k, v in os.environ.items() if k not in EXPERIMENT_VARIABLES}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return {**kept, "PATH": programs}
+
+
+def rerun(
+    checkout: Workspace,
+    stages: Iterable[str],
+    workspace: Workspace,
+    changes: Mapping[str, str] | None = None,
+    isolated: bool = False,
+) -> None:
+    """Run stages and all that they need, nothing out of a cache but the downloaded files.
+
+    Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
+    environment variables to set; `isolated`: see `refashion.reproduction.isolation`. `UserError` if
+    no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
+    isolate it.
+    """
+    sandbox = isolation.sandbox(checkout.root) if isolated else []
+    for file in checkout.root.rglob("dvc.lock"):
+        kept = {
+            name: stage
+            for name, stage in lockfile.read(file).items()
+            if stage.get("outs") and all(out["path"] in DOWNLOADED for out in stage["outs"])
+        }
+        # DVC runs a stage that the lock does not know, and removes its former outputs first.
+        files.write_text(file, yaml.safe_dump({"schema": "2.0", "stages": kept}))
+        fetch(lockfile.outputs(kept), checkout.root)
+    targets = list(dict.fromkeys(stages))
+    variables = {**environment(), "DVC_ROOT": str(workspace.main)}
+    if isolated:  # a download that runs again, as its code has changed, finds its files there
+        from refashion.data import sources  # which takes its time
+
+        given = checkout.root / ".dvc" / "tmp" / "data"
+        for path in DOWNLOADED:
+            with suppress(FileNotFoundError):
+                shutil.copytree(checkout.root / path, given, dirs_exist_ok=True)
+        variables = {**isolation.environment(), sources.VARIABLE: str(given)}
+    done = subprocess.run(
+        [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
+        cwd=checkout.root,
+        env={**variables, **(changes or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # beside the answer
+        start_new_session=isolated,  # a terminal takes what its processes type
+    )
+    if done.returncode < 0 or done.returncode == 130:
+        raise KeyboardInterrupt
+    worktree.refuse_links(checkout.root)
+    if checkout.no_source.exists() and isolated:
+        raise UserError(
+            "--isolated: DVC's cache has not all data, and there is no network; run the stage that "
+            "downloads them here first, as with `dvc repro download`"
+        )
+    if checkout.no_source.exists():
+        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
+    if done.returncode:
+        raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
+
+
+def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Stages with outputs in ``dvc.lock``, by name, of those that the pipeline still has."""
+    present = dvc("stage", "list", "--name-only", folder=workspace.root).split()
+    stages = lockfile.read(workspace.root / "dvc.lock")
+    return {name: stage for name, stage in stages.items() if name in present and stage.get("outs")}
