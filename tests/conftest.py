@@ -1,6 +1,7 @@
 """What every test shares: a clean environment and examples that are the same every time."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -13,8 +14,10 @@ hypothesis.settings.load_profile("refashion")
 def pytest_configure() -> None:
     """Keep the caller's experiment and tracking server out of the tests, before any import.
 
-    One thread for each process: with two processes, threads would wait for one another.
+    One thread for each process: with two processes, threads would wait for one another. Ctrl-C is
+    heard, in the processes of tests too: shells make what they start in the background deaf to it.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.startswith(("DVC_", "MLFLOW_")):
             del os.environ[name]

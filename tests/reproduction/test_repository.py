@@ -133,8 +133,6 @@ def test_interrupted(repository: Any) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Shells make what they start in the background deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr
     lines = []
