@@ -24,6 +24,7 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process have all tests of a file, which share fixtures; or of a folder that does.
 
