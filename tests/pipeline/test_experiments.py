@@ -167,8 +167,9 @@ def test_a_sweep_is_an_experiment_and_so_is_its_best_trial(workspace, experiment
 @pytest.mark.ci
 def test_sweeps_in_a_queue(workspace, experiment) -> None:
     """Of learning rates, and of seeds, whose mean and spread `refashion compare` shows."""
-    workspace.run("dvc", "exp", "run", "--queue", "--name", "rate", "-S", "lr=0.05,0.1")
-    workspace.run("dvc", "exp", "run", "--queue", "--name", "seed", "-S", "seed=range(1,4)")
+    for name, values in (("rate", "lr=0.05,0.1"), ("seed", "seed=range(1,4)")):
+        queue = ("dvc", "exp", "run", "--queue", "--name", name, "-S", values)
+        workspace.run(*queue, "track@mlp")
     workspace.run("dvc", "queue", "start", "-j", "2")
     patience = time.monotonic() + 600
     while (status := workspace.run("dvc", "queue", "status")).count("Success") < 5:

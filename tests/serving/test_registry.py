@@ -72,6 +72,17 @@ def test_registering_again_makes_no_second_version(world: Any, tmp_path: Path) -
     assert set(MlflowClient().get_model_version(name, "1").aliases) == {"champion", "b"}
 
 
+def test_from_any_folder(
+    told: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own default would be a database in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert told.refashion("register", told.runs["mlp"], "--name", tmp_path.name).exit_code == 0
+    image, uri = str(root / "examples" / "boot.png"), f"models:/{tmp_path.name}@champion"
+    assert told.refashion("predict", image, "--model", uri).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_run_is_another_version(world: Any, tmp_path: Path) -> None:
     name = tmp_path.name
     world.register("mlp", name)

@@ -166,11 +166,14 @@ def _of_registry(workspace: Workspace, uri: str) -> Model:
     """A model that `refashion register` made: its weights are read, and none of its code is run."""
     from refashion.tracking import store
 
-    with TemporaryDirectory() as folder, store.connect(workspace, reading=True) as connected:
+    with (
+        TemporaryDirectory() as folder,
+        store.connect(workspace, reading=True) as connected,
+        store.by_default(connected),
+    ):
         from mlflow.artifacts import download_artifacts
 
-        source = connected.client.tracking_uri
-        here = Path(download_artifacts(uri, dst_path=folder, tracking_uri=source)) / "artifacts"
+        here = Path(download_artifacts(uri, dst_path=folder)) / "artifacts"
         if not (here / "record.json").is_file():
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
         return _model(uri, *_read(in_folder(here, uri)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from refashion.base.errors import UserError
 from refashion.tracking import integrity, logged_model, published, view
-from refashion.tracking.store import Store
+from refashion.tracking.store import Store, by_default
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -69,7 +69,7 @@ def register(
         raise UserError(
             f"alias {alias!r}: is not legal; use letters, digits, _ and -, but not latest, v1, v2"
         )
-    with tempfile.TemporaryDirectory() as folder, store.lock:
+    with tempfile.TemporaryDirectory() as folder, store.lock, by_default(store):
         source = published.read(mlflow_run, Path(folder), store)
         promised = integrity.promised(mlflow_run, Path(folder))
         if promised is None or logged_model.is_altered(mlflow_run, promised, store.client):

@@ -134,6 +134,23 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         raise UserError(f"{error.filename or shown}: {error.strerror}; {retry}") from error
 
 
+@contextmanager
+def by_default(store: Store) -> Iterator[None]:
+    """Let those functions of MLflow that ask no client look where that of the store does.
+
+    Its registry does so for a logged model; by default it would look in the working directory.
+    """
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    os.environ[name] = store.client.tracking_uri
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def _refusal(shown: str, error: Exception, retry: str) -> UserError:
     """What MLflow or its database complains of, and what to do about it."""
     reason = str(error).strip().partition("\n")[0]
