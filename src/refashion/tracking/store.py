@@ -6,6 +6,7 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ LOCK_TIMEOUT = 300
 
 CONNECT_TIMEOUT = 5
 """Seconds that a server has to answer, or a database to be free."""
+
+MAKING = 30
+"""Seconds that publishers on a new database have, all of whom make its tables: one succeeds."""
 
 OF_MLFLOW = {"experiments", "alembic_version"}
 """Tables of which MLflow's databases have one, however far their creation has come."""
@@ -100,7 +104,6 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
 
     import filelock
     import requests
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -117,8 +120,7 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         with nullcontext() if reading else lock:  # two clients must not create one database
             if database and not reading:
                 _create(database, beside.with_name("mlflow-artifacts"))
-            client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)
+            client = _client(uri, others_make_tables=is_sql and not database)
         is_own = database == default_database(workspace)
         yield Store(client=client, uri=shown, artifacts=artifacts, is_own=is_own, lock=lock)
     except filelock.Timeout as error:
@@ -132,6 +134,24 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         raise  # whoever reads what is printed has gone
     except OSError as error:  # of the lock or of artifacts: no permission, a full disk
         raise UserError(f"{error.filename or shown}: {error.strerror}; {retry}") from error
+
+
+def _client(uri: str, others_make_tables: bool) -> "MlflowClient":
+    """A client whose store answers; where others may be making its tables, it has time to."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    until = time.monotonic() + (MAKING if others_make_tables else 0)
+    while True:
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
+            return client
+        except (MlflowException, IntegrityError, ProgrammingError):  # there are some of the tables
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 @contextmanager
