@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 STAGES = Path(__file__).resolve().parent
 sys.path.insert(0, str(STAGES.parent / "src"))
@@ -45,6 +46,13 @@ def run(name: str, *item: str) -> None:
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
 
 
+def end_with(launcher: int) -> None:
+    """End this process soon after torchrun, which can do it no more and whose store is gone."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os._exit(1)
+
+
 def tell(line: str) -> None:
     """Print a line on standard error; where torchrun has started several processes, once."""
     if BY_TORCHRUN:
@@ -57,6 +65,8 @@ def tell(line: str) -> None:
 
 def main() -> int:
     """Return the exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    if BY_TORCHRUN:
+        Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

@@ -36,5 +36,6 @@ def main(variant: str) -> None:
     files.write_json(folder / "metrics.json", evaluation.metrics)
     # So that `compare` reads this folder alone, which DVC keeps whole.
     for name in ("record.json", "history.csv"):
-        shutil.copyfile(run.file(name), folder / name)
+        with files.replacing(folder / name) as copy:
+            shutil.copyfile(run.file(name), copy)
     print(f"{variant}: test accuracy {evaluation.metrics['test_accuracy']:.4f}")

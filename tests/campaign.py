@@ -17,6 +17,7 @@ import yaml
 
 import injected
 from refashion.reproduction import revisions
+from refashion.runs.run import LOG
 from refashion.tracking.integrity import COMPLETE, PUBLISHED, RESULT
 from small_pipeline import Workspace
 
@@ -30,7 +31,10 @@ fails; a file, lock, worktree or process remains; the failure was not told in on
 `refashion mend` was needed, which is not wrong."""
 
 Published = dict[str, list[tuple[str, str, tuple[str, ...]]]]
-"""By run: the state, the result and the artifacts of each publication that is not deleted."""
+"""By run: the state, the result and the artifacts of each publication that is not deleted.
+
+The log of the training is none of them: it is that of the last one here, an experiment's perhaps.
+"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def published(root: Path) -> Published:
                 database.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,))
             )
             folder = Path(urlsplit(uri).path)
-            names = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+            files = (p for p in folder.rglob("*") if p.is_file() and p.name != LOG)
+            names = (str(p.relative_to(folder)) for p in files)
             row = (tags.get(PUBLISHED, ""), tags.get(RESULT, ""), tuple(sorted(names)))
             runs.setdefault(tags.get("name", run_id), []).append(row)
     return runs

@@ -64,6 +64,7 @@ def start(root: Path, folder: Path, **environment: str) -> Workspace:
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {"epochs": 2, "batch_size": 64, "variants": MODELS}
     params["data"]["dataset"] = "digits"
+    params["gates"] = [{"run": "mlp", "metric": "test_accuracy", "at_least": 0.5}]
     params["sweeps"] = {"rates": {"variant": "softmax", "space": {"lr": [0.02, 0.1]}}}
     make_small(params["studies"])
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

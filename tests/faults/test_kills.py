@@ -5,12 +5,14 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
 import pytest
+import yaml
 
 from campaign import Campaign, Ground, other_rate, processes
 
@@ -63,10 +65,11 @@ class Commands:
         self.temporary.mkdir(exist_ok=True)
         self.output = ground.root.parent / "command.txt"
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start one, in a group of its own."""
         environment = {
             **os.environ,
+            **variables,
             **self.ground.workspace.environment,
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(self.ground.root / "src"),
@@ -202,6 +205,15 @@ def test_queue_is_killed(ground: Ground, campaign: Campaign) -> None:
             trials.add(moment, wrong + commands.left() + afterwards.check())
 
 
+def long_trials(ground: Ground) -> None:
+    """Let the trials of the sweep take seconds."""
+    ground.put_back()
+    file = ground.root / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["sweeps"]["rates"]["space"]["epochs"] = [400]
+    file.write_text(yaml.safe_dump(params))
+
+
 ON_RAY = ("refashion", "sweep", "rates", "--ray", "auto")
 
 
@@ -211,21 +223,24 @@ ON_RAY = ("refashion", "sweep", "rates", "--ray", "auto")
 def test_ray_loses_a_worker(ground: Ground, campaign: Campaign) -> None:
     """The sweep itself goes on, and has the table that it has without Ray."""
     commands = Commands(ground)
-    ground.put_back()
+    long_trials(ground)
     assert commands.run("refashion", "sweep", "rates"), commands.output.read_text()
     afterwards = ground.now()
-    with campaign.of("Ray: a worker is killed") as trials:
+    with (
+        campaign.of("Ray: a worker is killed") as trials,
+        tempfile.TemporaryDirectory() as short,  # no socket may have a long name
+    ):
         for moment in (0.0, 0.5, 1.0):
-            ground.put_back()
-            process = commands.start(*ON_RAY)
-            patience = time.monotonic() + PATIENCE
-            while not (workers := ray_workers(process.pid)) and time.monotonic() < patience:
+            long_trials(ground)
+            process = commands.start(*ON_RAY, RAY_TMPDIR=short)
+            while not (workers := ray_workers(process.pid)) and process.poll() is None:
                 time.sleep(0.05)
             time.sleep(moment)
             for worker in workers:
                 with suppress(psutil.NoSuchProcess):
                     worker.kill()
             process.wait(PATIENCE)
+            assert workers
             wrong = ["stuck"] * (process.returncode != 0) + commands.left()
             trials.add(moment, wrong + afterwards.check())
 
@@ -234,6 +249,6 @@ def ray_workers(driver: int) -> list[psutil.Process]:
     """Processes that train for a driver which started its own Ray."""
     try:
         started = psutil.Process(driver).children(recursive=True)
-        return [process for process in started if process.name().startswith("ray::")]
+        return [process for process in started if process.name() == "ray::_epochs"]
     except psutil.NoSuchProcess:
         return []

@@ -213,6 +213,19 @@ def test_an_address_that_does_not_answer(address: str) -> None:
 
 
 @needs_ray
+def test_a_ray_that_cannot_start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes no socket of a name so long."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    with (
+        pytest.raises(UserError, match=r"^Ray at auto: [^\n]*; mend that, or sweep without --ray$"),
+        cluster.on_ray("auto") as execute,
+    ):
+        trained(execute, images())
+
+
+@needs_ray
 def test_native_numerics_are_refused() -> None:
     native = [replace(settings, numerics="native") for settings in SETTINGS]
     with (

@@ -159,11 +159,14 @@ def _connect(address: str) -> None:
                 "env_vars": {"OMP_NUM_THREADS": "1"},
             },
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"Ray at {address}: {_line(error)}; give auto, or HOST:PORT of a cluster that this "
-            "machine belongs to (and set RAY_AUTH_MODE=token, if it asks for a token)"
-        ) from None
+    except Exception as error:  # Ray raises plain ones too, as when it does not start in time
+        cure = "mend that, or sweep without --ray"
+        if address != "auto":
+            cure = (
+                "give auto, or HOST:PORT of a cluster that this machine belongs to (and set "
+                "RAY_AUTH_MODE=token, if it asks for a token)"
+            )
+        raise UserError(f"Ray at {address}: {_line(error)}; {cure}") from None
     # Ray has set a handler that aborts this process; it shall end as by Ctrl-C, and stop Ray.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
