@@ -111,3 +111,13 @@ def test_hashes_are_those_that_were_measured(readme: str, root: Path) -> None:
     shown = re.findall(r"\| `(\w{8})` \| `(\w{8})` \|", readme)
     assert {row["portable"][:8] for row in measured} == {portable for portable, _ in shown}
     assert {row["native"][:8] for row in measured} == {native for _, native in shown}
+
+
+def test_faults_are_those_that_were_injected(readme: str, root: Path) -> None:
+    measured = json.loads((root / "benchmarks/results/faults.json").read_text())
+    trials = sum(row["trials"] for row in measured)
+    assert f"{trials} trials in " in readme or f"{trials} 次试验" in readme
+    shown = re.findall(r"^\| .* \| (\d+) \| (\d+) \|$", readme, re.M)
+    assert sum(int(number) for number, _ in shown) == trials
+    wrong = ("lost", "doubled", "half_written", "stuck", "stale", "untold")
+    assert sum(int(number) for _, number in shown) == sum(r[k] for r in measured for k in wrong)

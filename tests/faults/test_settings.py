@@ -38,7 +38,7 @@ def test_settings_through_dvc(ground: Ground, campaign: Campaign) -> None:
             phases=[Phase.generate],
             suppress_health_check=[HealthCheck.too_slow],
         )
-        @given(text=changed_params(file))
+        @given(text=changed_params(ground.pristine / "params.yaml"))
         def test(text: str) -> None:
             ground.put_back()
             file.write_text(text, encoding="utf-8")
