@@ -47,7 +47,7 @@ def run(name: str, *item: str) -> None:
 
 
 def end_with(launcher: int) -> None:
-    """End this process soon after torchrun, which can do it no more and whose store is gone."""
+    """End this process once its launcher has ended: torchrun, if killed, leaves it running."""
     while os.getppid() == launcher:
         time.sleep(1)
     os._exit(1)

@@ -99,10 +99,15 @@ class Ground:
         return wrong
 
 
+def change(ground: Ground, **settings: object) -> None:
+    """Change top-level keys of params.yaml."""
+    file = ground.root / "params.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
+
+
 def other_rate(ground: Ground) -> None:
     """Change the settings, so that the variants are trained, measured and published anew."""
-    file = ground.root / "params.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"lr": 0.05}))
+    change(ground, lr=0.05)
 
 
 def restore(source: Path, target: Path) -> None:

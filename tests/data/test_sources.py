@@ -315,7 +315,8 @@ def test_folder_that_cannot_be_written(place: Place) -> None:
     place.raw.parent.write_text("a file where a folder should be")
     with pytest.raises(OSError) as refused:
         place.fetch()
-    assert str(place.raw.parent) in one_line(refused.value)
+    line = one_line(refused.value)
+    assert line.startswith(f"{place.raw.parent}") and "; move away what is in the way" in line
 
 
 def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
@@ -323,10 +324,11 @@ def test_a_full_disk_is_no_fault_of_the_source(place: Place) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large") as refused:
             place.fetch()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert one_line(refused.value).startswith(f"{place.raw}/")
     assert not place.raw.exists() and not place.workspace.no_source.exists()
 
 

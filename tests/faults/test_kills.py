@@ -12,9 +12,8 @@ from contextlib import suppress
 
 import psutil
 import pytest
-import yaml
 
-from campaign import Campaign, Ground, other_rate, processes
+from campaign import Campaign, Ground, change, other_rate, processes
 
 pytestmark = pytest.mark.faults
 
@@ -208,10 +207,8 @@ def test_queue_is_killed(ground: Ground, campaign: Campaign) -> None:
 def long_trials(ground: Ground) -> None:
     """Let the trials of the sweep take seconds."""
     ground.put_back()
-    file = ground.root / "params.yaml"
-    params = yaml.safe_load(file.read_text())
-    params["sweeps"]["rates"]["space"]["epochs"] = [400]
-    file.write_text(yaml.safe_dump(params))
+    space = {"lr": [0.02, 0.1], "epochs": [400]}
+    change(ground, sweeps={"rates": {"variant": "softmax", "space": space}})
 
 
 ON_RAY = ("refashion", "sweep", "rates", "--ray", "auto")

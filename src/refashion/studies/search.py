@@ -47,9 +47,10 @@ def search(sweep: SweepParams, epochs: int, seed: int, measure: Measure) -> None
 def grid(sweep: SweepParams) -> list[Assignment]:
     """All combinations of the values; an interval has as many as the number of trials allows."""
     intervals = len(sweep.space) - len(sweep.choices)
-    of_choices = math.prod(len(values) for values in sweep.choices.values())
     points = 1
-    while intervals and of_choices * math.prod([points + 1] * intervals) <= (sweep.trials or 0):
+    while intervals and sweep.num_choices * math.prod([points + 1] * intervals) <= (
+        sweep.trials or 0
+    ):
         points += 1
     axes = [
         _spread(values, points) if isinstance(values, Interval) else values

@@ -137,7 +137,7 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
 
 
 def _client(uri: str, others_make_tables: bool) -> "MlflowClient":
-    """A client whose store answers; where others may be making its tables, it has time to."""
+    """Connect a client, and wait while other publishers make the tables of a new database."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -156,9 +156,9 @@ def _client(uri: str, others_make_tables: bool) -> "MlflowClient":
 
 @contextmanager
 def by_default(store: Store) -> Iterator[None]:
-    """Let those functions of MLflow that ask no client look where that of the store does.
+    """Make a store the default of MLflow's functions that take no client.
 
-    Its registry does so for a logged model; by default it would look in the working directory.
+    Its registry uses one for a logged model: else it would look in the working directory.
     """
     name = "MLFLOW_TRACKING_URI"
     before = os.environ.get(name)

@@ -1,6 +1,5 @@
 """What settings ask of a machine, estimated before anything is trained."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,7 +70,7 @@ def _of_sweep(section: str, sweep: SweepParams, params: Params, images: int) -> 
     costs = [
         _cost(section, (PIXELS, *hidden, CLASSES), images, size, max(epochs)) for hidden in layers
     ]
-    trials = sweep.trials or math.prod(len(values) for values in choices.values())
+    trials = sweep.trials or sweep.num_choices
     # Successive halving trains most of them for few epochs.
     passes = 1 if sweep.search == "halving" else sum(epochs) // len(epochs)
     products = sum(cost.products for cost in costs) // len(costs) // max(epochs)

@@ -110,7 +110,7 @@ class SweepParams(Strict):
 
     @model_validator(mode="after")
     def _trials_are_known(self) -> "SweepParams":
-        grid = math.prod(len(values) for values in self.choices.values())
+        grid = self.num_choices
         on_grid = self.search in ("grid", "halving")
         if self.search == "halving" and "epochs" in self.space:
             raise ValueError("halving chooses the epochs itself; take epochs out of space")
@@ -127,6 +127,11 @@ class SweepParams(Strict):
     def choices(self) -> dict[str, Choices]:
         """The values of those settings that have a list of them."""
         return {k: v for k, v in self.space.items() if not isinstance(v, Interval)}
+
+    @property
+    def num_choices(self) -> int:
+        """How many combinations of these values there are."""
+        return math.prod(len(values) for values in self.choices.values())
 
     def refuse_layers(self, hidden: Choices, dropout: Choices | None) -> None:
         """Raise `ValueError` if a network of the sweep had not one dropout for each hidden layer.
