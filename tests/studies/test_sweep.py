@@ -22,7 +22,7 @@ from refashion.data import prepared
 from refashion.evaluation import metrics
 from refashion.runs import listing
 from refashion.runs.run import TRIALS
-from refashion.studies import classifiers, executors, sweep, trials
+from refashion.studies import classifiers, executors, study, sweep, trials
 from refashion.training import portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
@@ -106,6 +106,21 @@ def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace
 
 def test_two_processes_leave_the_same_files(workspace: Workspace, tmp_path: Path) -> None:
     assert run(tmp_path, params(), partial(executors.in_processes, 2)) == read(workspace)
+
+
+def test_processes_tell_of_every_epoch_while_they_train(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a trial whose results are not there yet, too."""
+    monkeypatch.setattr(trials, "LARGEST_STACK", 1)
+    splits, _ = study.splits(workspace)
+    told: list[str] = []
+    base = classifiers.settings(params(), "dropout")
+    few = [replace(base, epochs=5, lr=lr) for lr in (0.1, 0.2, 0.3)]
+    done = executors.in_processes(2, few, splits, "cpu", lambda *_: told.append("epoch"))
+    told += ["results" for _ in done]
+    assert told.count("epoch") == 15 and told.count("results") == 3
+    assert "epoch" in told[:1]
 
 
 @pytest.mark.parametrize("stacks", [0, 1, 2])

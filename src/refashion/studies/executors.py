@@ -1,9 +1,11 @@
 """Who trains the trials of a sweep: this process, several, or a Ray cluster."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from threading import Thread
 
 import torch
 
@@ -42,22 +44,48 @@ def in_processes(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    threads = max(1, torch.get_num_threads() // count)
-    with parallel_config("loky", n_jobs=count, inner_max_num_threads=threads):
-        tasks = (delayed(_train)(s, splits, device) for s in trials.stacks(settings, count))
+    stacks, threads = trials.stacks(settings, count), max(1, torch.get_num_threads() // count)
+    with (
+        _listening(advance) as address,
+        parallel_config("loky", n_jobs=count, inner_max_num_threads=threads),
+    ):
+        tasks = (delayed(_train)(stack, splits, device, address) for stack in stacks)
         try:
-            for stack, results in Parallel(return_as="generator_unordered")(tasks):
-                yield stack, results
-                advance(sum(trial.epochs for trial in stack))
+            yield from Parallel(return_as="generator_unordered")(tasks)
         except TerminatedWorkerError:
             raise UserError(f"one of {count} processes was killed; {GO_ON}") from None
 
 
+@contextmanager
+def _listening(advance: Advance) -> Iterator[tuple[str, int]]:
+    """Give an address on loopback; every byte that is sent there is told as an epoch."""
+    with socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        address = receiver.getsockname()
+
+        def listen() -> None:
+            while receiver.recv(1):
+                advance()
+
+        thread = Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield address
+        finally:
+            receiver.sendto(b"", address)  # the end
+            thread.join()
+
+
 def _train(
-    stack: Sequence[Settings], splits: Splits, device: str
+    stack: Sequence[Settings], splits: Splits, device: str, address: tuple[str, int]
 ) -> tuple[Sequence[Settings], list[Result]]:
-    """Train a stack in a process that tells nobody how far it is."""
-    return stack, trials.train(stack, splits, device, lambda amount=1, note="": None)
+    """Train a stack in a process of its own, which sends a byte after every epoch of a trial."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+
+        def advance(amount: float = 1, note: str = "") -> None:
+            sender.sendto(b".", address)
+
+        return stack, trials.train(stack, splits, device, advance)
 
 
 def chosen() -> AbstractContextManager[Execute]:
