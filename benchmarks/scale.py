@@ -9,8 +9,13 @@ stacks
 sweeps
     The same 24 learning rates of the MLP by ``refashion sweep`` in one process and in two, by
     Optuna with a plain loop of PyTorch, and by DVC's queue with two workers: trials a minute.
+processes
+    One training in 1 to 8 processes: a step's time, and what it sends (`processes`).
+images
+    A training set of 60,000 images, and of 10 and 100 times as many: an epoch's time, and memory
+    (`scale_data`).
 
-Prints tables, and writes ``benchmarks/results/scale.json``.
+Prints tables, and writes ``benchmarks/results/scale.json`` and a picture of it.
 """
 
 import argparse
@@ -27,18 +32,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import processes
+import scale_data
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from refashion.base import files
 from refashion.base.workspace import Workspace
+from refashion.pictures.figures import COLOURS, blank, plain, png
 
 HERE = Workspace.here()
 RESULTS = Path(__file__).parent / "results"
 FOLDER = HERE.root / "build" / "scale"
-COUNTS = (1, 4, 16)
+COUNTS = (4, 16)
 ROUNDS = 3
 EPOCHS = 2
+VARIANTS = ("softmax", "mlp", "dropout")
 TRIALS = 24
 RATES = [round(0.01 * 100 ** (i / (TRIALS - 1)), 4) for i in range(TRIALS)]
 
@@ -89,7 +99,7 @@ def stack(variant: str, swept: str, count: int, alone: bool) -> Row:
 def stacks() -> list[Row]:
     """Stacks against single trainings, in turns."""
     rows = []
-    for variant in ("softmax", "mlp", "dropout"):
+    for variant in VARIANTS:
         for swept in ("lr", "seed"):
             for count in COUNTS:
                 taken: dict[str, list[Row]] = {"together": [], "alone": []}
@@ -215,7 +225,42 @@ def sweeps() -> list[Row]:
     return rows
 
 
-SECTIONS: dict[str, Callable[[], list[Row]]] = {"stacks": stacks, "sweeps": sweeps}
+SECTIONS: dict[str, Callable[[], list[Row]]] = {
+    "stacks": stacks,
+    "sweeps": sweeps,
+    "processes": processes.rows,
+    "images": scale_data.rows,
+}
+
+PANELS = (  # section, x, and above each other two y with their labels
+    ("stacks", "models", "models in a stack", "ratio", "times as fast as one by one"),
+    ("processes", "processes", "processes", "ms_per_step", "ms for a step"),
+    ("images", "images", "images on disk", "us_per_image", "µs for an image"),
+    ("stacks", "models", "models in a stack", "peak_mib_together", "peak memory (MiB)"),
+    ("processes", "processes", "processes", "kb", "kB that each sends in a step"),
+    ("images", "images", "images on disk", "peak_mib", "memory, pages of files aside (MiB)"),
+)
+
+
+def picture(measured: dict[str, list[Row]]) -> Figure:
+    """Time, and memory or messages, against models, processes and images: a line for each kind."""
+    figure = blank(11, 6, "Past one training on one machine")
+    panels = figure.subplots(2, 3).flat
+    for axes, (section, x, x_label, y, y_label) in zip(panels, PANELS, strict=True):
+        lines: dict[tuple[str, ...], list[Row]] = {}
+        for row in measured[section]:
+            kind = tuple(row[key] for key in ("variant", "swept") if key in row)
+            lines.setdefault(kind, []).append(row)
+        for kind, of_kind in lines.items():
+            style = {"color": COLOURS[VARIANTS.index(kind[0])], "label": ", ".join(kind)}
+            dashes = "o--" if "seed" in kind else "o-"
+            axes.plot([r[x] for r in of_kind], [r[y] for r in of_kind], dashes, **style)
+        axes.set(xlabel=x_label, ylabel=y_label, xscale="log", ylim=(0, None))
+        ticks = sorted({row[x] for row in measured[section]})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        plain(axes)
+    return figure
 
 
 def main() -> None:
@@ -242,6 +287,8 @@ def main() -> None:
         for row in rows:
             table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
         Console().print(table)
+    if SECTIONS.keys() == measured.keys():
+        (RESULTS / "scale.png").write_bytes(png(picture(measured)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Data past memory: how time and memory grow with the number of images on disk.
 
-`images` trains on made-up images, 60,000 of them and 10 and 100 times as many, in one process for
+`rows` trains on made-up images, 60,000 of them and 10 and 100 times as many, in one process for
 each number. They take turns, epoch by epoch, so that whatever else the machine does strikes them
 all alike. No process may allocate more than `ROOM` above what importing takes: the operating
 system refuses it (RLIMIT_DATA). What is mapped from a file does not count, and can be dropped.
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from refashion.base import files
 from refashion.base.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -34,21 +33,21 @@ FIRST = 8192
 """Images of the first pass, in which every kernel is tried."""
 
 
-def images(
+def rows(
     sizes: Sequence[int] = SIZES, variants: Sequence[str] = VARIANTS, rounds: int = 2
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Train an epoch on so many images in turn, a smaller set more often, and measure each.
 
     Returns
     -------
-    dict
-        ``rows``: for every variant and size the images, MiB on disk, epochs, medians of seconds
-        and of the process's own CPU seconds for an epoch, both per image in microseconds,
-        their ratios to the smallest set's, and the most MiB of memory, without pages of files.
+    list of dict
+        For every variant and size the images, MiB on disk, epochs, medians of seconds and of the
+        process's own CPU seconds for an epoch, both per image in microseconds, their ratios to the
+        smallest set's, and the most MiB of memory, without pages of files.
     """
     for size in sizes:
         make(FOLDER / str(size), size)
-    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     try:
         for variant in variants:
             samples = _epochs(variant, sizes, rounds)
@@ -63,14 +62,14 @@ def images(
                     "cpu_us_per_image": median(cpu) / size * 1e6,
                     "peak_mib": max(peak),
                 }
-                first = next((r for r in rows if r["variant"] == variant), row)
+                first = next((r for r in found if r["variant"] == variant), row)
                 for kind in ("us_per_image", "cpu_us_per_image"):
                     row[f"{kind}_ratio"] = row[kind] / first[kind]
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+                found.append(row)
+                print(row, file=sys.stderr)
     finally:
         shutil.rmtree(FOLDER)
-    return {"room_mib": ROOM / 2**20, "rows": rows}
+    return found
 
 
 def make(folder: Path, size: int) -> None:
@@ -157,7 +156,4 @@ def serve(variant: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        serve(sys.argv[1], Path(sys.argv[2]))
-    else:
-        files.write_json(HERE / "results" / "scale_data.json", images())
+    serve(sys.argv[1], Path(sys.argv[2]))

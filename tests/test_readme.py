@@ -121,3 +121,16 @@ def test_faults_are_those_that_were_injected(readme: str, root: Path) -> None:
     assert sum(int(number) for number, _ in shown) == trials
     wrong = ("lost", "doubled", "half_written", "stuck", "stale", "untold")
     assert sum(int(number) for _, number in shown) == sum(r[k] for r in measured for k in wrong)
+
+
+def test_scale_is_what_was_measured(readme: str, root: Path) -> None:
+    measured = json.loads((root / "benchmarks/results/scale.json").read_text())
+    rates = [f"{row['trials_per_minute']:.1f}" for row in measured["sweeps"]]
+    assert sorted(re.findall(r"^\| .* \| (\d+\.\d) \|$", readme, re.M)) == sorted(rates)
+    most = max(row["models"] for row in measured["stacks"])
+    (shown,) = re.findall(rf"^{most} (?:learning rates|个学习率).*$", readme, re.M)
+    ratios = [f"{row['ratio']:.1f}" for row in measured["stacks"] if row["models"] == most]
+    assert sorted(re.findall(r"\d+\.\d", shown)) == sorted(ratios)
+    for row in measured["images"]:
+        if row["images"] == 6_000_000:
+            assert re.search(rf"{row['us_per_image_ratio']:.2f}\b", readme)
