@@ -98,7 +98,7 @@ class Order(RuleBasedStateMachine):
         elsewhere = self.ground.root.parent / "elsewhere" / "mlflow.db"
         elsewhere.parent.mkdir(exist_ok=True)
         shutil.copyfile(self.database, elsewhere)
-        command = ("exp", "run", "-f", "-n", "other", "-S", "lr=0.05")
+        command = ("exp", "run", "-f", "-n", "other", "-S", "variants.mlp.lr=0.05")
         self.dvc(*command, MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere}")
         self.ground.workspace.run("git", "checkout", "--quiet", ".")
         self.dvc("checkout", "--force")
@@ -186,5 +186,5 @@ def test_any_order(ground: Ground, campaign: Campaign, empty_database: Path) -> 
     with campaign.of("work, kills and accidents in any order") as trials:
         here = {"ground": ground, "database": empty_database, "moments": moments, "trials": trials}
         machine = type("Here", (Order,), here)
-        few = settings(max_examples=8, stateful_step_count=8, phases=[Phase.generate])
+        few = settings(max_examples=6, stateful_step_count=8, phases=[Phase.generate])
         run_state_machine_as_test(machine, settings=few)

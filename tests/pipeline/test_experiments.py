@@ -188,8 +188,10 @@ def test_sweeps_in_a_queue(workspace, experiment) -> None:
 
 @pytest.mark.ci
 def test_other_images(workspace, experiment) -> None:
-    experiment("digits", "-S", "data.dataset=digits", "-S", "batch_size=32")
-    assert {run["batch_size"] for run in runs(workspace, "digits").values()} == {"32"}
+    settings = ("-S", "data.dataset=digits", "-S", "data.limit=500", "-S", "batch_size=32")
+    experiment("digits", *settings, "track@mlp")
+    ((name, run),) = runs(workspace, "digits").items()
+    assert (name, run["batch_size"], run["data.limit"]) == ("mlp", "32", "500")
 
 
 def test_a_new_variant_and_back(workspace, experiment) -> None:
