@@ -98,7 +98,7 @@ class Order(RuleBasedStateMachine):
         elsewhere = self.ground.root.parent / "elsewhere" / "mlflow.db"
         elsewhere.parent.mkdir(exist_ok=True)
         shutil.copyfile(self.database, elsewhere)
-        command = ("exp", "run", "-f", "-n", "other", "-S", "variants.mlp.lr=0.05")
+        command = ("exp", "run", "-S", "variants.mlp.lr=0.05")
         self.dvc(*command, MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere}")
         self.ground.workspace.run("git", "checkout", "--quiet", ".")
         self.dvc("checkout", "--force")

@@ -49,7 +49,7 @@ CHANGED = ("-S", "variants.mlp.lr=0.05")
 WORK: dict[str, tuple[tuple[str, ...], Callable[[Ground], None], int]] = {
     # name: the command, what to do before it, and trials
     "dvc repro": (("dvc", "repro"), other_rate, 6),
-    "dvc exp run": (("dvc", "exp", "run", "-f", "-n", "e", *CHANGED), Ground.put_back, 4),
+    "dvc exp run": (("dvc", "exp", "run", *CHANGED), Ground.put_back, 4),
     "reproduce": (("refashion", "reproduce", "HEAD", "--name", "mlp"), Ground.put_back, 4),
     "publish": (("refashion", "publish"), no_database, 4),
     "sweep": (("refashion", "sweep", "rates"), Ground.put_back, 4),
@@ -161,7 +161,7 @@ def killed(name: str, number: int, ground: Ground, campaign: Campaign) -> None:
             trials.add(f"{how.name} to {who} after {moment:.1f} s", wrong + afterwards.check())
 
 
-QUEUE = ("dvc", "exp", "run", "--queue", "-f", "-n", "queued", *CHANGED)
+QUEUE = ("dvc", "exp", "run", "--queue", *CHANGED)
 START = ("dvc", "queue", "start")
 IN_QUEUE = 120
 """Seconds that a task of the queue has."""

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from refashion.base import files
 from refashion.base.workspace import Workspace
 from refashion.reproduction import lockfile, mend
 
+AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
 SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: z\n"
 
 
@@ -24,8 +26,7 @@ def checkout(tmp_path: Path) -> Workspace:
     (tmp_path / "stages" / "sweep").mkdir(parents=True)
     for name in ("dvc.lock", "stages/sweep/dvc.lock"):
         (tmp_path / name).write_bytes(SOUND)
-    author = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
-    for command in (("init", "-q"), ("add", "-A"), (*author, "commit", "-qm", "Start")):
+    for command in (("init", "-q"), ("add", "-A"), (*AUTHOR, "commit", "-qm", "Start")):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
     return Workspace(tmp_path)
@@ -95,6 +96,35 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: W
         file.write_text("")
     assert len(mended(checkout)) == len(gone)
     assert sorted(folder.iterdir()) == sorted(stay)
+
+
+@pytest.mark.parametrize("name", ["index.lock", "HEAD.lock", "refs/exps/ab/cd/rate.lock"])
+def test_locks_of_git_go_unless_a_process_has_them_open(checkout: Workspace, name: str) -> None:
+    lock = checkout.root / ".git" / name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w"):
+        os.utime(lock, (0, 0))
+        assert mended(checkout) == ["there is nothing to mend"]
+    assert mended(checkout) == [f".git/{name}: of a process that was killed: removed"]
+    lock.touch()  # somebody is about to rename it
+    assert mended(checkout) == ["there is nothing to mend"]
+    assert lock.exists()
+
+
+def test_the_lock_of_a_commit_whose_message_is_being_written_stays(checkout: Workspace) -> None:
+    (checkout.root / "dvc.lock").write_bytes(SOUND + b"\n")
+    command = ["git", *AUTHOR, "commit", "--all"]
+    editor = {**os.environ, "GIT_EDITOR": "touch .git/begun; sleep 60 #"}
+    lock, begun = (checkout.root / ".git" / name for name in ("index.lock", "begun"))
+    with subprocess.Popen(command, cwd=checkout.root, env=editor, start_new_session=True) as git:
+        try:
+            while not begun.exists():
+                assert git.poll() is None
+            os.utime(lock, (0, 0))
+            assert mended(checkout) == ["there is nothing to mend"]
+        finally:
+            os.killpg(git.pid, signal.SIGKILL)
+    assert mended(checkout) == [".git/index.lock: of a process that was killed: removed"]
 
 
 def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:

@@ -1,7 +1,9 @@
 """What killed processes have left in a checkout: found, and put right."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +17,14 @@ from refashion.base.machine import is_running
 from refashion.base.workspace import Workspace
 from refashion.reproduction import lockfile, pipeline, revisions, worktree
 
+LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
+"""Of git, beside those of branches in ``refs``."""
+
+PROCESSES = Path("/proc")
+
+JUST_NOW = 1.0
+"""Seconds that a lock may be there with no process that has it open: it is about to be renamed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
@@ -26,11 +36,14 @@ class Fault:
 
 
 def blocking(workspace: Workspace) -> Iterator[Fault]:
-    """Damaged files of DVC, with which none of its commands works."""
+    """Damaged files of DVC, and locks of git, with which none of DVC's commands works."""
     lock = workspace.root / ".dvc" / "tmp" / "rwlock"
     if lock.exists() and not _is_sound(lock.read_bytes()):
         what = f"{workspace.relative(lock)}: is damaged"
         yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
+    for file in _locks_of_git(workspace):
+        what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
+        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
     for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
         if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
             continue
@@ -97,6 +110,22 @@ def _remove(rwlock: Path) -> None:
         raise UserError(f"{rwlock}: a DVC command is running; wait for its end") from None
 
 
+def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
+    """Files by which git and DVC keep others from an index or a branch, and which are nobody's.
+
+    While an editor is open for a message, ``git commit`` holds a lock that it has closed.
+    """
+    asked = [word for name in (*LOCKS, "refs") for word in ("--git-path", name)]
+    with suppress(UserError):  # outside git
+        told = revisions.git("rev-parse", "--show-toplevel", *asked, folder=workspace.root)
+        top, *locks, refs = (workspace.root / path for path in told.decode().splitlines())
+        for lock in (*locks, *refs.rglob("*.lock")):
+            with suppress(FileNotFoundError):
+                is_old = time.time() - lock.stat().st_mtime > JUST_NOW
+                if is_old and not _is_used(lock) and "git" not in _users(top):
+                    yield lock
+
+
 def _put_back(file: Path, content: bytes) -> None:
     files.write_text(file, content.decode())
 
@@ -119,15 +148,17 @@ def _fail(revision: str, workspace: Workspace) -> None:
     pipeline.dvc("queue", "kill", revision[:7], folder=workspace.root)
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether a process works in a folder, as far as that can be told."""
-    processes = Path("/proc")
-    if not processes.exists():
-        return True
-    for process in processes.glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink().is_relative_to(folder):
-                return True
-        except OSError:  # it has ended, or is somebody else's
-            continue
-    return False
+def _is_used(path: Path) -> bool:
+    """Whether a process works in a folder or has a file open, as far as that can be told."""
+    return not PROCESSES.exists() or any(_users(path))
+
+
+def _users(path: Path) -> Iterator[str]:
+    """Names of the processes that work in a folder, or have a file open."""
+    path = path.resolve()
+    for process in PROCESSES.glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            for link in (process / "cwd", *(process / "fd").iterdir()):
+                with suppress(OSError):  # it was closed
+                    if link.readlink().is_relative_to(path):
+                        yield (process / "comm").read_text().strip()
