@@ -161,6 +161,28 @@ def killed(name: str, number: int, ground: Ground, campaign: Campaign) -> None:
             trials.add(f"{how.name} to {who} after {moment:.1f} s", wrong + afterwards.check())
 
 
+CHANGES = (1, 4, 6, 14)
+"""Changes of git's index: when DVC puts the user's own aside, stages its own, after a stage."""
+
+
+@pytest.mark.usefixtures("strace")
+def test_experiment_is_killed_as_it_changes_the_index(ground: Ground, campaign: Campaign) -> None:
+    """Just before the new index takes the place of the former one: its lock stays."""
+    commands, (experiment, prepare, _) = Commands(ground), WORK["dvc exp run"]
+    prepare(ground)
+    assert commands.run(*experiment), commands.output.read_text()
+    afterwards, lock = ground.now(), ground.root / ".git" / "index.lock"
+    traced = ("strace", "-f", "-o", os.devnull, "-P", str(lock), "-e", "trace=rename")
+    with campaign.of("git's index: killed as it is changed") as trials:
+        for number in CHANGES:
+            prepare(ground)
+            inject = f"inject=rename:signal=KILL:when={number}"
+            assert not commands.run(*traced, "-e", inject, *experiment)
+            assert lock.exists()
+            wrong = commands.again(*experiment) + commands.left()
+            trials.add(f"change {number}", wrong + afterwards.check())
+
+
 QUEUE = ("dvc", "exp", "run", "--queue", *CHANGED)
 START = ("dvc", "queue", "start")
 IN_QUEUE = 120

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dvc.lock import make_lock
 
 from refashion import cli
 from refashion.base import files
@@ -98,7 +99,9 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: W
     assert sorted(folder.iterdir()) == sorted(stay)
 
 
-@pytest.mark.parametrize("name", ["index.lock", "HEAD.lock", "refs/exps/ab/cd/rate.lock"])
+@pytest.mark.parametrize(
+    "name", ["index.lock", "HEAD.lock", "refs/exps/ab/cd/rate.lock", "objects/ab/cdef.lock"]
+)
 def test_locks_of_git_go_unless_a_process_has_them_open(checkout: Workspace, name: str) -> None:
     lock = checkout.root / ".git" / name
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,27 @@ def test_the_lock_of_a_commit_whose_message_is_being_written_stays(checkout: Wor
     assert mended(checkout) == [".git/index.lock: of a process that was killed: removed"]
 
 
+def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=checkout.root, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    checkout.params_file.write_text("lr: 0.05\n")
+    git("add", "params.yaml")
+    assert mended(checkout) == ["there is nothing to mend"]  # by the user: a branch is there
+    git("checkout", "--quiet", "--detach")
+    checkout.params_file.write_text("lr: 0.1\n")
+    lock = checkout.root / ".dvc" / "tmp" / "lock"
+    with make_lock(str(lock), tmp_dir=str(lock.parent)):
+        done = CliRunner().invoke(cli.main, ["mend"], obj=checkout)
+        assert done.exit_code == 2 and "a DVC command is running" in done.stderr
+    told = ["params.yaml: staged by a `dvc exp run` that was killed: unstaged"]
+    assert mended(checkout) == told
+    assert git("diff", "--cached") == ""
+    assert checkout.params_file.read_text() == "lr: 0.1\n"
+
+
 def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:
     left, used = (checkout.root / ".dvc/tmp/exps" / name for name in ("tmpleft", "tmpused"))
     for folder in (left, used):
@@ -147,6 +171,8 @@ def test_a_queued_experiment_whose_process_is_gone_is_named(checkout: Workspace)
         task = {"pid": pid, "returncode": code}
         (folder / f"{number}" / f"{number}abcdefgh.json").write_text(json.dumps(task))
     (folder / "0" / "0abcdefgh.run").write_text('{"name": "rate"}')
+    (folder / "workspace").mkdir()  # of a `dvc exp run` that was killed
+    (folder / "workspace" / "workspace.json").write_text(json.dumps({"pid": dead()}))
     assert [fault.what for fault in mend.faults(checkout)] == [
         "experiment rate: its process was killed"
     ]

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,11 @@ from refashion.base.workspace import Workspace
 from refashion.reproduction import lockfile, pipeline, revisions, worktree
 
 LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
-"""Of git, beside those of branches in ``refs``."""
+"""Of git, beside those of single branches and objects."""
 
 PROCESSES = Path("/proc")
+
+PARAMS = "params.yaml"
 
 JUST_NOW = 1.0
 """Seconds that a lock may be there with no process that has it open: it is about to be renamed."""
@@ -44,6 +46,9 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for file in _locks_of_git(workspace):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
+    if _is_staged(workspace):
+        what = f"{PARAMS}: staged by a `dvc exp run` that was killed"
+        yield Fault(what=what, cure="unstaged", mend=partial(_unstage, workspace))
     for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
         if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
             continue
@@ -64,6 +69,8 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
         yield Fault(what=what, cure="removed", mend=file.unlink)
     experiments = workspace.root / ".dvc" / "tmp" / "exps"
     for file in sorted(experiments.glob("run/*/*.json")):
+        if file.stem == "workspace":
+            continue  # no queued one: `dvc exp run` itself, which may be given again
         task = _read(file)
         if task.get("returncode") is None and task.get("pid") and not is_running(task["pid"]):
             yield Fault(
@@ -99,27 +106,52 @@ def _is_sound(rwlock: bytes) -> bool:
     return isinstance(content, dict) and content.keys() <= {"read", "write"}
 
 
-def _remove(rwlock: Path) -> None:
-    """Remove DVC's file of locks; `UserError` if a DVC process is at it."""
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold a lock of DVC's; `UserError` if a DVC process does."""
     from dvc.lock import LockError, make_lock
 
     try:
-        with make_lock(str(rwlock.with_name("rwlock.lock")), tmp_dir=str(rwlock.parent)):
-            rwlock.unlink(missing_ok=True)
+        with make_lock(str(lock), tmp_dir=str(lock.parent)):
+            yield
     except LockError:
-        raise UserError(f"{rwlock}: a DVC command is running; wait for its end") from None
+        raise UserError(f"{lock}: a DVC command is running; wait for its end") from None
+
+
+def _remove(rwlock: Path) -> None:
+    """Remove DVC's file of locks, unless a DVC process is at it."""
+    with _locked(rwlock.with_name("rwlock.lock")):
+        rwlock.unlink(missing_ok=True)
+
+
+def _is_staged(workspace: Workspace) -> bool:
+    """Whether settings are staged where no branch is checked out: DVC does so for a moment."""
+    with suppress(UserError):  # outside git
+        staged = revisions.git(
+            *("diff", "--cached", "--name-only", "--", PARAMS), folder=workspace.root
+        )
+        name = revisions.git("rev-parse", "--symbolic-full-name", "HEAD", folder=workspace.root)
+        return bool(staged) and name == b"HEAD\n"
+    return False
+
+
+def _unstage(workspace: Workspace) -> None:
+    """Let the settings be changed alone, unless a DVC process is at work."""
+    with _locked(workspace.root / ".dvc" / "tmp" / "lock"):
+        revisions.git("reset", "--quiet", "--", PARAMS, folder=workspace.root)
 
 
 def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
-    """Files by which git and DVC keep others from an index or a branch, and which are nobody's.
+    """Files by which git and DVC keep others from writing a file of git's, and nobody's now.
 
     While an editor is open for a message, ``git commit`` holds a lock that it has closed.
     """
-    asked = [word for name in (*LOCKS, "refs") for word in ("--git-path", name)]
+    folders = ("refs", "objects")
+    asked = [word for name in (*folders, *LOCKS) for word in ("--git-path", name)]
     with suppress(UserError):  # outside git
         told = revisions.git("rev-parse", "--show-toplevel", *asked, folder=workspace.root)
-        top, *locks, refs = (workspace.root / path for path in told.decode().splitlines())
-        for lock in (*locks, *refs.rglob("*.lock")):
+        top, refs, objects, *locks = (workspace.root / path for path in told.decode().splitlines())
+        for lock in (*locks, *refs.rglob("*.lock"), *objects.glob("*/*.lock")):
             with suppress(FileNotFoundError):
                 is_old = time.time() - lock.stat().st_mtime > JUST_NOW
                 if is_old and not _is_used(lock) and "git" not in _users(top):
