@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -75,7 +76,8 @@ class Mirror:
                 name = self.path.rpartition("/")[2]
                 mirror.requests.append(name)
                 if name in files:
-                    mirror.behaviour.get(name, send)(self, files[name])
+                    with suppress(ConnectionError):  # who asked has hung up
+                        mirror.behaviour.get(name, send)(self, files[name])
                 else:
                     self.send_error(404)
 
