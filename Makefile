@@ -120,7 +120,7 @@ test: $(READY) ## Run the tests, two at a time (SLOW=1: those too that only CI w
 
 .PHONY: test-faults
 test-faults: $(READY) ## Inject faults everywhere, and count what is lost (half an hour; needs Debian's strace)
-	FAULTS_TABLE=benchmarks/results/faults.json python -m pytest $(PARALLEL) --numprocesses 4 -v -m "faults and not ci" tests/faults
+	FAULTS_TABLE=benchmarks/results/faults.json python -m pytest $(PARALLEL) -v -m "faults and not ci" tests/faults
 
 .PHONY: test-emulated
 test-emulated: $(READY) ## Run the self-test on emulated x86-64 and ARM64 (minutes; needs Debian's qemu-user)
