@@ -30,17 +30,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import processes
-import scale_data
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from refashion.base import files
 from refashion.base.workspace import Workspace
-from refashion.pictures.figures import COLOURS, blank, plain, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HERE = Workspace.here()
 RESULTS = Path(__file__).parent / "results"
@@ -225,11 +224,25 @@ def sweeps() -> list[Row]:
     return rows
 
 
+def in_processes() -> list[Row]:
+    """One training in several processes; imported here, for contenders' imports are measured."""
+    import processes
+
+    return processes.rows()
+
+
+def past_memory() -> list[Row]:
+    """Training sets of several sizes, on disk."""
+    import scale_data
+
+    return scale_data.rows()
+
+
 SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "stacks": stacks,
     "sweeps": sweeps,
-    "processes": processes.rows,
-    "images": scale_data.rows,
+    "processes": in_processes,
+    "images": past_memory,
 }
 
 PANELS = (  # section, x, and above each other two y with their labels
@@ -242,8 +255,10 @@ PANELS = (  # section, x, and above each other two y with their labels
 )
 
 
-def picture(measured: dict[str, list[Row]]) -> Figure:
+def picture(measured: dict[str, list[Row]]) -> "Figure":
     """Time, and memory or messages, against models, processes and images: a line for each kind."""
+    from refashion.pictures.figures import COLOURS, blank, plain
+
     figure = blank(11, 6, "Past one training on one machine")
     panels = figure.subplots(2, 3).flat
     for axes, (section, x, x_label, y, y_label) in zip(panels, PANELS, strict=True):
@@ -288,6 +303,8 @@ def main() -> None:
             table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
         Console().print(table)
     if SECTIONS.keys() == measured.keys():
+        from refashion.pictures.figures import png
+
         (RESULTS / "scale.png").write_bytes(png(picture(measured)))
 
 

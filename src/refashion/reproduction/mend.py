@@ -22,8 +22,6 @@ LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
 
 PROCESSES = Path("/proc")
 
-PARAMS = "params.yaml"
-
 JUST_NOW = 1.0
 """Seconds that a lock may be there with no process that has it open: it is about to be renamed."""
 
@@ -38,7 +36,7 @@ class Fault:
 
 
 def blocking(workspace: Workspace) -> Iterator[Fault]:
-    """Damaged files of DVC, and locks of git, with which none of DVC's commands works."""
+    """What killed processes have left that makes commands of DVC fail, however often they run."""
     lock = workspace.root / ".dvc" / "tmp" / "rwlock"
     if lock.exists() and not _is_sound(lock.read_bytes()):
         what = f"{workspace.relative(lock)}: is damaged"
@@ -46,9 +44,10 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for file in _locks_of_git(workspace):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
-    if _is_staged(workspace):
-        what = f"{PARAMS}: staged by a `dvc exp run` that was killed"
-        yield Fault(what=what, cure="unstaged", mend=partial(_unstage, workspace))
+    params = workspace.relative(workspace.params_file)
+    if _is_staged(params, workspace):
+        what = f"{params}: staged by a `dvc exp run` that was killed"
+        yield Fault(what=what, cure="unstaged", mend=partial(_unstage, params, workspace))
     for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
         if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
             continue
@@ -124,25 +123,23 @@ def _remove(rwlock: Path) -> None:
         rwlock.unlink(missing_ok=True)
 
 
-def _is_staged(workspace: Workspace) -> bool:
-    """Whether settings are staged where no branch is checked out: DVC does so for a moment."""
+def _is_staged(name: str, workspace: Workspace) -> bool:
+    """Whether a file is staged on a detached HEAD, as a killed `dvc exp run` leaves its params."""
     with suppress(UserError):  # outside git
-        staged = revisions.git(
-            *("diff", "--cached", "--name-only", "--", PARAMS), folder=workspace.root
-        )
-        name = revisions.git("rev-parse", "--symbolic-full-name", "HEAD", folder=workspace.root)
-        return bool(staged) and name == b"HEAD\n"
+        git = partial(revisions.git, folder=workspace.root)
+        staged = git("diff", "--cached", "--name-only", "--", name)
+        return bool(staged) and git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n"
     return False
 
 
-def _unstage(workspace: Workspace) -> None:
-    """Let the settings be changed alone, unless a DVC process is at work."""
+def _unstage(name: str, workspace: Workspace) -> None:
+    """Remove a file's changes from git's index alone, unless a DVC process is at work."""
     with _locked(workspace.root / ".dvc" / "tmp" / "lock"):
-        revisions.git("reset", "--quiet", "--", PARAMS, folder=workspace.root)
+        revisions.git("reset", "--quiet", "--", name, folder=workspace.root)
 
 
 def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
-    """Files by which git and DVC keep others from writing a file of git's, and nobody's now.
+    """Lock files of git that no running process holds.
 
     While an editor is open for a message, ``git commit`` holds a lock that it has closed.
     """

@@ -44,11 +44,12 @@ def in_processes(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    stacks, threads = trials.stacks(settings, count), max(1, torch.get_num_threads() // count)
+    threads = max(1, torch.get_num_threads() // count)
     with (
         _listening(advance) as address,
         parallel_config("loky", n_jobs=count, inner_max_num_threads=threads),
     ):
+        stacks = trials.stacks(settings, count)
         tasks = (delayed(_train)(stack, splits, device, address) for stack in stacks)
         try:
             yield from Parallel(return_as="generator_unordered")(tasks)
@@ -58,7 +59,7 @@ def in_processes(
 
 @contextmanager
 def _listening(advance: Advance) -> Iterator[tuple[str, int]]:
-    """Give an address on loopback; every byte that is sent there is told as an epoch."""
+    """Count one epoch as done for every byte that is sent to the address on loopback it yields."""
     with socket.socket(type=socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         address = receiver.getsockname()
