@@ -16,6 +16,15 @@ MODELS = {
     "mlp": {"hidden": [32], "lr": 0.2},
 }
 
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "GIT_AUTHOR_NAME": "Tester",
+    "GIT_AUTHOR_EMAIL": "tester@example.org",
+    "GIT_COMMITTER_NAME": "Tester",
+    "GIT_COMMITTER_EMAIL": "tester@example.org",
+}
+"""What commands need that work in a repository of their own."""
+
 
 @dataclass
 class Workspace:
@@ -68,15 +77,7 @@ def start(root: Path, folder: Path, **environment: str) -> Workspace:
     params["sweeps"] = {"rates": {"variant": "softmax", "space": {"lr": [0.02, 0.1]}}}
     make_small(params["studies"])
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    started = Workspace(folder, MODELS)
-    started.environment = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "GIT_AUTHOR_NAME": "Tester",
-        "GIT_AUTHOR_EMAIL": "tester@example.org",
-        "GIT_COMMITTER_NAME": "Tester",
-        "GIT_COMMITTER_EMAIL": "tester@example.org",
-        **environment,
-    }
+    started = Workspace(folder, MODELS, ENVIRONMENT | environment)
     started.run("git", "init", "--quiet", "--initial-branch", "main")
     started.commit("Start")
     return started

@@ -1,6 +1,5 @@
 """What killed processes leave in a checkout is found and put right, and nothing else is touched."""
 
-import json
 import os
 import platform
 import signal
@@ -54,10 +53,11 @@ def test_where_nothing_is_wrong_nothing_is_done(checkout: Workspace) -> None:
 
 @pytest.mark.parametrize("content", [b"", b'{"read": {', b"[]", b'{"other": 1}', b"\xff"])
 def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -> None:
-    lock = checkout.root / ".dvc/tmp/rwlock"
-    lock.write_bytes(content)
-    assert mended(checkout) == [".dvc/tmp/rwlock: is damaged: removed"]
-    assert not lock.exists()
+    (checkout.root / ".dvc/tmp/exps").mkdir()
+    for name in (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock"):
+        (checkout.root / name).write_bytes(content)
+        assert mended(checkout) == [f"{name}: is damaged: removed"]
+        assert not (checkout.root / name).exists()
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "stages/sweep/dvc.lock"])
@@ -162,20 +162,6 @@ def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Worksp
         ]
         assert used.exists() and not left.exists()
         process.communicate(b"\n")
-
-
-def test_a_queued_experiment_whose_process_is_gone_is_named(checkout: Workspace) -> None:
-    folder = checkout.root / ".dvc/tmp/exps/run"
-    for number, (pid, code) in enumerate([(dead(), None), (dead(), 0), (os.getpid(), None)]):
-        (folder / f"{number}").mkdir(parents=True)
-        task = {"pid": pid, "returncode": code}
-        (folder / f"{number}" / f"{number}abcdefgh.json").write_text(json.dumps(task))
-    (folder / "0" / "0abcdefgh.run").write_text('{"name": "rate"}')
-    (folder / "workspace").mkdir()  # of a `dvc exp run` that was killed
-    (folder / "workspace" / "workspace.json").write_text(json.dumps({"pid": dead()}))
-    assert [fault.what for fault in mend.faults(checkout)] == [
-        "experiment rate: its process was killed"
-    ]
 
 
 def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.base.machine import is_running
 from refashion.base.workspace import Workspace
-from refashion.reproduction import lockfile, pipeline, revisions, worktree
+from refashion.reproduction import lockfile, pipeline, queue, revisions, worktree
+from refashion.reproduction.processes import is_used, users
 
 LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
 """Of git, beside those of single branches and objects."""
 
-PROCESSES = Path("/proc")
-
 JUST_NOW = 1.0
-"""Seconds that a lock may be there with no process that has it open: it is about to be renamed."""
+"""Seconds that a file may be as it is with no process that has it open: one is about to write."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +34,14 @@ class Fault:
 
 def blocking(workspace: Workspace) -> Iterator[Fault]:
     """What killed processes have left that makes commands of DVC fail, however often they run."""
-    lock = workspace.root / ".dvc" / "tmp" / "rwlock"
-    if lock.exists() and not _is_sound(lock.read_bytes()):
-        what = f"{workspace.relative(lock)}: is damaged"
-        yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
+    experiments = _experiments(workspace)
+    for lock in (experiments.with_name("rwlock"), experiments / "rwlock"):
+        if lock.exists() and not _is_sound(lock.read_bytes()):
+            what = f"{workspace.relative(lock)}: is damaged"
+            yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
+    for file in filter(_is_left, queue.damaged(experiments)):
+        what = f"{workspace.relative(file)}: is damaged"
+        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
     for file in _locks_of_git(workspace):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
@@ -66,19 +67,15 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
     for file in files.left(*workspace.written):
         what = f"{workspace.relative(file)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=file.unlink)
-    experiments = workspace.root / ".dvc" / "tmp" / "exps"
-    for file in sorted(experiments.glob("run/*/*.json")):
-        if file.stem == "workspace":
-            continue  # no queued one: `dvc exp run` itself, which may be given again
-        task = _read(file)
-        if task.get("returncode") is None and task.get("pid") and not is_running(task["pid"]):
-            yield Fault(
-                what=f"experiment {_name(file)}: its process was killed",
-                cure="marked as failed; queue it again",
-                mend=partial(_fail, file.stem, workspace),
-            )
+    experiments = _experiments(workspace)
+    for task in queue.dead(experiments):
+        yield Fault(
+            what=f"experiment {task.name}: its process was killed",
+            cure="marked as failed; queue it again",
+            mend=partial(_fail, task.revision, workspace),
+        )
     for folder in sorted(experiments.glob("tmp*/")):
-        if not _is_used(folder):
+        if not is_used(folder):
             yield Fault(
                 what=f"{workspace.relative(folder)}: of an experiment that was killed",
                 cure="removed",
@@ -149,27 +146,12 @@ def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
         told = revisions.git("rev-parse", "--show-toplevel", *asked, folder=workspace.root)
         top, refs, objects, *locks = (workspace.root / path for path in told.decode().splitlines())
         for lock in (*locks, *refs.rglob("*.lock"), *objects.glob("*/*.lock")):
-            with suppress(FileNotFoundError):
-                is_old = time.time() - lock.stat().st_mtime > JUST_NOW
-                if is_old and not _is_used(lock) and "git" not in _users(top):
-                    yield lock
+            if _is_left(lock) and "git" not in users(top):
+                yield lock
 
 
 def _put_back(file: Path, content: bytes) -> None:
     files.write_text(file, content.decode())
-
-
-def _name(task: Path) -> str:
-    """Name of a queued experiment, or the beginning of its revision."""
-    return _read(task.with_suffix(".run")).get("name") or task.stem[:7]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What DVC knows of a queued experiment; nothing, if it was killed when it wrote that."""
-    try:
-        return dict(json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _fail(revision: str, workspace: Workspace) -> None:
@@ -177,17 +159,13 @@ def _fail(revision: str, workspace: Workspace) -> None:
     pipeline.dvc("queue", "kill", revision[:7], folder=workspace.root)
 
 
-def _is_used(path: Path) -> bool:
-    """Whether a process works in a folder or has a file open, as far as that can be told."""
-    return not PROCESSES.exists() or any(_users(path))
+def _is_left(file: Path) -> bool:
+    """Whether nobody has a file open, or has just changed it."""
+    with suppress(FileNotFoundError):
+        return time.time() - file.stat().st_mtime > JUST_NOW and not is_used(file)
+    return False
 
 
-def _users(path: Path) -> Iterator[str]:
-    """Names of the processes that work in a folder, or have a file open."""
-    path = path.resolve()
-    for process in PROCESSES.glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is somebody else's
-            for link in (process / "cwd", *(process / "fd").iterdir()):
-                with suppress(OSError):  # it was closed
-                    if link.readlink().is_relative_to(path):
-                        yield (process / "comm").read_text().strip()
+def _experiments(workspace: Workspace) -> Path:
+    """DVC's folder of the experiments that run or are queued."""
+    return workspace.root / ".dvc" / "tmp" / "exps"
