@@ -33,6 +33,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 MODULES = (
     *("matplotlib.figure", "mlflow.store.tracking.sqlalchemy_store", "safetensors.torch"),
     *("dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce", "sklearn.datasets", "torchvision"),
+    *("dvc.dvcfile", "dvc.repo.index", "dvc.stage.cache", "networkx", "scmrepo.git"),
     *("refashion.pictures.of_run", "refashion.tracking.publish", "refashion.tracking.context"),
     *("refashion.data.sources", "refashion.data.splits", "refashion.evaluation.comparison"),
     *("refashion.evaluation.metrics", "refashion.studies.classifiers", "rich.console"),

@@ -49,7 +49,7 @@ def test_settings_through_dvc(ground: Ground, campaign: Campaign) -> None:
             wrong += ["stuck"] * (outcome.code is None or (outcome.code == 0) != legal)
             file.write_bytes((ground.pristine / "params.yaml").read_bytes())
             wrong += ["lost"] * (not kept <= results(ground.root).items())
-            again = injected.dvc(ground.root, "repro", **environment)
+            again = injected.dvc(ground.root, "repro", "check", **environment)
             trials.add(text, wrong + ground.check(again))
 
         test()

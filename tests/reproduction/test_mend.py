@@ -1,5 +1,6 @@
 """What killed processes leave in a checkout is found and put right, and nothing else is touched."""
 
+import json
 import os
 import platform
 import signal
@@ -130,16 +131,22 @@ def test_the_lock_of_a_commit_whose_message_is_being_written_stays(checkout: Wor
     assert mended(checkout) == [".git/index.lock: of a process that was killed: removed"]
 
 
-def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=checkout.root, capture_output=True, text=True)
-        assert not done.returncode, done.stderr
-        return done.stdout
+def git(checkout: Workspace, *words: str) -> str:
+    return subprocess.check_output(["git", *AUTHOR, *words], cwd=checkout.root, text=True)
 
-    checkout.params_file.write_text("lr: 0.05\n")
-    git("add", "params.yaml")
+
+def staged(checkout: Workspace, name: str) -> str:
+    """Stage another content of a file; the line of its being unstaged."""
+    file = checkout.root / name
+    file.write_text(f"{file.read_text()}# {file.stat().st_size}\n" if file.exists() else "lr: 1\n")
+    git(checkout, "add", name)
+    return f"{name}: staged by a `dvc exp run` that was killed: unstaged"
+
+
+def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
+    staged(checkout, "params.yaml")
     assert mended(checkout) == ["there is nothing to mend"]  # by the user: a branch is there
-    git("checkout", "--quiet", "--detach")
+    git(checkout, "checkout", "--quiet", "--detach")
     checkout.params_file.write_text("lr: 0.1\n")
     lock = checkout.root / ".dvc" / "tmp" / "lock"
     with make_lock(str(lock), tmp_dir=str(lock.parent)):
@@ -147,8 +154,35 @@ def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace
         assert done.exit_code == 2 and "a DVC command is running" in done.stderr
     told = ["params.yaml: staged by a `dvc exp run` that was killed: unstaged"]
     assert mended(checkout) == told
-    assert git("diff", "--cached") == ""
+    assert git(checkout, "diff", "--cached") == ""
     assert checkout.params_file.read_text() == "lr: 0.1\n"
+
+
+def test_results_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
+    git(checkout, "checkout", "--quiet", "--detach")
+    told = staged(checkout, "dvc.lock")
+    assert mended(checkout) == ["there is nothing to mend"]  # no experiment runs
+    git(checkout, "update-ref", mend.RUNS, "HEAD")
+    process = checkout.root / ".dvc/tmp/exps/run/workspace/workspace.json"
+    process.parent.mkdir(parents=True)
+    process.write_text(json.dumps({"pid": os.getpid()}))
+    assert mended(checkout) == ["there is nothing to mend"]  # it goes on
+    process.write_text(json.dumps({"pid": dead()}))
+    assert mended(checkout) == [told]
+    assert git(checkout, "diff", "--cached") == ""
+
+
+def test_an_index_that_an_experiment_has_not_put_back_is(checkout: Workspace) -> None:
+    branch = git(checkout, "symbolic-ref", "HEAD").strip()
+    for reason in ("checkout: moving", "dvc: Restore HEAD to 'main'"):
+        git(checkout, "checkout", "--quiet", "--detach")
+        told = staged(checkout, "dvc.lock")
+        git(checkout, "symbolic-ref", "-m", reason, "HEAD", branch)
+        expected = told if "dvc" in reason else "there is nothing to mend"
+        assert mended(checkout) == [expected]
+    assert git(checkout, "diff", "--cached") == ""
+    staged(checkout, "dvc.lock")
+    assert mended(checkout) == ["there is nothing to mend"]  # by the user, afterwards
 
 
 def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:

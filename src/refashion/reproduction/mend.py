@@ -19,6 +19,12 @@ from refashion.reproduction.processes import is_used, users
 LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
 """Of git, beside those of single branches and objects."""
 
+RUNS = "refs/exps/exec/EXEC_BASELINE"
+"""Reference that is there while `dvc exp run` runs in the workspace."""
+
+RESTORED = b"dvc: Restore HEAD"
+"""What the log of HEAD tells when it has put HEAD back."""
+
 JUST_NOW = 1.0
 """Seconds that a file may be as it is with no process that has it open: one is about to write."""
 
@@ -45,10 +51,9 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for file in _locks_of_git(workspace):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
-    params = workspace.relative(workspace.params_file)
-    if _is_staged(params, workspace):
-        what = f"{params}: staged by a `dvc exp run` that was killed"
-        yield Fault(what=what, cure="unstaged", mend=partial(_unstage, params, workspace))
+    if names := _staged(workspace):
+        what = f"{', '.join(names)}: staged by a `dvc exp run` that was killed"
+        yield Fault(what=what, cure="unstaged", mend=partial(_unstage, names, workspace))
     for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
         if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
             continue
@@ -120,19 +125,31 @@ def _remove(rwlock: Path) -> None:
         rwlock.unlink(missing_ok=True)
 
 
-def _is_staged(name: str, workspace: Workspace) -> bool:
-    """Whether a file is staged on a detached HEAD, as a killed `dvc exp run` leaves its params."""
-    with suppress(UserError):  # outside git
+def _staged(workspace: Workspace) -> list[str]:
+    """Files that a `dvc exp run` which was killed has staged.
+
+    It works on a detached HEAD: it stages the settings to queue itself, and, while a reference
+    tells that it runs, what has changed. At its end it puts HEAD back, and the index after that.
+    """
+    if queue.is_here(_experiments(workspace)):
+        return []
+    with suppress(UserError, FileNotFoundError):  # outside git, or nothing is committed yet
         git = partial(revisions.git, folder=workspace.root)
-        staged = git("diff", "--cached", "--name-only", "--", name)
-        return bool(staged) and git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n"
-    return False
+        names = git("diff", "--cached", "--relative", "--name-only", "-z").decode().split("\0")[:-1]
+        if git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n":
+            params = workspace.relative(workspace.params_file)
+            return names if git("for-each-ref", RUNS) else [n for n in names if n == params]
+        asked = git("rev-parse", "--git-path", "HEAD", "--git-path", "index").decode().splitlines()
+        head, index = ((workspace.root / path).stat().st_mtime_ns for path in asked)
+        if index < head and git("reflog", "-1", "--format=%gs").startswith(RESTORED):
+            return names
+    return []
 
 
-def _unstage(name: str, workspace: Workspace) -> None:
-    """Remove a file's changes from git's index alone, unless a DVC process is at work."""
+def _unstage(names: list[str], workspace: Workspace) -> None:
+    """Remove files' changes from git's index alone, unless a DVC process is at work."""
     with _locked(workspace.root / ".dvc" / "tmp" / "lock"):
-        revisions.git("reset", "--quiet", "--", name, folder=workspace.root)
+        revisions.git("reset", "--quiet", "--", *names, folder=workspace.root)
 
 
 def _locks_of_git(workspace: Workspace) -> Iterator[Path]:

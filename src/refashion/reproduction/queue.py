@@ -8,7 +8,7 @@ or half there, no command of DVC's queue works.
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,11 @@ class Task(NamedTuple):
     name: str
 
 
+def is_here(experiments: Path) -> bool:
+    """Whether a `dvc exp run` is at work in the workspace itself."""
+    return _runs(_object(experiments / "run" / "workspace" / "workspace.json"))
+
+
 def damaged(experiments: Path) -> Iterator[Path]:
     """Files that DVC cannot read; somebody may be about to write one."""
     for pattern in JSON:
@@ -52,17 +57,14 @@ def dead(experiments: Path) -> Iterator[Task]:
         try:
             content = json.loads(message.read_bytes())
             task, experiment = content["headers"]["id"], _argument(content["body"])
-            revision, name = experiment["stash_rev"], experiment["name"]
+            revision, name = str(experiment["stash_rev"]), experiment["name"]
         except (OSError, ValueError, LookupError, TypeError):
             continue
-        state = _read(results / f"celery-task-meta-{task}") or {}
-        if state.get("status") in ENDED:
+        if _object(results / f"celery-task-meta-{task}").get("status") in ENDED:
             continue
-        process = _read(experiments / "run" / revision / f"{revision}.json") or {}
-        pid, code = process.get("pid"), process.get("returncode")
-        if pid and is_running(pid):
-            continue
-        if (pid and code is None) or not is_used(workers):
+        process = _object(experiments / "run" / revision / f"{revision}.json")
+        was_killed = "pid" in process and process.get("returncode") is None
+        if not _runs(process) and (was_killed or not is_used(workers)):
             yield Task(revision, name or revision[:7])
 
 
@@ -70,6 +72,18 @@ def _argument(body: str) -> dict[str, Any]:
     """The experiment that a message names: the first positional argument of its task."""
     (experiment, *_), *_ = json.loads(base64.b64decode(body))
     return dict(experiment)
+
+
+def _runs(process: Mapping[str, Any]) -> bool:
+    """Whether a process is at work, as DVC tells of it."""
+    pid = process.get("pid")
+    return isinstance(pid, int) and pid > 0 and is_running(pid)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The object in a file of JSON; empty where there is none."""
+    content = _read(file)
+    return content if isinstance(content, dict) else {}
 
 
 def _read(file: Path) -> Any:
