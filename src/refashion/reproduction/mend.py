@@ -128,8 +128,9 @@ def _remove(rwlock: Path) -> None:
 def _staged(workspace: Workspace) -> list[str]:
     """Files that a `dvc exp run` which was killed has staged.
 
-    It works on a detached HEAD: it stages the settings to queue itself, and, while a reference
-    tells that it runs, what has changed. At its end it puts HEAD back, and the index after that.
+    It works on a detached HEAD: it stages the settings and a file of its own to queue itself, and,
+    while a reference tells that it runs, what has changed. At its end it puts HEAD back, and the
+    index after that.
     """
     if queue.is_here(_experiments(workspace)):
         return []
@@ -137,8 +138,8 @@ def _staged(workspace: Workspace) -> list[str]:
         git = partial(revisions.git, folder=workspace.root)
         names = git("diff", "--cached", "--relative", "--name-only", "-z").decode().split("\0")[:-1]
         if git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n":
-            params = workspace.relative(workspace.params_file)
-            return names if git("for-each-ref", RUNS) else [n for n in names if n == params]
+            own = (workspace.relative(workspace.params_file), ".dvc/tmp/repro.dat")
+            return names if git("for-each-ref", RUNS) else [n for n in names if n in own]
         asked = git("rev-parse", "--git-path", "HEAD", "--git-path", "index").decode().splitlines()
         head, index = ((workspace.root / path).stat().st_mtime_ns for path in asked)
         if index < head and git("reflog", "-1", "--format=%gs").startswith(RESTORED):
