@@ -203,6 +203,21 @@ def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Worksp
         process.communicate(b"\n")
 
 
+def test_folders_of_experiments_stay_while_dvc_is_at_work(checkout: Workspace) -> None:
+    """A worker of its queue makes one some time before it works there."""
+    folder = checkout.root / ".dvc/tmp/exps/tmpnew"
+    folder.mkdir(parents=True)
+    dvc = checkout.root.with_name("dvc")
+    dvc.write_text(f"#!{sys.executable}\nprint(flush=True)\ninput()\n")
+    dvc.chmod(0o700)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([dvc], cwd=checkout.root, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout and process.stdout.readline()
+        assert mended(checkout) == ["there is nothing to mend"]
+        process.communicate(b"\n")
+    assert folder.exists() and list(mend.faults(checkout))
+
+
 def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         (checkout.root / name).write_text("")

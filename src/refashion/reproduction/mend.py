@@ -79,8 +79,9 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
             cure="marked as failed; queue it again",
             mend=partial(_fail, task.revision, workspace),
         )
+    idle = "dvc" not in users(workspace.root)  # else it may be about to work in one
     for folder in sorted(experiments.glob("tmp*/")):
-        if not is_used(folder):
+        if idle and not is_used(folder):
             yield Fault(
                 what=f"{workspace.relative(folder)}: of an experiment that was killed",
                 cure="removed",
