@@ -123,6 +123,15 @@ def test_damaged_files_are_named_and_their_experiment(project: Project, pattern:
         assert what.startswith("experiment ") and what.endswith(": its process was killed")
 
 
+def test_files_elsewhere_stay(project: Project, tmp_path: Path) -> None:
+    """A link in the place of a folder would have them removed."""
+    (tmp_path / "letter.txt").write_text("Dear")
+    results = project.experiments / "celery" / "result"
+    results.rmdir()
+    results.symlink_to(tmp_path)
+    assert not list(queue.damaged(project.experiments))
+
+
 def test_one_that_was_killed_before_its_process_began_is_named(project: Project) -> None:
     for file in project.experiments.glob("run/*/*.json"):
         file.unlink()

@@ -133,7 +133,7 @@ def _staged(workspace: Workspace) -> list[str]:
     while a reference tells that it runs, what has changed. At its end it puts HEAD back, and the
     index after that.
     """
-    if queue.is_here(_experiments(workspace)):
+    if queue.runs_in_workspace(_experiments(workspace)):
         return []
     with suppress(UserError, FileNotFoundError):  # outside git, or nothing is committed yet
         git = partial(revisions.git, folder=workspace.root)

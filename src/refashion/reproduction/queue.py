@@ -8,6 +8,7 @@ or half there, no command of DVC's queue works.
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,16 +38,20 @@ class Task(NamedTuple):
     name: str
 
 
-def is_here(experiments: Path) -> bool:
+def runs_in_workspace(experiments: Path) -> bool:
     """Whether a `dvc exp run` is at work in the workspace itself."""
     return _runs(_object(experiments / "run" / "workspace" / "workspace.json"))
 
 
 def damaged(experiments: Path) -> Iterator[Path]:
-    """Files that DVC cannot read; somebody may be about to write one."""
+    """Files that DVC cannot read; somebody may be about to write one.
+
+    What lies elsewhere, behind a link, is nobody's queue.
+    """
+    here = experiments.resolve()
     for pattern in JSON:
         for file in sorted(experiments.glob(pattern)):
-            if file.is_file() and _read(file) is None:
+            if file.is_file() and file.resolve().is_relative_to(here) and _read(file) is None:
                 yield file
 
 
@@ -57,7 +62,9 @@ def dead(experiments: Path) -> Iterator[Task]:
         try:
             content = json.loads(message.read_bytes())
             task, experiment = content["headers"]["id"], _argument(content["body"])
-            revision, name = str(experiment["stash_rev"]), experiment["name"]
+            revision, name = experiment["stash_rev"], experiment["name"]
+            if not re.fullmatch("[0-9a-f]{40}", revision):
+                continue
         except (OSError, ValueError, LookupError, TypeError):
             continue
         if _object(results / f"celery-task-meta-{task}").get("status") in ENDED:
