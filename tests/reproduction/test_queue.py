@@ -18,7 +18,7 @@ from refashion.reproduction import mend, queue
 STAGES = """
 stages:
   wait:
-    cmd: python -c "import pathlib, time; time.sleep(SECONDS)"
+    cmd: python -c "import time; time.sleep(SECONDS)"
     always_changed: true
 """
 PATIENCE = 60

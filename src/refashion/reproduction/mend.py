@@ -79,9 +79,9 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
             cure="marked as failed; queue it again",
             mend=partial(_fail, task.revision, workspace),
         )
-    idle = "dvc" not in users(workspace.root)  # else it may be about to work in one
     for folder in sorted(experiments.glob("tmp*/")):
-        if idle and not is_used(folder):
+        # A worker of the queue makes one some time before a process works there.
+        if not is_used(folder) and "dvc" not in users(workspace.root):
             yield Fault(
                 what=f"{workspace.relative(folder)}: of an experiment that was killed",
                 cure="removed",
@@ -141,8 +141,7 @@ def _staged(workspace: Workspace) -> list[str]:
         if git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n":
             own = (workspace.relative(workspace.params_file), ".dvc/tmp/repro.dat")
             return names if git("for-each-ref", RUNS) else [n for n in names if n in own]
-        asked = git("rev-parse", "--git-path", "HEAD", "--git-path", "index").decode().splitlines()
-        head, index = ((workspace.root / path).stat().st_mtime_ns for path in asked)
+        head, index = (p.stat().st_mtime_ns for p in _git_paths(workspace, "HEAD", "index"))
         if index < head and git("reflog", "-1", "--format=%gs").startswith(RESTORED):
             return names
     return []
@@ -159,14 +158,20 @@ def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
 
     While an editor is open for a message, ``git commit`` holds a lock that it has closed.
     """
-    folders = ("refs", "objects")
-    asked = [word for name in (*folders, *LOCKS) for word in ("--git-path", name)]
     with suppress(UserError):  # outside git
-        told = revisions.git("rev-parse", "--show-toplevel", *asked, folder=workspace.root)
-        top, refs, objects, *locks = (workspace.root / path for path in told.decode().splitlines())
+        refs, objects, *locks = _git_paths(workspace, "refs", "objects", *LOCKS)
+        told = revisions.git("rev-parse", "--show-toplevel", folder=workspace.root)
+        top = Path(told.decode().rstrip("\n"))
         for lock in (*locks, *refs.rglob("*.lock"), *objects.glob("*/*.lock")):
             if _is_left(lock) and "git" not in users(top):
                 yield lock
+
+
+def _git_paths(workspace: Workspace, *names: str) -> list[Path]:
+    """Where files and folders of git's own lie, which may be elsewhere for a worktree."""
+    asked = [word for name in names for word in ("--git-path", name)]
+    told = revisions.git("rev-parse", *asked, folder=workspace.root)
+    return [workspace.root / path for path in told.decode().splitlines()]
 
 
 def _put_back(file: Path, content: bytes) -> None:

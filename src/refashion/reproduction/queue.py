@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.base.machine import is_running
 from refashion.reproduction.processes import is_used
 
@@ -51,27 +53,27 @@ def damaged(experiments: Path) -> Iterator[Path]:
     here = experiments.resolve()
     for pattern in JSON:
         for file in sorted(experiments.glob(pattern)):
-            if file.is_file() and file.resolve().is_relative_to(here) and _read(file) is None:
+            if file.is_file() and file.resolve().is_relative_to(here) and not _is_json(file):
                 yield file
 
 
 def dead(experiments: Path) -> Iterator[Task]:
     """Experiments that seem to run, and no process is at work on them."""
-    results, workers = experiments / "celery" / "result", experiments / "celery"
+    celery = experiments / "celery"
     for message in sorted(experiments.glob(TAKEN)):
         try:
-            content = json.loads(message.read_bytes())
+            content = _object(message)
             task, experiment = content["headers"]["id"], _argument(content["body"])
             revision, name = experiment["stash_rev"], experiment["name"]
             if not re.fullmatch("[0-9a-f]{40}", revision):
                 continue
-        except (OSError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             continue
-        if _object(results / f"celery-task-meta-{task}").get("status") in ENDED:
+        if _object(celery / "result" / f"celery-task-meta-{task}").get("status") in ENDED:
             continue
         process = _object(experiments / "run" / revision / f"{revision}.json")
         was_killed = "pid" in process and process.get("returncode") is None
-        if not _runs(process) and (was_killed or not is_used(workers)):
+        if not _runs(process) and (was_killed or not is_used(celery)):
             yield Task(revision, name or revision[:7])
 
 
@@ -89,13 +91,16 @@ def _runs(process: Mapping[str, Any]) -> bool:
 
 def _object(file: Path) -> dict[str, Any]:
     """The object in a file of JSON; empty where there is none."""
-    content = _read(file)
-    return content if isinstance(content, dict) else {}
-
-
-def _read(file: Path) -> Any:
-    """Contents of a file of JSON; None where it is missing or is no JSON."""
     try:
-        return json.loads(file.read_bytes())
+        return files.read_json(file, "")
+    except UserError:
+        return {}
+
+
+def _is_json(file: Path) -> bool:
+    """Whether a file can be read, and holds JSON."""
+    try:
+        json.loads(file.read_bytes())
     except (OSError, ValueError):
-        return None
+        return False
+    return True
