@@ -72,7 +72,9 @@ def main() -> int:
     arguments = [a for a in arguments if a != "--debug"]
     try:
         from refashion.base.errors import UserError, one_line
+        from refashion.base.machine import collect_garbage_seldom
 
+        collect_garbage_seldom()
         if not arguments:
             raise UserError("name a stage: python stages NAME [ITEM]")
         run(*arguments)

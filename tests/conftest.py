@@ -28,16 +28,23 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process have all tests of a file, which share fixtures; or of a folder that does.
 
-    The pipeline's take longest, and begin. Of a campaign of faults each process takes what is next.
+    The pipeline's take longest, and begin. Of a campaign of faults each process takes the work
+    that is next.
     """
     for item in items:
         folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
         shared = folder == "reproduction" or (folder == "pipeline" and "workspace" in fixtures)
         group = folder if shared else str(item.path)
         if item.get_closest_marker("faults"):
-            group = folder if item.get_closest_marker("ci") else item.nodeid
+            group = folder if item.get_closest_marker("ci") else work(item)
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.path.parent.name != "pipeline")
+
+
+def work(item: pytest.Item) -> str:
+    """Name what faults are tried on, a stage or a command: how it runs is learnt once."""
+    call = getattr(item, "callspec", None)
+    return f"{item.path}: {call.params['name']}" if call and "name" in call.params else item.nodeid
 
 
 @pytest.fixture(scope="session")

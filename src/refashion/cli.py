@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from refashion.base import machine
 from refashion.base.errors import UserError, one_line
 from refashion.base.workspace import CODE, Workspace
 
@@ -94,6 +95,7 @@ def main(debug: bool) -> None:
     Example: refashion reproduce 3f2a9c
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    machine.collect_garbage_seldom()
 
 
 @contextmanager

@@ -5,16 +5,28 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import injected
 import small_pipeline
 from campaign import Campaign, Ground, restore, state_of
+from small_pipeline import Workspace
 
 TABLE = os.environ.get("FAULTS_TABLE", "")
 """The file to write the table of a whole campaign to (JSON); empty: none."""
 
 ROWS = Path(f"{TABLE}.rows")
 """Lines of JSON that pytest's workers add while the campaign runs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the second worker of a campaign begin with what needs no ground: the first makes it."""
+    if not TABLE:
+        return
+    needs = ["ground" in getattr(item, "fixturenames", ()) for item in items]
+    grounded = [item for item, need in zip(items, needs, strict=True) if need]
+    others = [item for item, need in zip(items, needs, strict=True) if not need]
+    items[:] = [*grounded[:1], *others, *grounded[1:]]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -34,16 +46,29 @@ def strace() -> None:
 
 
 @pytest.fixture(scope="session")
-def ground(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """Give a small workspace whose pipeline has run once and is committed."""
+def ground(root: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ground:
+    """Give a small workspace whose pipeline has run once and is committed.
+
+    It runs for the first of pytest's workers; others copy that, and publish its runs themselves.
+    """
     folder = tmp_path_factory.mktemp("faults")
-    workspace = small_pipeline.start(
-        root, folder / "project", DVC_SITE_CACHE_DIR=str(folder / "cache")
-    )
-    workspace.run("dvc", "repro")
-    workspace.commit("Run the pipeline")
-    restore(workspace.root, folder / "pristine")
-    return Ground(workspace, folder / "pristine", state_of(workspace.root))
+    environment = {"DVC_SITE_CACHE_DIR": str(folder / "cache")}
+    shared = folder if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    first, pristine = shared / "first", folder / "pristine"
+    with FileLock(shared / "first.lock"):
+        if first.is_symlink():
+            environment |= small_pipeline.ENVIRONMENT
+            workspace = Workspace(folder / "project", small_pipeline.MODELS, environment)
+            copied = Ground(workspace, first, state_of(first))
+            copied.put_back("mlflow.db", "mlflow-artifacts")  # where they lie stands in them
+            workspace.run("refashion", "publish")
+        else:
+            workspace = small_pipeline.start(root, folder / "project", **environment)
+            workspace.run("dvc", "repro")
+            workspace.commit("Run the pipeline")
+            first.symlink_to(pristine)
+        restore(workspace.root, pristine)
+    return Ground(workspace, pristine, state_of(workspace.root))
 
 
 @pytest.fixture(scope="session")
