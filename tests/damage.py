@@ -1,5 +1,7 @@
 """Content and settings that are damaged at random, as Hypothesis draws them."""
 
+import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,16 @@ HOSTILE = st.sampled_from(
 )
 
 
+@functools.cache
+def settings_of(file: Path) -> Any:
+    """What a file says: to read it takes longer than all that is done with it."""
+    return yaml.safe_load(file.read_text())
+
+
 @st.composite
 def changed_params(draw: st.DrawFn, file: Path) -> str:
     """The settings of a file with up to three changes, hostile ones too."""
-    raw = yaml.safe_load(file.read_text())
+    raw = copy.deepcopy(settings_of(file))
     for _ in range(draw(st.integers(1, 3))):
         change(raw, draw, KEYS | HOSTILE)
     return yaml.dump(raw, Dumper=yaml.CSafeDumper, allow_unicode=draw(st.booleans()))

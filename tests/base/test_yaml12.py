@@ -38,10 +38,10 @@ FLOW = st.recursive(
 )
 
 
-def as_dvc_reads(text: str) -> Any:
-    """What ruamel.yaml makes of a document; None where it refuses."""
+def as_dvc_reads(text: str, pure: bool = True) -> Any:
+    """What ruamel.yaml makes of a document, alone or with libyaml; None where it refuses."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe", pure=pure).load(text)
     except (YAMLError, ValueError, TypeError, NotImplementedError):
         return None
 
@@ -55,6 +55,12 @@ def same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, list):
         return len(ours) == len(theirs) and all(map(same, ours, theirs))
     return ours == theirs or (ours != ours and theirs != theirs)
+
+
+def agrees(ours: Any, text: str) -> bool:
+    """Whether DVC reads the same; with libyaml it may refuse a colon within braces."""
+    with_libyaml = as_dvc_reads(text, pure=False)
+    return same(ours, as_dvc_reads(text)) and (with_libyaml is None or same(ours, with_libyaml))
 
 
 PAIRS = st.lists(st.tuples(st.one_of(st.sampled_from("abcd"), SCALARS), FLOW), max_size=4)
@@ -74,7 +80,7 @@ def test_what_dvc_reads_or_a_refusal_in_one_line(text: str) -> None:
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        assert same(ours, as_dvc_reads(text))
+        assert agrees(ours, text)
 
 
 @pytest.mark.parametrize(("text", "value"), PLAIN.items())
@@ -82,7 +88,7 @@ def test_plain_scalars(text: str, value: Any) -> None:
     for document in (f"a: {text}\n", f"a: [{text}]\n" if text else "a:\n"):
         ours = yaml12.parse(document.encode())
         assert same(ours, {"a": [value] if "[" in document else value})
-        assert same(ours, as_dvc_reads(document))
+        assert agrees(ours, document)
 
 
 def test_anchors_and_merges() -> None:

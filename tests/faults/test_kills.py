@@ -270,7 +270,7 @@ def test_queue_is_killed(ground: Ground, campaign: Campaign) -> None:
 def long_trials(ground: Ground) -> None:
     """Let the trials of the sweep take seconds."""
     ground.put_back()
-    space = {"lr": [0.02, 0.1], "epochs": [400]}
+    space = {"lr": [0.02, 0.1], "epochs": [200]}
     change(ground, sweeps={"rates": {"variant": "softmax", "space": space}})
 
 
