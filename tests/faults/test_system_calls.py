@@ -18,7 +18,9 @@ FAULTS = ("KILL", "ENOSPC", "EIO")
 DATABASE = ("mlflow.db", "mlflow-artifacts")
 
 WORK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # name: arguments of the stage, and what is missing before it runs
+    # name: arguments of the stage, and what is missing before it runs; the longest first
+    "database": (("track", "softmax"), DATABASE),
+    "track": (("track", "softmax"), DATABASE),
     "check": (("check",), ("data/checked",)),
     "download": (("download",), ("data/raw",)),
     "preprocess": (("preprocess",), ("data/prepared", "reports/data.json")),
@@ -37,11 +39,9 @@ WORK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("study", "weight_decay"),
         ("reports/studies/weight_decay", "reports/studies/weight_decay.json"),
     ),
-    "track": (("track", "softmax"), DATABASE),
-    "database": (("track", "softmax"), DATABASE),
 }
 
-MOST = 6
+MOST = 5
 """Trials of one kind of fault in one stage; of more moments, so many are chosen."""
 
 Trial = Callable[[str, str, Campaign, int], None]
