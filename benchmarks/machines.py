@@ -1,7 +1,8 @@
 """Record which machines, settings and versions give which hash: ``results/machines.json``.
 
 Runs ``tests/fingerprint.py`` under the settings of ``tests/test_bits.py``, then with other
-interpreters and on emulated processors where they are named, once for each way of a product:
+interpreters and on emulated processors where they are named, once for each way of a product. What
+was measured on other processors stays in the table:
 
     python benchmarks/machines.py --python OTHER/bin/python --emulate Haswell SandyBridge
     --emulate-arm64 cortex-a72 max,sve-max-vq=2
@@ -68,12 +69,13 @@ def main() -> int:
         processes += [
             (f"emulated {cpu}", [arm64], {"QEMU_CPU": cpu}) for cpu in arguments.emulate_arm64
         ]
-    rows = []
+    known, rows = json.loads(RESULTS.read_text()), []
     for process in processes:
         for way in WAYS:
             rows.append(fingerprint(*process, way))
-            RESULTS.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n")
-    one_hash = len({row["portable"] for row in rows}) == 1
+            known = [row for row in known if row["processor"] != rows[-1]["processor"]]
+            RESULTS.write_text(json.dumps(known + rows, indent=2, sort_keys=True) + "\n")
+    one_hash = len({row["portable"] for row in known + rows}) == 1
     return 0 if one_hash and all(row["selftest"] == "identical" for row in rows) else 1
 
 

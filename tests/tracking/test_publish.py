@@ -347,11 +347,15 @@ def test_abandoned_publications_are_deleted(
 # --- rivals on a server -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("looks", [1, 2])
 @pytest.mark.parametrize("older", [True, False])
 def test_publishers_that_could_not_see_each_other_agree(
-    workspace: Workspace, older: bool, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, older: bool, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a server: both looked before either had made its run."""
+    """As on a server: both looked before either had made its run, or had completed it.
+
+    The one that was complete when the other looked stays, for its publisher has told of it.
+    """
     shutil.rmtree(workspace.logs)  # the runs begin when they are published
     (first,) = tell(workspace, "mlp", context=EXPERIMENT)
     if not older:
@@ -360,14 +364,16 @@ def test_publishers_that_could_not_see_each_other_agree(
     search_runs, searches = MlflowClient.search_runs, count()
 
     def blind_at_first(*arguments: Any, **options: Any) -> list[MlflowRun]:
-        return search_runs(*arguments, **options) if next(searches) > 1 else []
+        return search_runs(*arguments, **options) if next(searches) >= 2 * looks else []
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "search_runs", blind_at_first)
         (done,) = tell(workspace, "mlp", context=replace(EXPERIMENT, experiment="a second"))
     run = the_run(workspace)
     assert run.info.run_id == done.run_id
-    assert (done.run_id == first.run_id) is older
+    assert (done.run_id == first.run_id) is (older or looks == 1)
+    assert done.outcome == ("already there" if done.run_id == first.run_id else "published")
+    assert [model.source_run_id for model in models(address(workspace))] == [done.run_id]
     assert marks.experiments(run) == ["a second", "puffy-hake"]
     assert run.data.tags["dvc_exp"] == "a second,puffy-hake"
 

@@ -95,7 +95,8 @@ def publish_all(
 
     On this machine a lock lets one publisher in at a time. Publishers that share a server leave to
     the end what another one is publishing. Still they may publish a run twice: each looks again
-    when its own is complete, and the oldest stays.
+    before its own is complete, and withdraws it if there is one, and once more afterwards: of those
+    that were complete at the same moment the oldest stays.
 
     Raises
     ------
@@ -180,7 +181,8 @@ def _publish(job: _Job, may_wait: bool, is_one_of_many: bool) -> Publication | N
             oldest = client.get_run(oldest.info.run_id)
             if integrity.is_faulty(oldest, run, is_one_of_many, client):
                 delete(oldest, client)
-                oldest = client.get_run(_create(job, tags))
+                _create(job, tags)
+                oldest = _keep_oldest(job, _look(job)[0])
         elif oldest.data.tags[EVALUATION] != run.measured:
             _renew(job, oldest, tags)
             outcome = "measured anew"
@@ -230,11 +232,11 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     return experiment.experiment_id
 
 
-def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
+def _look(job: _Job, mine: str = "") -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
     """Complete publications of a run, others of its key, and whether another is underway.
 
-    The oldest come first. Abandoned ones are deleted. One whose tag with the key or the result was
-    altered is known by its record.
+    The oldest come first. Abandoned ones are deleted, but not `mine`, which is nearly complete. One
+    whose tag with the key or the result was altered is known by its record.
     """
     same, others, is_underway = [], [], False
     run, client = job.run, job.store.client
@@ -248,6 +250,8 @@ def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
                     same.append(published)
                 elif tag == "run_key":
                     others.append(published)
+            elif published.info.run_id == mine:
+                continue
             elif state and _abandoned(state):
                 delete(published, client)
             elif state:
@@ -352,7 +356,10 @@ def _renew(job: _Job, published: "MlflowRun", tags: Mapping[str, str]) -> None:
 
 
 def _create(job: _Job, tags: Mapping[str, str]) -> str:
-    """Make MLflow's run and all it carries; its last tag says that nothing is missing."""
+    """Make MLflow's run and all it carries; its last tag says that nothing is missing.
+
+    It is withdrawn where another publisher's was complete before it: that one has been told of.
+    """
     from mlflow.entities import Param, RunTag
 
     run, client, now = job.run, job.store.client, time.time()
@@ -389,7 +396,10 @@ def _create(job: _Job, tags: Mapping[str, str]) -> str:
         _log_inputs(run_id, run, client)
         client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
-    client.set_tag(run_id, PUBLISHED, COMPLETE)
+    if _look(job, mine=run_id)[0]:
+        delete(client.get_run(run_id), client)
+    else:
+        client.set_tag(run_id, PUBLISHED, COMPLETE)
     return run_id
 
 
