@@ -56,7 +56,7 @@ def main() -> int:
         "--emulate-arm64", nargs="*", default=[], help="processors for qemu-aarch64 -cpu"
     )
     arguments = parser.parse_args()
-    matrix = runpy.run_path(str(TESTS / "test_bits.py"))["SETTINGS"]
+    matrix = {"as it is": {}, **runpy.run_path(str(TESTS / "test_bits.py"))["SETTINGS"]}
     here = [sys.executable]
     processes = [(name, here, environment) for name, environment in matrix.items()]
     processes += [(name, [python], matrix[name]) for python in arguments.python for name in OTHERS]

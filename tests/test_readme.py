@@ -108,9 +108,13 @@ def test_table_shows_what_was_measured(readme: str, root: Path) -> None:
 
 def test_hashes_are_those_that_were_measured(readme: str, root: Path) -> None:
     measured = json.loads((root / "benchmarks/results/machines.json").read_text())
-    shown = re.findall(r"\| `(\w{8})` \| `(\w{8})` \|", readme)
-    assert {row["portable"][:8] for row in measured} == {portable for portable, _ in shown}
-    assert {row["native"][:8] for row in measured} == {native for _, native in shown}
+    shown = re.findall(r"\| `(\w{8})` \| `(\w{8})` \| `(\w{8})` \|", readme)
+    portable, *native = map(set, zip(*shown, strict=True))
+    assert {row["portable"][:8] for row in measured} == portable
+    for processor, hashes in zip(("AMD", "Intel"), native, strict=True):
+        own = [row for row in measured if row["processor"].startswith(processor)]
+        assert {row["native"][:8] for row in own} == hashes
+    assert re.search(rf"\b{len(measured)} (processes|个进程)", readme)
 
 
 def test_faults_are_those_that_were_injected(readme: str, root: Path) -> None:
