@@ -232,15 +232,15 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
     return experiment.experiment_id
 
 
-def _look(job: _Job, mine: str = "") -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
+def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
     """Complete publications of a run, others of its key, and whether another is underway.
 
-    The oldest come first. Abandoned ones are deleted, but not `mine`, which is nearly complete. One
-    whose tag with the key or the result was altered is known by its record.
+    The oldest come first. Abandoned ones are deleted. One whose tag with the key or the result was
+    altered is known by its record.
     """
     same, others, is_underway = [], [], False
     run, client = job.run, job.store.client
-    own = {"run_key": run.record.run_key, RESULT: run.record.result}
+    own = _own_tags(run)
     record = {"record.json": files.sha256(run.file("record.json"))}
     for tag, value in own.items():
         for published in client.search_runs([job.experiment_id], f"tags.`{tag}` = '{value}'"):
@@ -250,8 +250,6 @@ def _look(job: _Job, mine: str = "") -> "tuple[list[MlflowRun], list[MlflowRun],
                     same.append(published)
                 elif tag == "run_key":
                     others.append(published)
-            elif published.info.run_id == mine:
-                continue
             elif state and _abandoned(state):
                 delete(published, client)
             elif state:
@@ -261,6 +259,11 @@ def _look(job: _Job, mine: str = "") -> "tuple[list[MlflowRun], list[MlflowRun],
     for found in (same, others):
         found.sort(key=lambda r: (r.info.start_time, r.info.run_id))
     return same, others, is_underway
+
+
+def _own_tags(run: Run) -> dict[str, str]:
+    """Tags that all publications of a run have, and those of no other run."""
+    return {"run_key": run.record.run_key, RESULT: run.record.result}
 
 
 def _has(published: "MlflowRun", digests: Mapping[str, str], client: "MlflowClient") -> bool:
@@ -396,7 +399,9 @@ def _create(job: _Job, tags: Mapping[str, str]) -> str:
         _log_inputs(run_id, run, client)
         client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, end_time=round(end * 1000))
-    if _look(job, mine=run_id)[0]:
+    of_rival = (_own_tags(run) | {PUBLISHED: COMPLETE}).items()
+    query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in of_rival)
+    if client.search_runs([job.experiment_id], query):
         delete(client.get_run(run_id), client)
     else:
         client.set_tag(run_id, PUBLISHED, COMPLETE)
