@@ -21,12 +21,9 @@ ROWS = Path(f"{TABLE}.rows")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the second worker of a campaign begin with what needs no ground: the first makes it."""
-    if not TABLE:
-        return
-    needs = ["ground" in getattr(item, "fixturenames", ()) for item in items]
-    grounded = [item for item, need in zip(items, needs, strict=True) if need]
-    others = [item for item, need in zip(items, needs, strict=True) if not need]
-    items[:] = [*grounded[:1], *others, *grounded[1:]]
+    if TABLE:
+        grounded = [item for item in items if "ground" in getattr(item, "fixturenames", ())]
+        items.sort(key=lambda item: item in grounded[1:])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
