@@ -6,11 +6,15 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dvc.exceptions import ReproductionError
 from dvc.lock import make_lock
+from dvc.repo import Repo
+from dvc_objects import fs
 
 from refashion import cli
 from refashion.base import files
@@ -98,6 +102,24 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: W
         file.write_text("")
     assert len(mended(checkout)) == len(gone)
     assert sorted(folder.iterdir()) == sorted(stay)
+
+
+def test_temporary_files_of_dvc_go_once_it_has_done_with_them(
+    checkout: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [checkout.root / name for name in ("data", "models/mlp", ".dvc/cache/files/md5")]
+    left = [folder / fs.utils.tmp_fname() for folder in folders]
+    own = checkout.root / "data" / ".own.tmp"
+    for file in [*left, own]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr(files, "SOON", 60.0)
+    assert mended(checkout) == ["there is nothing to mend"]
+    monkeypatch.setattr(files, "SOON", -60.0)
+    assert sorted(mended(checkout)) == sorted(
+        f"{checkout.relative(file)}: of a process that was killed: removed" for file in left
+    )
+    assert own.exists() and not any(map(Path.exists, left))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +210,48 @@ def test_an_index_that_an_experiment_has_not_put_back_is(checkout: Workspace) ->
     assert git(checkout, "diff", "--cached") == ""
     staged(checkout, "dvc.lock")
     assert mended(checkout) == ["there is nothing to mend"]  # by the user, afterwards
+
+
+@pytest.mark.parametrize(
+    ("left", "cache"), [({}, None), ({}, "elsewhere"), ({".a.tmp": b"cmd: x\n"}, None)]
+)
+def test_what_dvc_has_half_saved_of_a_run_goes(
+    checkout: Workspace,
+    left: dict[str, bytes],
+    cache: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DVC itself fails on it."""
+    monkeypatch.chdir(checkout.root)
+    with Repo.init(str(checkout.root), no_scm=True, force=True) as repo, repo.config.edit() as new:
+        new["cache"] |= {"dir": str(checkout.root / cache)} if cache else {}
+    stage = "{cmd: cp source copy, deps: [source], outs: [copy]}"
+    (checkout.root / "dvc.yaml").write_text(f"stages: {{a: {stage}}}")
+    (checkout.root / "source").write_text("1")
+
+    def run() -> None:
+        (checkout.root / "dvc.lock").unlink(missing_ok=True)
+        with Repo(str(checkout.root)) as repo:
+            repo.reproduce()
+
+    run()
+    (entry,) = (checkout.root / (cache or ".dvc/cache")).glob("runs/*/*/*")
+    folder = entry.parent
+    entry.unlink()
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    os.utime(folder, (time.time() + 60,) * 2)
+    assert mended(checkout) == ["there is nothing to mend"]  # somebody may be at work
+    os.utime(folder, (0, 0))
+    with pytest.raises(ReproductionError):
+        run()
+    os.utime(folder, (0, 0))
+    told = os.path.relpath(folder, checkout.root)
+    assert mended(checkout) == [f"{told}: was half saved: removed"]
+    run()
+    assert entry.exists()
+    os.utime(folder, (0, 0))
+    assert mended(checkout) == ["there is nothing to mend"]
 
 
 def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:

@@ -5,8 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ from refashion.base.machine import HOST, is_running
 
 TEMPORARY = ".tmp"
 """Ends the name of a temporary file, after those of its machine and its process."""
+
+OF_DVC = re.compile(rf"\.[\w-]{{22}}\{TEMPORARY}")
+"""The name of a temporary file of DVC's, which does not tell its process."""
+
+SOON = 1.0
+"""Seconds in which DVC has done with one: tried links there, or renamed it."""
 
 SEAL = 65
 """Bytes of a first line that seals the rest of a file: a SHA-256 (hexadecimal)."""
@@ -73,12 +81,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def left(*folders: Path) -> Iterator[Path]:
-    """Temporary files in folders, of processes of this machine that were killed."""
+    """Temporary files in folders, of processes that were killed: of this machine, and DVC's."""
     for folder in folders:
-        for file in folder.rglob(f".*.{HOST}.*{TEMPORARY}"):
-            pid = file.name.split(".")[-2]
-            if not (pid.isdecimal() and is_running(int(pid))):
-                yield file
+        yield from filter(_is_left, folder.rglob(f".*{TEMPORARY}"))
+
+
+def _is_left(file: Path) -> bool:
+    if not OF_DVC.fullmatch(file.name):
+        pid = file.name.split(".")[-2]
+        return f".{HOST}." in file.name and not (pid.isdecimal() and is_running(int(pid)))
+    with suppress(FileNotFoundError):
+        return time.time() - file.lstat().st_ctime > SOON
+    return False
 
 
 def _flush(path: Path) -> None:

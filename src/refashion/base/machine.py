@@ -26,7 +26,7 @@ def is_running(pid: int) -> bool:
 
 
 def collect_garbage_seldom() -> None:
-    """Look for garbage seldom in this process, and not once more when it ends.
+    """Run Python's garbage collector seldom in this process, and not once more when it ends.
 
     What torch and MLflow create when they are imported stays: to search it is a fifth of the time
     that a short stage takes.

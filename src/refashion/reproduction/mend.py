@@ -51,6 +51,9 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for file in _locks_of_git(workspace):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
+    for folder in _half_saved(workspace):
+        what = f"{os.path.relpath(folder, workspace.root)}: was half saved"
+        yield Fault(what=what, cure="removed", mend=partial(_remove_half_saved, folder))
     if names := _staged(workspace):
         what = f"{', '.join(names)}: staged by a `dvc exp run` that was killed"
         yield Fault(what=what, cure="unstaged", mend=partial(_unstage, names, workspace))
@@ -69,9 +72,9 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
 def faults(workspace: Workspace) -> Iterator[Fault]:
     """Whatever a process that was killed has left, and no living one uses."""
     yield from blocking(workspace)
-    for file in files.left(*workspace.written):
-        what = f"{workspace.relative(file)}: of a process that was killed"
-        yield Fault(what=what, cure="removed", mend=file.unlink)
+    for file in files.left(*workspace.written, _cache(workspace) / "files"):
+        what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
+        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
     experiments = _experiments(workspace)
     for task in queue.dead(experiments):
         yield Fault(
@@ -124,6 +127,41 @@ def _remove(rwlock: Path) -> None:
     """Remove DVC's file of locks, unless a DVC process is at it."""
     with _locked(rwlock.with_name("rwlock.lock")):
         rwlock.unlink(missing_ok=True)
+
+
+def _cache(workspace: Workspace) -> Path:
+    """DVC's cache, as its configuration says; where that is damaged, the usual one."""
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+
+    dvc = workspace.root / ".dvc"
+    with suppress(DvcException):
+        return Path(Config(str(dvc))["cache"].get("dir", dvc / "cache"))
+    return dvc / "cache"
+
+
+def _half_saved(workspace: Workspace) -> Iterator[Path]:
+    """Folders of DVC's run cache without what a run has left, or with temporary files.
+
+    DVC makes such a folder before what belongs in it, and fails where there is nothing to read.
+    """
+    for folder in _cache(workspace).glob("runs/*/*/"):
+        names = [file.name for file in folder.iterdir()]
+        if (not names or any(map(_is_temporary, names))) and _is_left(folder):
+            yield folder
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a file of DVC's cache has its name while it is written."""
+    return name.startswith(".")
+
+
+def _remove_half_saved(folder: Path) -> None:
+    for file in folder.iterdir():
+        if _is_temporary(file.name):
+            file.unlink()
+    with suppress(OSError):  # something sound is in it
+        folder.rmdir()
 
 
 def _staged(workspace: Workspace) -> list[str]:

@@ -1,5 +1,6 @@
 """What is wrong in ``params.yaml``, a line for each mistake."""
 
+import functools
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -14,8 +15,14 @@ def explain(raw: dict[str, Any], error: ValidationError, model: type[BaseModel])
 
     However many items of a list are wrong, it has one line.
     """
-    schema = model.model_json_schema()
+    schema = _schema(model)
     return list(dict.fromkeys(_line(raw, mistake, schema) for mistake in error.errors()))
+
+
+@functools.cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model, which takes longer to write than all that is done with it."""
+    return model.model_json_schema()
 
 
 def show(value: Any) -> str:
