@@ -19,11 +19,15 @@ ROWS = Path(f"{TABLE}.rows")
 """Lines of JSON that pytest's workers add while the campaign runs."""
 
 
+LONGEST = "test_settings"
+"""The file of the longest test: if a worker came to it late, the other one would wait."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the second worker of a campaign begin with what needs no ground: the first makes it."""
     if TABLE:
         grounded = [item for item in items if "ground" in getattr(item, "fixturenames", ())]
-        items.sort(key=lambda item: item in grounded[1:])
+        items.sort(key=lambda item: (item in grounded[1:], item.path.stem != LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -221,6 +221,9 @@ START = ("dvc", "queue", "start")
 IN_QUEUE = 120
 """Seconds that a task of the queue has."""
 
+ASKED_AGAIN = 2
+"""Seconds until DVC is asked for its state again, which takes as long."""
+
 
 def status(commands: Commands) -> str:
     """States of the queue's tasks; once more if it was asked while a worker wrote its files."""
@@ -235,6 +238,7 @@ def worked_off(commands: Commands) -> bool:
         return False
     patience = time.monotonic() + IN_QUEUE
     while time.monotonic() < patience:
+        time.sleep(ASKED_AGAIN)
         told = status(commands)
         if "Success" in told and not {"Running", "Queued"} & {*told.split()}:
             return True
