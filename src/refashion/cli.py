@@ -380,10 +380,10 @@ def publish(workspace: Workspace, names: tuple[str, ...], as_json: bool) -> None
 def mend(workspace: Workspace, check: bool) -> None:
     """Put right what killed processes have left in the workspace.
 
-    Locks of DVC, files of its queue and dvc.lock files that are damaged, locks of git, files that
-    an experiment has staged, temporary files, checkouts and folders of experiments, and queued
-    experiments that seem to run for ever. What a living process uses stays.
-    With --check, the exit code is 1 if there is anything.
+    Locks of DVC, files of its queue and dvc.lock files that are damaged, what DVC has half saved of
+    a run, locks of git, files that an experiment has staged, temporary files, checkouts and folders
+    of experiments, and queued experiments that seem to run for ever. What a living process uses
+    stays. With --check, the exit code is 1 if there is anything.
 
     \b
     Example: refashion mend
