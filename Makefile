@@ -98,7 +98,7 @@ demo: $(READY) ## Run the whole pipeline on small images, without a network, in 
 	@rm -rf $(DEMO)/dvc.lock $(DEMO)/models $(DEMO)/reports
 	@sed -e 's/^  dataset: [a-z_]*/  dataset: digits/' -e 's/^    dataset: kaggle/    dataset: synthetic/' \
 		-e 's/^    images: [0-9]*/    images: 1280/' -e 's/^batch_size: [0-9]*/batch_size: 32/' \
-		-e 's/^epochs: [0-9]*/epochs: 30/' -e 's/^    lr: 0\.1$$/    lr: 0.05/' \
+		-e 's/^epochs: [0-9]*/epochs: 30/' -e 's/^  limit:.*/  limit:/' -e 's/^    lr: 0\.1$$/    lr: 0.05/' \
 		-e 's/^    lr: 0\.5$$/    lr: 0.1/' params.yaml > $(DEMO)/params.yaml
 	@cd $(DEMO) && dvc config core.no_scm true && dvc repro
 	@echo

@@ -8,6 +8,7 @@ runs the code it was queued with, and turns a user's mistake into one line and e
 """
 
 import importlib
+import inspect
 import os
 import sys
 import time
@@ -35,13 +36,22 @@ def run(name: str, *item: str) -> None:
     for file in files.left(*workspace.written):
         file.unlink(missing_ok=True)
     own_item = os.environ.get("DVC_STAGE", "").partition("@")[2]
-    importlib.import_module(name).main(*(item or filter(None, [own_item])))
+    main = importlib.import_module(name).main
+    items = item or [*filter(None, [own_item])]
+    signature = inspect.signature(main)
+    try:
+        signature.bind(*items)
+    except TypeError:
+        usage = " ".join(["python stages", name, *map(str.upper, signature.parameters)])
+        raise errors.UserError(f"stage {name}: takes other arguments; run {usage}") from None
+    main(*items)
     # DVC hashes a stage's deps after it ran: an edit made meanwhile would be recorded as used.
     loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
     used = {Path(file) for file in loaded if file}
     own = {f for f in used if f.is_relative_to(workspace.root) and ".venv" not in f.parts}
+    ended = time.time()  # a file from the future was not changed meanwhile
     for file in sorted(own | {workspace.params_file}):
-        if file.stat().st_mtime > started:
+        if started < file.stat().st_mtime <= ended:
             changed = workspace.relative(file)
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
 

@@ -20,7 +20,7 @@ from refashion.pictures import of_run
 from refashion.runs import listing
 from refashion.tracking import store
 from servers import environment
-from synthetic import EPOCHS, write_study, write_workspace
+from synthetic import EPOCHS, write_run, write_study, write_workspace
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,13 @@ def test_empty_cells_of_a_history_are_nan(checkout: Workspace) -> None:
         file.write_text(text)
     assert table["train_loss"].tolist() == [0.5, 0.25]
     assert table["l2"].isna().tolist() == [False, True]
+
+
+def test_a_run_that_diverged_at_once_has_an_empty_history(checkout: Workspace) -> None:
+    write_run(checkout, "rates/wild", [], {"diverged_in_epoch": 1})
+    results = refashion.results("rates/wild")
+    shutil.rmtree(checkout.study_folder("rates"))
+    assert results.history.empty and results.metrics["diverged_in_epoch"] == 1
 
 
 def test_published_run_has_the_same_results(

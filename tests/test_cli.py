@@ -1,6 +1,8 @@
 """The `refashion` command itself: help, exit codes and what goes where."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -75,6 +77,23 @@ def test_an_answer_is_an_exit_code_too(yes: bool, capsys: pytest.CaptureFixture[
             cli.answer({"b": 2, "a": 1}, ["one", "two"], as_json, yes)
         assert end.value.code == (not yes)
         assert capsys.readouterr().out == printed
+
+
+def test_an_output_that_is_full_is_named(root: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "refashion.cli", "gate", "--quick", "--json"]
+        done = subprocess.run(command, cwd=root, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1]
+    assert told == "error: standard output: No space left on device; free some space"
+
+
+@pytest.mark.parametrize(
+    "options", [["--trials", "0"], ["--name", ""], ["--ray", ""]], ids=lambda o: o[0]
+)
+def test_an_option_of_a_sweep_counts_though_it_is_empty(options: list[str], root: Path) -> None:
+    done = CliRunner().invoke(cli.main, ["sweep", "lr_and_decay", *options], obj=Workspace(root))
+    assert done.exit_code == 2 and done.output.splitlines()[-1].startswith("Error: ")
 
 
 @pytest.mark.parametrize("name", cli.main.commands)

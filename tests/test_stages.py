@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,29 @@ def test_what_stands_in_the_way_of_a_training(
     assert code == 2
     assert line.startswith("error: ") and told in line
     assert not list(workspace.root.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "usage"),
+    [
+        (("train",), "run python stages train VARIANT"),
+        (("train", "softmax", "mlp"), "run python stages train VARIANT"),
+        (("check", "softmax"), "run python stages check"),
+    ],
+)
+def test_other_arguments_are_told_how_to_be_given(
+    stage: tuple[str, ...], usage: str, workspace: Workspace
+) -> None:
+    code, line = run(workspace, *stage)
+    assert code == 2
+    assert line == f"error: stage {stage[0]}: takes other arguments; {usage}"
+
+
+def test_a_file_from_the_future_is_not_changed_meanwhile(workspace: Workspace) -> None:
+    """A clock that was put back, or a file server's."""
+    os.utime(workspace.params_file, (time.time() + 9999,) * 2)
+    done = subprocess.run([sys.executable, STAGES, "check"], cwd=workspace.root)
+    assert done.returncode == 0
 
 
 def test_a_training_that_diverges_names_the_setting_that_is_too_large(

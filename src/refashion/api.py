@@ -99,7 +99,8 @@ def results(run: str) -> Results:
 
 def _results(run: Run) -> Results:
     """Read a run's files."""
-    history = pd.DataFrame({name: pd.Series(column) for name, column in run.history.items()})
+    columns = {name: pd.Series(column) for name, column in run.history.items()}
+    history = pd.DataFrame(columns or {"epoch": []})  # none of a run that diverged in its first
     return Results(
         name=run.name,
         history=history.astype({"epoch": int}).set_index("epoch"),

@@ -1,6 +1,7 @@
 """The ``refashion`` command, a function for each of its subcommands."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -74,8 +75,15 @@ def answer(value: Any, lines: Iterable[str], as_json: bool, yes: bool = True) ->
     """Print a value as JSON with sorted keys, or lines, and exit: 0 for yes, 1 for no."""
     if as_json:
         lines = [json.dumps(value, indent=2, sort_keys=True, default=dataclasses.asdict)]
-    for line in lines:
-        print(line)
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of nothing else that is at work
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        raise UserError(f"standard output: {error.strerror}; free some space") from None
     sys.exit(not yes)
 
 
@@ -96,6 +104,8 @@ def main(debug: bool) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine.collect_garbage_seldom()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
 
 
 @contextmanager
@@ -298,15 +308,17 @@ def sweep(
         raise click.UsageError("choose one of --processes and --ray")
     if processes:
         os.environ["REFASHION_PROCESSES"] = str(processes)
+    if ray == "":
+        raise click.UsageError("--ray: name auto, or HOST:PORT")
     if ray:
         os.environ["REFASHION_RAY"] = ray
     if not overrides:
-        if search or trials or experiment:
+        if (search, trials, experiment) != (None, None, None):
             raise click.UsageError("a sweep of params.yaml has its own settings; name some by -S")
         experiments.sweep(workspace, name)
         return
     own_name, definition = experiments.define(name, overrides, search=search, trials=trials)
-    experiments.sweep(workspace, experiment or own_name, definition)
+    experiments.sweep(workspace, own_name if experiment is None else experiment, definition)
 
 
 @main.command()

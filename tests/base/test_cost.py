@@ -8,6 +8,9 @@ import tiny
 from refashion.base.errors import UserError
 from refashion.base.params import Params, cost
 
+WHOLE = {"data__dataset": "mnist", "data__limit": None, "data__validation": 0.0}
+"""All official training images."""
+
 
 def changed(**changes: Any) -> Params:
     """Legal settings, with others of some names; ``a__b`` is b in a."""
@@ -58,9 +61,7 @@ def test_what_takes_days_is_told_and_what_does_not_is_not() -> None:
 
 
 def test_products_are_those_of_the_layers() -> None:
-    params = changed(
-        variants={"mlp": {"hidden": [256], "lr": 0.1}}, epochs=10, data__limit=None, sweeps={}
-    )
+    params = changed(variants={"mlp": {"hidden": [256], "lr": 0.1}}, epochs=10, **WHOLE, sweeps={})
     (mlp,) = (c for c in cost.estimate(params) if c.section == "variants.mlp")
     assert mlp.products == 3 * 60_000 * 10 * (785 * 256 + 257 * 10)
 
@@ -78,7 +79,7 @@ def test_a_sweep_takes_as_long_as_its_trials(
 ) -> None:
     sweep = {"variant": "softmax", "space": space, "search": search, "trials": trials}
     variants = {"softmax": {"hidden": [], "lr": 0.1}}
-    params = changed(variants=variants, epochs=10, data__limit=None, sweeps={"s": sweep})
+    params = changed(variants=variants, epochs=10, **WHOLE, sweeps={"s": sweep})
     costs = {c.section: c for c in cost.estimate(params)}
     assert costs["sweeps.s"].products == 3 * 60_000 * epochs_of_softmax * 785 * 10
 
@@ -88,3 +89,16 @@ def test_sections_are_warned_of_once() -> None:
     params = changed(studies__initialisation=deep)
     (line,) = cost.refuse_impossible(params)
     assert line.startswith("warning: params.yaml: studies.initialisation: some ")
+
+
+def test_images_are_those_that_there_are() -> None:
+    products = []
+    for dataset, limit, validation in [
+        *[("mnist", None, 0.0), ("mnist", 10**9, 0.0), ("digits", None, 0.0)],
+        *[("digits", 750, 0.0), ("digits", None, 0.5)],
+    ]:
+        params = changed(
+            data__dataset=dataset, data__limit=limit, data__validation=validation, sweeps={}
+        )
+        products.append(next(iter(cost.estimate(params))).products)
+    assert products == [40 * products[2]] * 2 + [products[2], *[products[2] // 2] * 2]

@@ -26,6 +26,11 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     assert line.endswith("; move away what is in the way, then run it again")
 
 
+def test_an_error_that_is_not_the_disk_s_blames_no_disk() -> None:
+    told = one_line(OSError("not a gzipped file"))
+    assert told == "not a gzipped file; mend that, then run it again"
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_that_names_the_file() -> None:
     with pytest.raises(OSError) as refused, FULL.open("wb", buffering=0) as file:

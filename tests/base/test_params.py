@@ -105,6 +105,20 @@ def test_any_number_survives_being_written_by_dvc(
     assert type(read) is float and read == lr
 
 
+@pytest.mark.parametrize("run", ["mlp", "weight_decay/decay_0.001", "weight_decay/decay_1e+16"])
+def test_a_gate_names_any_run(load: Any, run: str) -> None:
+    gate = {"run": run, "metric": "l2", "at_most": 1.0}
+    assert load({"gates": [gate]}).gates[0].run == run
+
+
+def test_long_values_are_cut_off(load: Any) -> None:
+    long = [[[list(range(9))] * 9] * 9] * 9
+    for changes in ({"lr": long}, {"x" * 10**6: 1}, {"epochs": 10**400}, {"seed": 10**400}):
+        with pytest.raises(UserError) as refused:
+            load(changes)
+        assert all(len(line) < 500 for line in str(refused.value).splitlines())
+
+
 def test_no_gates(load: Any) -> None:
     assert load({"gates": GONE}).gates == ()
 
@@ -125,7 +139,7 @@ def test_a_margin_is_beyond_the_bound(bounds: Any, edge: float, beyond: float, t
 
 # --- what is not ------------------------------------------------------------------------------
 
-COUNT = "an integer >= 1"
+COUNT = "an integer from 1 to 2**63 - 1"
 RATE = "a number > 0"
 RATE_OR_NONE = "a number > 0, or empty"
 PENALTY = "a number >= 0"
@@ -139,13 +153,16 @@ RUN = "the name of a run, as mlp or weight_decay/decay_3"
 
 COUNTS = [
     *("epochs", "batch_size", f"{HOUSES}.batch_size", f"{LINEAR}.epochs"),
-    *(f"{WEIGHT_DECAY}.{key}" for key in ("train", "test", "batch_size", "epochs", "seeds")),
+    *(f"{WEIGHT_DECAY}.{key}" for key in ("test", "batch_size", "epochs", "seeds")),
     *(f"{DEEP}.{key}" for key in ("images", "batch_size", "epochs")),
 ]
-UP_TO = {f"{WEIGHT_DECAY}.inputs": 4096, f"{DEEP}.width": 4096, f"{DEEP}.depths": 32}
+UP_TO = {
+    **{f"{WEIGHT_DECAY}.inputs": 4096, f"{WEIGHT_DECAY}.train": 2**23 - 1},
+    **{f"{DEEP}.width": 4096, f"{DEEP}.depths": 32},
+}
 
 ILLEGAL: list[tuple[list[str], str, list[Any]]] = [
-    (COUNTS, COUNT, [0, -1, 10.0, "ten", "10", True, None, [10]]),
+    (COUNTS, COUNT, [0, -1, 10.0, "ten", "10", True, None, [10], 2**63]),
     (["seed", "data.seed"], "an integer from 0 to 2**63 - 1", [-1, 2**63, 0.5, None, "0"]),
     (["data.limit"], f"{COUNT}, or empty", [0, 1.5, "all", False]),
     (["lr", "variants.mlp.lr"], RATE_OR_NONE, [0, -1e-05, NAN, INF, "nan", "x", "0.1", "", True]),

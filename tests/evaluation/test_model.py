@@ -32,6 +32,13 @@ def test_weights_moved_by_one_ulp_are_refused(run: Run) -> None:
         model.load(run)
 
 
+def test_weights_of_another_type_are_refused(run: Run) -> None:
+    file = run.file("weights.safetensors")
+    save_file({name: x.half() for name, x in load_file(file).items()}, file)
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged \(.*float16\); delete it"):
+        model.load(run)
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "record.json"])
 def test_missing_files_are_named(run: Run, name: str) -> None:
     run.file(name).unlink()

@@ -55,6 +55,16 @@ def assert_agree(o: Tensor, target: Tensor, rtol: float = 1e-9, **options: Any) 
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_no_rows_are_as_torch_has_them(reduction: str) -> None:
+    o = torch.zeros(0, 4, dtype=torch.float64)
+    for target in (torch.zeros(0, dtype=torch.int64), o):
+        loss, gradient = cross_entropy(o, target, reduction=reduction)
+        expected = functional.cross_entropy(o, target, reduction=reduction)
+        torch.testing.assert_close(loss, expected, equal_nan=True)
+        assert gradient.shape == (0, 4)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weight", [None, weights()], ids=["plain", "weighted"])
 def test_every_option(reduction: str, weight: Tensor | None) -> None:
     options = {"reduction": reduction, "weight": weight}

@@ -1,5 +1,6 @@
 """Pages need nothing but themselves, show what they say, and can be read on a phone."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -130,6 +131,34 @@ def test_page_of_many_runs_shows_them_all_together(tmp_path: Path, more: int) ->
 def test_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name a file that can be written"):
         page.write(tmp_path, page.Page(title="", notes=[], figures=[]), "")
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "..", "a\nb.html", "\udcff.html"])
+def test_what_is_no_name_of_a_page_is_refused(tmp_path: Path, name: str) -> None:
+    for write in (
+        lambda path: page.write(path, page.Page(title="", notes=[], figures=[]), ""),
+        lambda path: [*page.write_all(write_workspace(tmp_path), path)],
+    ):
+        with pytest.raises(UserError, match=r"no name for a file|file that can be written"):
+            write(Path(name))
+
+
+def test_a_page_is_written_through_a_link_and_not_over_a_pipe(tmp_path: Path) -> None:
+    shown = page.Page(title="", notes=[], figures=[])
+    link, target, pipe = (tmp_path / name for name in ("link.html", "target.html", "pipe.html"))
+    link.symlink_to(target)
+    page.write(link, shown, "")
+    assert link.is_symlink() and "<html" in target.read_text()
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="name a file that can be written"):
+        page.write(pipe, shown, "")
+    assert pipe.is_fifo()
+
+
+def test_a_workspace_without_variants_has_no_page(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("variants: {}\n")
+    with pytest.raises(UserError, match=r"^params\.yaml: has no variants"):
+        next(page.write_all(Workspace(tmp_path), tmp_path / "report.html"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What is told of runs side by side is what they left."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from refashion.base.workspace import Workspace
 from refashion.reporting import side_by_side, tables
 from refashion.reporting.side_by_side import Comparison
 from refashion.runs import listing
-from synthetic import write_study
+from synthetic import write_run, write_study
 
 
 def of(workspaces: Mapping[str, Workspace], *names: str) -> Comparison:
@@ -66,6 +67,16 @@ def test_outcomes_of_one_key_are_told_apart_and_not_summed_up(
     assert note.startswith("mlp 3f2a9c77 and mlp 77b01e3f: the same settings, data and seed gave")
 
 
+def test_means_whose_settings_begin_alike_are_all_shown(tmp_path: Path) -> None:
+    workspace, wide = Workspace(tmp_path), [256] * 6
+    for i, (last, seed) in enumerate(product((256, 64), (0, 1))):
+        row = {"train_loss": float(i)}
+        changes = {"hidden": [*wide, last], "seed": seed}
+        write_run(workspace, f"s/m.trial_{i}", [row], row, params=changes)
+    told = side_by_side.of(listing.of_study(workspace, "s")).as_dict()
+    assert [group["seeds"] for group in told["seeds"].values()] == [[0, 1], [0, 1]]
+
+
 def test_runs_of_a_study_are_compared_like_any_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,3 +101,20 @@ def test_runs_of_a_study_are_compared_like_any_other(
     comparison.notes.append("[red]no markup[/red]")
     tables.show(comparison)
     assert "[red]no markup[/red]" in capsys.readouterr().out
+
+
+def test_what_is_no_terminal_shows_all_names_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path)
+    names = [f"{'long_' * 9}{i}" for i in range(2)]
+    for name in names:
+        write_run(workspace, f"s/{name}", [], {f"a_metric_{i}": i for i in range(20)})
+    comparison = side_by_side.of(listing.of_study(workspace, "s"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    tables.show(comparison)
+    told = capsys.readouterr().out
+    assert all(text in told for text in (*names, *(f"a_metric_{i} " for i in range(20))))
+    monkeypatch.setenv("COLUMNS", "120")
+    tables.show(comparison)
+    assert all(name in capsys.readouterr().out for name in names[:1])

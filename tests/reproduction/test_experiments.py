@@ -18,6 +18,7 @@ from refashion.reproduction import experiments
         ("seed=range(0,3)", {"range": [0, 3, 1]}),
         ("hidden=[],[256],[256,128]", [[], [256], [256, 128]]),
         ("dropout=null,[0.1]", [None, [0.1]]),
+        ("lr='a',[\"b\"]", ["a", ["b"]]),
     ],
 )
 def test_overrides_are_read_as_dvc_reads_them(override: str, values: Any) -> None:
@@ -36,7 +37,7 @@ def test_the_name_follows_from_the_sweep() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["", "lr", "~lr", "+lr=1", "lr=0.1,", "lr=[", "x y=1", "lr=f(1)"]
+    "override", ["", "lr", "~lr", "+lr=1", "lr=0.1,", "lr=[", "x y=1", "lr=f(1)", "lr={1:a,b:2}"]
 )
 def test_what_cannot_be_read_is_said_in_one_line(override: str) -> None:
     with pytest.raises(UserError, match="cannot be read") as caught:

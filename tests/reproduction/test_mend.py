@@ -22,6 +22,7 @@ from refashion.base.workspace import Workspace
 from refashion.reproduction import lockfile, mend
 
 AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+ROOT = Path(__file__).parents[2]
 SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: z\n"
 
 
@@ -251,6 +252,30 @@ def test_what_dvc_has_half_saved_of_a_run_goes(
     run()
     assert entry.exists()
     os.utime(folder, (0, 0))
+    assert mended(checkout) == ["there is nothing to mend"]
+
+
+@pytest.mark.parametrize("is_staged", [False, True])
+@pytest.mark.parametrize("left", [0, 300])
+def test_settings_that_are_cut_off_are_put_back(
+    checkout: Workspace, left: int, is_staged: bool
+) -> None:
+    """Git empties a file before it writes it."""
+    whole = (ROOT / "params.yaml").read_bytes()
+    checkout.params_file.write_bytes(whole)
+    git(checkout, "add", "params.yaml")
+    git(checkout, "commit", "-qm", "Settings")
+    git(checkout, "checkout", "--quiet", "--detach")
+    assert mended(checkout) == ["there is nothing to mend"]
+    if is_staged:
+        whole = whole.replace(b"seed: 0", b"seed: 5", 1)
+        checkout.params_file.write_bytes(whole)
+        git(checkout, "add", "params.yaml")
+    checkout.params_file.write_bytes(whole[:left])
+    first, *_ = mended(checkout)
+    assert first == "params.yaml: is cut off: put back as git has it"
+    assert checkout.params_file.read_bytes() == whole
+    checkout.params_file.write_text("lr: 0.1\n")  # not legal, but the user's own
     assert mended(checkout) == ["there is nothing to mend"]
 
 

@@ -49,7 +49,13 @@ def test_variants_are_those_of_params_whatever_else_these_hold(workspace: Worksp
     assert titles == ["mlp", "no", "1e3_", "weight_decay/decay_0", "weight_decay/decay_3"]
 
 
-@pytest.mark.parametrize("text", ["variants: {", "- variants", "a: 1\na: 2\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("variants: {", "- variants", "a: 1\na: 2\n", "variants: 5", "variants: true"),
+        *("variants: [1, 2]", "variants: softmax"),
+    ],
+)
 def test_params_that_cannot_be_read_are_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"^params\.yaml: [^\n]+$"):

@@ -4,7 +4,10 @@ import io
 import json
 import os
 import pickle
+import struct
+import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +73,14 @@ def test_all_kinds_of_images_give_the_same_bits(world: Any) -> None:
         ([], r"images: have the shape \(0,\)"),
         ("boot.png", r"images: have the shape \(\)"),
         (Image.new("L", (40, 30)), r"images: have the shape \(30, 40\)"),
-        (Image.new("I;16", (28, 28)), "has more than 8 bits a pixel; save it with 8"),
+        (Image.new("I;16", (28, 28)), "has more than 8 bits a channel; save it with 8"),
         ([[1, 2], [3]], "images: differ in shape, or are no numbers"),
         (np.zeros((1, 784)), "images: have pixels of type float64"),
         (torch.zeros(1, 784, requires_grad=True), "images: have pixels of type float32"),
         ([[None] * 784], "images: have pixels of type object"),
         ([["0"] * 784], "images: have pixels of type <U1"),
+        ([torch.zeros(784, requires_grad=True)], "images: differ in shape, or are no numbers"),
+        (Image.new("La", (28, 28)), "cannot be read (.*)"),
         ([[0] * 783 + [256]], "image 0: has pixels from 0 to 256"),
         ([[9] * 784, [0] * 783 + [-1]], "image 1: has pixels from -1 to 0"),
     ],
@@ -83,7 +88,15 @@ def test_all_kinds_of_images_give_the_same_bits(world: Any) -> None:
 def test_no_images_are_refused(world: Any, images: Any, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}") as refusal:
         predict.load(world.workspace, "mlp").predict(images)
-    assert "8 bits" in message or str(refusal.value).endswith(f"; {classify.ADVICE}")
+    advice = classify.ADVICE if message.startswith("image") else ""
+    assert str(refusal.value).endswith(advice)
+
+
+def test_weights_whose_outputs_are_beyond_all_bounds_are_refused(world: Any) -> None:
+    model = predict.load(world.workspace, "mlp")
+    wild = {name: torch.full_like(x, 3e38) for name, x in model.weights.items()}
+    with pytest.raises(UserError, match=r"^image 0: the model's numbers go beyond all bounds"):
+        replace(model, weights=wild).probabilities(np.full((1, 28, 28), 9, np.uint8))
 
 
 def test_scaled_pixels_are_refused(world: Any) -> None:
@@ -199,7 +212,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
         (b"no image", "is not an image; give a picture of 28x28 pixels"),
         (png(NOISE)[:200], "cannot be read (image file is truncated"),
         (png(NOISE[:, 1:]), "has 27x28 pixels, not 28x28; scale it with --resize"),
-        (png(NOISE.astype(np.uint16)), "has more than 8 bits a pixel; save it with 8"),
+        (png(NOISE.astype(np.uint16)), "has more than 8 bits a channel; save it with 8"),
     ],
     ids=["folder", "text", "truncated", "small", "16 bits"],
 )
@@ -212,6 +225,52 @@ def test_bad_file_is_refused(tmp_path: Path, content: bytes, message: str) -> No
     with pytest.raises(UserError) as refusal:
         predict.read(bad)
     assert str(refusal.value).startswith(message)
+
+
+def test_names_too_long_for_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^cannot be read \(File name too long\)"):
+        predict.read(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize("size", [(2000, 30), (30, 2000), (56, 1)])
+def test_a_picture_of_which_nothing_would_be_left_is_refused(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("L", size, 255).save(tmp_path / "thin.png")
+    with pytest.raises(UserError, match=r"pixels, of which nothing is left in 28x28; cut it first"):
+        predict.read(tmp_path / "thin.png", resize=True)
+    Image.new("L", (55, 1), 255).save(tmp_path / "thin.png")
+    assert predict.read(tmp_path / "thin.png", resize=True).any()
+
+
+@pytest.mark.parametrize("exif", [b"MM\0*", b"II\x2b\0\x08\0\0\0" + bytes(8)])
+def test_damaged_metadata_is_refused(tmp_path: Path, exif: bytes) -> None:
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
+    with pytest.raises(UserError, match=r"^cannot be read \("):
+        predict.read(tmp_path / "a.png")
+
+
+def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">2I5B", 28, 28, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes([1, 2] * 3 * 28)) * 28)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UserError, match="has more than 8 bits a channel"):
+        predict.read(tmp_path / "deep.png")
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 28 * 28 - 1)
+    (tmp_path / "large.png").write_bytes(png(NOISE))
+    with pytest.raises(UserError, match=r"^cannot be read \(Image size"):
+        predict.read(tmp_path / "large.png")
+    assert not recwarn.list
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

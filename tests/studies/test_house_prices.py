@@ -207,6 +207,21 @@ def test_a_rate_that_is_too_high_is_told(
     assert not (tmp_path / "reports").exists()
 
 
+def test_prices_of_the_test_houses_are_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(weights: Weights, inputs: torch.Tensor, model: HouseModelParams) -> torch.Tensor:
+        prices = known(weights, inputs, model)
+        return prices / 0 if len(inputs) == num_houses else prices
+
+    known = house_prices.predict
+    workspace = tiny.write_data(tmp_path)
+    num_houses = len((workspace.houses / HOUSE_FILES["test"]).read_text().splitlines()) - 1
+    monkeypatch.setattr(house_prices, "predict", predict)
+    with pytest.raises(UserError, match="beyond all bounds for the test houses; use a learning"):
+        tiny.run(house_prices, workspace, tiny.params())
+
+
 def test_tables_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing; run the stage `download_houses`"):
         tiny.run(house_prices, Workspace(tmp_path), tiny.params())

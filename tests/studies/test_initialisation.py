@@ -130,6 +130,20 @@ def test_a_network_that_diverges_leaves_a_shorter_history(tmp_path: Path, numeri
         assert all(math.isfinite(value) for value in own.metrics.values())
 
 
+def test_a_gradient_beyond_all_bounds_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = initialisation._gradient_norms
+    monkeypatch.setattr(
+        initialisation, "_gradient_norms", lambda *given: [math.nan, *known(*given)[1:]]
+    )
+    result = run(tmp_path, epochs=1)
+    for own in result.runs.values():
+        assert "first_gradient" not in own.metrics and "last_gradient" in own.metrics
+        first = [row for row in own.table("gradients.csv") if row["layer"] == "1"]
+        assert {row["norm"] for row in first} == {""}
+
+
 def test_a_network_that_diverges_at_once(tmp_path: Path) -> None:
     result = run(tmp_path, lr=1e38, depths=2, epochs=1)
     wild = result.runs["unit_normal"]

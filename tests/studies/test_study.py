@@ -45,7 +45,8 @@ def train(*models: Model, **changes: Any) -> list[Trained]:
 
 
 def write(root: Path, name: str, trained: list[Trained], **changes: Any) -> Run:
-    record: dict[str, Any] = {"data": {}, "inputs": {"train": "1" * 64}, "params": {"lr": 0.05}}
+    record: dict[str, Any] = {"params": {"lr": 0.05}, "inputs": {"train": "1" * 64}}
+    record["data"] = {"dataset": "synthetic"}
     study.write_run(Workspace(root), f"weight_decay/{name}", trained, **{**record, **changes})
     runs = {run.title: run for run in listing.of_study(Workspace(root), "weight_decay")}
     return runs[f"weight_decay/{name}"]

@@ -15,7 +15,7 @@ import torch
 import oracles
 import tiny
 from refashion.base.errors import UserError
-from refashion.base.params import Params
+from refashion.base.params import Params, VariantParams
 from refashion.base.params.sweeps import SweepParams
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
@@ -123,6 +123,16 @@ def test_processes_tell_of_every_epoch_while_they_train(
     assert "epoch" in told[:1]
 
 
+def test_a_trial_whose_last_step_leads_beyond_all_bounds_has_diverged(tmp_path: Path) -> None:
+    """Its weights are finite, and its validation loss is not."""
+    wide = {"variants": {"dropout": VariantParams(hidden=(256, 256), lr=0.1)}}
+    chosen = params().model_copy(update=wide | {"batch_size": 1000, "epochs": 1})
+    rates = SweepParams(variant="dropout", space={"lr": [0.1, 1e24]})
+    run(tmp_path, chosen.model_copy(update={"sweeps": {"rates": rates}}))
+    whole, *_ = listing.of_study(Workspace(tmp_path), "rates")
+    assert [row["validation_loss"] == "" for row in whole.table(TRIALS)] == [False, True]
+
+
 @pytest.mark.parametrize("stacks", [0, 1, 2])
 def test_a_sweep_that_was_interrupted_goes_on(
     workspace: Workspace, tmp_path: Path, stacks: int, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +225,7 @@ def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
     assert len(mixed) == 3
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "1" * 5000])
 def test_a_number_of_processes_is_a_number(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFASHION_PROCESSES", asked)
     with pytest.raises(UserError, match="it must be an integer >= 1"):

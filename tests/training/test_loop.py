@@ -120,6 +120,25 @@ def test_divergence_in_the_very_last_step(numerics: str) -> None:
     assert alone(model(settings, n=64, watched=0)).diverged
 
 
+@engines
+@pytest.mark.parametrize("lr", [1e39, 1e300])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_rate_beyond_float32_is_a_divergence(numerics: str, lr: float, optimizer: str) -> None:
+    """Torch itself refuses to convert it."""
+    settings = replace(MLP, optimizer=optimizer, numerics=numerics)
+    assert alone(model(replace(settings, lr=lr))).diverged
+    decayed = alone(model(replace(settings, weight_decay=lr)))
+    assert decayed.diverged or optimizer == "adam"  # whose steps are as long for any gradient
+
+
+def test_a_validation_loss_beyond_all_bounds_is_a_divergence() -> None:
+    """The last step leaves weights that are finite, and whose outputs are not."""
+    settings = Settings(hidden=(256, 256), lr=1e24, batch_size=1000, epochs=1)
+    watched, unwatched = (alone(model(settings, n=40, watched=n)) for n in (10, 0))
+    assert not unwatched.diverged and finite(unwatched.weights)
+    assert watched.diverged and watched.history == []
+
+
 def test_a_loss_beyond_all_bounds_is_a_divergence_though_the_weights_are_finite() -> None:
     """The square of 1e25 is more than float32 holds."""
     settings = Settings(

@@ -21,7 +21,8 @@ def one_line(error: UserError | OSError) -> str:
         return str(error)
     reason = error.strerror or " ".join(map(str, error.args)) or type(error).__name__
     cure = "mend that"
-    if error.errno in FULL or error.errno is None:  # numpy: so many bytes were not written
+    of_numpy = error.errno is None and reason.endswith(" written")  # fewer than were requested
+    if error.errno in FULL or of_numpy:
         cure = "free some space"
     elif error.errno in FORBIDDEN:
         cure = "mend its permissions"

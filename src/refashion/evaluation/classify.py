@@ -17,8 +17,14 @@ ADVICE = "give each as 28x28 or 784 whole numbers from 0 (black) to 255 (white)"
 
 
 def probabilities(weights: Weights, images: Any) -> np.ndarray:
-    """Probabilities of the classes, float64 [n, 10], of images as `pixels` takes them."""
-    return softmax(outputs(weights, torch.tensor(pixels(images)))).numpy()
+    """Probabilities of the classes, float64 [n, 10], of images as `pixels` takes them.
+
+    `UserError` for those, and where the model's own numbers go beyond all bounds.
+    """
+    shares = softmax(outputs(weights, torch.from_numpy(pixels(images)))).numpy()
+    for i in np.flatnonzero(~np.isfinite(shares).all(axis=1)):
+        raise UserError(f"image {i}: the model's numbers go beyond all bounds; use another model")
+    return shares
 
 
 def pixels(images: Any) -> np.ndarray:
@@ -33,7 +39,7 @@ def pixels(images: Any) -> np.ndarray:
         array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
         if array.dtype == object:  # what JSON brings
             array = np.asarray(array.tolist())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last for a tensor within a list
         raise UserError(f"images: differ in shape, or are no numbers; {ADVICE}") from None
     if array.shape in (SIZE, (NUM_INPUTS,)):
         array = array[np.newaxis]

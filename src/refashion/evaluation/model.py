@@ -17,12 +17,13 @@ def load(run: Run) -> Weights:
     file = run.file(WEIGHTS)
     try:
         weights = load_file(file)
+        found = digest.weights(weights)  # which refuses other types
     except (SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{file}: damaged ({reason}); delete it and run `dvc repro` to make it again"
         ) from None
-    if digest.weights(weights) != run.record.outputs["weights"]:
+    if found != run.record.outputs["weights"]:
         raise UserError(
             f"{file}: not the weights that record.json promises; delete it and run `dvc repro`"
         )

@@ -155,7 +155,7 @@ def total_sums(x: Fixed, dim: int, num_terms: int | None = None) -> Sums:
 
 
 def mean(values: Tensor) -> float:
-    """Mean of a vector of any finite float64 numbers, on a grid of 30 bits; NaN of none.
+    """Mean of a vector of float64 numbers with a finite sum, on a grid of 30 bits; NaN of none.
 
     Sums of up to 2**22 numbers are exact, and more of them are added up with one rounding.
     """

@@ -177,4 +177,6 @@ def _row_sums(x: Tensor) -> Tensor:
 
 def _sum(x: Tensor) -> Tensor:
     """Sum of a vector, on a grid of 30 bits: float64 without dimensions."""
+    if not len(x):
+        return x.sum()
     return exact.total(exact.quantise(x[None], 30), -1)[0]

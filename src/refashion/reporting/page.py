@@ -72,8 +72,11 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
     model or the test images are missing. Yields each page when it is written; `UserError` if a
     result is missing, or nothing can be written there.
     """
-    variants = side_by_side.of(listing.variants(workspace))
-    pages = {"": of(variants, workspace.test, title="Variants")}
+    _refuse_place(path)
+    variants = listing.variants(workspace)
+    if not variants:
+        raise UserError(f"{workspace.params_file.name}: has no variants; name one to show it")
+    pages = {"": of(side_by_side.of(variants), workspace.test, title="Variants")}
     for study in dict.fromkeys([*studies.PICTURES, *listing.studies(workspace)]):
         runs = listing.of_study(workspace, study)
         if figures := studies.draw(study, runs):
@@ -99,10 +102,11 @@ def stamp(workspace: Workspace) -> str:
 
 
 def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None = None) -> None:
-    """Write a page to `path`, with its `stamp`; `UserError` if nothing can be written there.
+    """Write a page to `path`, with its `stamp`; `UserError` if no file can be written there.
 
     It links to the others of `pages`, which are titles by file name.
     """
+    _refuse_place(path)
     template = jinja2.Template(
         Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"),
         autoescape=True,
@@ -113,9 +117,16 @@ def write(path: Path, page: Page, origin: str, pages: Mapping[str, str] | None =
     shown = {"page": page, "origin": origin, "pages": pages or {}, "file_name": path.name}
     html = template.render(shown, rows=rows_of, png=lambda figure: b64encode(png(figure)).decode())
     try:
-        files.write_text(path, html)
+        files.refuse_special(path)
+        files.write_text(path.resolve(), html)  # a link stays one
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None
+
+
+def _refuse_place(path: Path) -> None:
+    """Raise `UserError` for a name that no file of a page can have."""
+    if not path.name or not path.name.isprintable():
+        raise UserError(f"{str(path)!r}: is no name for a file; name one, as page.html")
 
 
 def _of_study(study: str, runs: Sequence[Run], figures: Iterable[Figure], test: Path) -> Page:

@@ -108,7 +108,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         points=summed_up,
         best=best,
         seeds={
-            _common(point.runs) or point.label: point
+            _common(point.runs) or _in_full(point.settings): point
             for point in summed_up
             if 1 < len(point.runs) == len({text(settings[name]) for name in point.runs})
         },
@@ -138,6 +138,10 @@ def _named(runs: Sequence[Run], ids: Mapping[Run, str]) -> dict[str, Run]:
         name = run.name.rpartition("/")[2] if one_study else run.name
         named[" ".join([name, *words])] = run
     return dict(sorted(named.items()))
+
+
+def _in_full(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={text(value)}" for name, value in settings.items())
 
 
 def _common(names: Sequence[str]) -> str:

@@ -1,9 +1,11 @@
 """Tables of runs side by side, for a terminal, for GitHub and for a page."""
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from refashion.evaluation import comparison as statistics
 from refashion.pictures.points import ranked, text, usable
@@ -20,6 +22,9 @@ LABELS = {
 }
 """Headings of metrics, in their order; all others are shown under their names."""
 
+WIDE = 10_000
+"""Columns of what is no terminal: nothing is cut off or folded."""
+
 LONGEST, FEW = 50, 10
 """Of more runs than the one number, a table of the best shows the other."""
 
@@ -34,7 +39,9 @@ LEFT_OUT = {
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table for a terminal; `rows_of` gives its cells back."""
-    filled = Table(*header, title=title)
+    first, *others = header
+    columns = (Column(name, overflow="fold") for name in others)
+    filled = Table(Column(first, no_wrap=True), *columns, title=title)
     for row in rows:
         filled.add_row(*row)
     return filled
@@ -97,8 +104,9 @@ def _cells(metrics: Mapping[str, float], names: Iterable[str]) -> Iterator[str]:
 
 
 def show(comparison: Comparison) -> None:
-    """Print tables and notes on the terminal."""
-    console = Console(markup=False)
+    """Print tables and notes, on a terminal as wide as that is."""
+    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(markup=False, width=WIDE if is_piped else None)
     for table in tables(comparison):
         console.print(table)
     for note in comparison.notes:

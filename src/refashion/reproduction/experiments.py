@@ -65,12 +65,26 @@ def _axis(text: str) -> tuple[str, Any]:
             kind = "log" if "log" in values.tags else "uniform"
             return name, {kind: [values.start, values.end]}
         several = override.is_sweep_override()
-        return name, list(override.sweep_iterator()) if several else [values]
+        return name, [_plain(v) for v in (override.sweep_iterator() if several else [values])]
     except HydraException as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"-S {text!r}: cannot be read ({reason}); write it as lr=0.05,0.1 or seed=range(0,3)"
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value of Hydra's as ``params.yaml`` may have it."""
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import HydraException
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, str | int | float | None):
+        raise HydraException(f"{value} is no value of a setting")
+    return value
 
 
 def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None = None) -> None:

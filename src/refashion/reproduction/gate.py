@@ -56,6 +56,8 @@ def gate(
         If nothing is committed, a stage fails, or the baseline cannot be compared with.
     """
     gates = workspace.params().gates
+    if baseline is not None:
+        revisions.require(baseline, workspace.root)
     # Stages and files that no longer are what dvc.lock says.
     stale = sorted(json.loads(pipeline.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
     yield Check(

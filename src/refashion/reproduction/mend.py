@@ -54,6 +54,10 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for folder in _half_saved(workspace):
         what = f"{os.path.relpath(folder, workspace.root)}: was half saved"
         yield Fault(what=what, cure="removed", mend=partial(_remove_half_saved, folder))
+    if whole := _whole_settings(workspace):
+        what = f"{workspace.params_file.name}: is cut off"
+        put_back = partial(_put_back, workspace.params_file, whole)
+        yield Fault(what=what, cure="put back as git has it", mend=put_back)
     if names := _staged(workspace):
         what = f"{', '.join(names)}: staged by a `dvc exp run` that was killed"
         yield Fault(what=what, cure="unstaged", mend=partial(_unstage, names, workspace))
@@ -62,7 +66,7 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
             continue
         name, committed = workspace.relative(file), b""
         with suppress(UserError):  # outside git, or not committed
-            committed = revisions.git("show", f"HEAD:{name}", folder=workspace.root)
+            committed = revisions.git("show", f"HEAD:./{name}", folder=workspace.root)
         cure, mend = "removed; DVC writes it anew", file.unlink
         if lockfile.stages_of(committed) is not None:
             cure, mend = "put back as in HEAD", partial(_put_back, file, committed)
@@ -162,6 +166,25 @@ def _remove_half_saved(folder: Path) -> None:
             file.unlink()
     with suppress(OSError):  # something sound is in it
         folder.rmdir()
+
+
+def _whole_settings(workspace: Workspace) -> bytes:
+    """The settings as staged, or else as committed, if the file is no more than their beginning.
+
+    Git, and DVC with it, empties a file before it writes it anew. Empty, if the file is legal.
+    """
+    file = workspace.params_file
+    try:
+        workspace.params()
+    except UserError:
+        content = file.read_bytes() if file.exists() else b""
+        for revision in ("", "HEAD"):
+            with suppress(UserError):  # outside git, or git does not know it
+                name = f"{revision}:./{file.name}"
+                whole = revisions.git("show", name, folder=workspace.root)
+                if content != whole and whole.startswith(content):
+                    return whole
+    return b""
 
 
 def _staged(workspace: Workspace) -> list[str]:

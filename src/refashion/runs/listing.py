@@ -5,6 +5,7 @@ from typing import Any
 
 from refashion.base import params
 from refashion.base.errors import UserError
+from refashion.base.params.mistakes import show
 from refashion.base.workspace import Workspace
 from refashion.runs.record import differing
 from refashion.runs.run import Run
@@ -12,8 +13,11 @@ from refashion.runs.run import Run
 
 def variants(workspace: Workspace) -> list[Run]:
     """The run of every variant in the checkout's ``params.yaml``, whatever else that holds."""
-    settings = params.read(workspace.params_file)
-    return [variant(workspace, name) for name in settings.get("variants") or ()]
+    names = params.read(workspace.params_file).get("variants") or {}
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names):
+        file = workspace.params_file.name
+        raise UserError(f"{file}: variants is {show(names)}; it must be a mapping from names")
+    return [variant(workspace, name) for name in names]
 
 
 def variant(workspace: Workspace, name: str) -> Run:

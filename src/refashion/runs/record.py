@@ -11,6 +11,12 @@ from typing import Any
 LAYOUT = 2
 """Version of records and of the files beside them; raised whenever older code cannot read them."""
 
+KINDS: dict[type, tuple[str, ...]] = {
+    str: ("name", "experiment", "stage", "contract"),
+    dict: ("data", "inputs", "params", "outputs"),
+}
+"""What fields are in the file."""
+
 DETERMINING = ("contract", "inputs", "name", "params")
 """Fields that determine a run's result."""
 
@@ -101,6 +107,12 @@ def _parse(content: Mapping[str, Any]) -> Record:
         places = [PurePosixPath(place) for place in (record.name, *record.folders)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"missing or unknown keys: {error}") from None
+    for kind, names in KINDS.items():
+        for name in names:
+            if not isinstance(getattr(record, name), kind):
+                raise ValueError(f"its {name} is of another kind")
+    if not isinstance(record.data.get("dataset"), str):
+        raise ValueError("its data has no dataset")
     if any(place.is_absolute() or ".." in place.parts for place in places):
         raise ValueError("its name or its folders are outside the checkout")
     if content.get("run_key") != record.run_key:

@@ -15,7 +15,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs.record import Record, read
 
-AGAIN = "run `dvc repro` to make it again"
+AGAIN = "run `dvc repro` (k_fold: `make k-fold`; a sweep: `refashion sweep NAME`) to make it again"
 
 MEASURED = ("metrics.json", "per_class.csv", "predictions.csv", "calibration.csv")
 """Files that are made after the training, and so are not in the record."""
@@ -55,7 +55,7 @@ class Run:
         for folder in self.folders:
             if (folder / name).is_file():
                 return folder / name
-        raise UserError(f"{self.title}: its {name} is missing; run `dvc repro` to make it")
+        raise UserError(f"{self.title}: its {name} is missing; {AGAIN}")
 
     def has(self, name: str) -> bool:
         """Whether the run has a file of this name."""
@@ -74,9 +74,7 @@ class Run:
             if record := read(self.file("record.json").read_bytes()):
                 return record
         except ValueError as error:
-            raise UserError(
-                f"{self.title}: record.json is damaged ({error}); run `dvc repro` to make it anew"
-            ) from None
+            raise UserError(f"{self.title}: record.json is damaged ({error}); {AGAIN}") from None
         commit = self.commit or "COMMIT"
         raise UserError(
             f"{self.title}: record.json has another layout than this code reads; the code of its "
@@ -120,8 +118,7 @@ class Run:
         rows = self.table("predictions.csv")
         if not rows or any([*row] != PREDICTIONS or None in row.values() for row in rows):
             raise UserError(
-                f"{self.file('predictions.csv')}: not rows of {','.join(PREDICTIONS)}; delete it "
-                "and run `dvc repro` again"
+                f"{self.file('predictions.csv')}: not rows of {','.join(PREDICTIONS)}; {AGAIN}"
             )
         return {name: [row[name] for row in rows] for name in PREDICTIONS}
 
@@ -143,8 +140,7 @@ class Run:
         """Raise `UserError` if a file of the training is not the one that the record tells of."""
         for name in self.altered(self.record.files):
             raise UserError(
-                f"{self.title}: its {name} is not the one that record.json tells of; run "
-                "`dvc repro` to make it again"
+                f"{self.title}: its {name} is not the one that record.json tells of; {AGAIN}"
             )
 
     def altered(self, names: Iterable[str]) -> Iterator[str]:

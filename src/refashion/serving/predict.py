@@ -1,5 +1,6 @@
 """Classify images with a model of the workspace, of a run or of the registry."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +73,13 @@ def _decoded(images: Any) -> Any:
 
 def _grey(picture: Image.Image) -> Image.Image:
     """A picture the right way up, as 8 bits of grey, with black behind what is transparent."""
-    if picture.mode.startswith(("I", "F")):
-        raise UserError("has more than 8 bits a pixel; save it with 8")
-    rgba = ImageOps.exif_transpose(picture).convert("RGBA")
+    encodings = [str(tile[3]) for tile in getattr(picture, "tile", ())]  # "RGB;16B" of a file
+    if picture.mode.startswith(("I", "F")) or any(";16" in encoding for encoding in encodings):
+        raise UserError("has more than 8 bits a channel; save it with 8")
+    try:
+        rgba = ImageOps.exif_transpose(picture).convert("RGBA")
+    except Exception as error:  # of damaged data or metadata, of any kind
+        raise _unreadable(error) from None
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L")
 
 
@@ -85,24 +90,37 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
     square. `UserError` if the file is missing, is no image, or has not 28x28 pixels of 8 bits; it
     says what is wrong, but not with which file.
     """
-    if file.exists() and not file.is_file():  # a pipe would be waited for
-        raise UserError("is no file; name the pictures themselves")
     try:
-        with Image.open(file, formats=FORMATS) as picture:
-            if picture.size != (SIDE, SIDE) and not resize:
-                width, height = picture.size
-                raise UserError(
-                    f"has {width}x{height} pixels, not {SIDE}x{SIDE}; scale it with --resize"
-                )
-            grey = _grey(picture)
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise UserError("is no file; name the pictures themselves")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as picture:
+                _refuse_shape(*picture.size, resize)
+                grey = _grey(picture)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError("no such file; check its name") from None
     except UnidentifiedImageError:
         raise UserError(f"is not an image; {ADVICE}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot be read ({reason}); {ADVICE}") from None
+    except Exception as error:  # of damaged data, of any kind
+        raise _unreadable(error) from None
     return np.asarray(ImageOps.pad(grey, (SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def _refuse_shape(width: int, height: int, resize: bool) -> None:
+    if (width, height) != (SIDE, SIDE) and not resize:
+        raise UserError(f"has {width}x{height} pixels, not {SIDE}x{SIDE}; scale it with --resize")
+    if 2 * SIDE * min(width, height) <= max(width, height):
+        raise UserError(
+            f"has {width}x{height} pixels, of which nothing is left in {SIDE}x{SIDE}; cut it first"
+        )
+
+
+def _unreadable(error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"cannot be read ({reason}); {ADVICE}")
 
 
 def load(workspace: Workspace, model: str | None = None) -> Model:
@@ -142,13 +160,14 @@ def _best(variants: Sequence[str], workspace: Workspace) -> str:
         return variants[0]
     file = workspace.comparison
     compared = files.read_json(file, AGAIN).get("variants", {}) if file.exists() else {}
-    accuracies = {name: compared[name]["accuracy"] for name in variants if name in compared}
-    if not accuracies:
+    try:
+        accuracies = {name: compared[name]["accuracy"] for name in variants if name in compared}
+        return max(accuracies, key=accuracies.__getitem__)
+    except (ValueError, TypeError, KeyError):  # there is none, or the file was altered
         raise UserError(
             f"{file}: compares no variant of params.yaml; run `dvc repro`, or name one: "
             f"{', '.join(variants)}"
-        )
-    return max(accuracies, key=accuracies.__getitem__)
+        ) from None
 
 
 def _of_run(workspace: Workspace, text: str) -> Model:
@@ -181,4 +200,6 @@ def _of_registry(workspace: Workspace, uri: str) -> Model:
 
 def _model(source: str, name: str, dataset: str, weights: Weights) -> Model:
     """A model whose classes are those of its data set."""
+    if dataset not in DATASETS:
+        raise UserError(f"{source}: learnt {dataset}, which has no images; choose a classifier")
     return Model(name=name, source=source, classes=DATASETS[dataset].classes, weights=weights)

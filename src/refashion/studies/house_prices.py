@@ -57,6 +57,8 @@ def run(workspace: Workspace, params: Params) -> Headline:
     best = min(measures, key=lambda name: measures[name][ERROR])
     (final,) = _train(params, best, [(everything, everything[:0])])
     prices = predict(final.training.weights, test_features, p.models[best])
+    if not bool(prices.isfinite().all()):
+        raise _beyond_bounds(best, p.models[best], "for the test houses")
     submission = [[house, price] for house, price in zip(test.ids, prices.tolist(), strict=True)]
     inputs = {"train": houses.digest(known)}
     for name, trained in validated.items():
@@ -124,13 +126,17 @@ def _train(params: Params, name: str, folds: Sequence[Sequence[Examples]]) -> li
             if len(examples)
         }
         if not all(map(math.isfinite, errors.values())):
-            raise UserError(
-                f"studies.house_prices.models.{name}: predicts prices beyond all bounds in epoch "
-                f"{row.epoch}; use a learning rate below {model.lr:g}"
-            )
+            raise _beyond_bounds(name, model, f"in epoch {row.epoch}")
         return errors
 
     return study.train(f"{NAME}/{name}", models, params.device, observe)
+
+
+def _beyond_bounds(name: str, model: HouseModelParams, where: str) -> UserError:
+    return UserError(
+        f"studies.house_prices.models.{name}: predicts prices beyond all bounds {where}; use a "
+        f"learning rate below {model.lr:g}"
+    )
 
 
 def log_rmse(predicted: Tensor, prices: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Where the weights of deep networks start, and what becomes of their gradients (book, 4.8)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -74,7 +75,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
             for rows in zip_longest(*(t.training.history for t in trained))
         ]
         gradients = [
-            [depth, layer, norm]
+            [depth, layer, _finite(norm)]
             for depth, of_layers in enumerate(norms, start=1)
             for layer, norm in enumerate(of_layers, start=1)
         ]
@@ -90,7 +91,9 @@ def run(workspace: Workspace, params: Params) -> Headline:
             tables={"gradients.csv": (["depth", "layer", "norm"], gradients)},
         )
         accuracies[scheme] = metrics.get("accuracy", 0.0)
-        of_deepest += [[scheme, layer, norm] for layer, norm in enumerate(norms[-1], start=1)]
+        of_deepest += [
+            [scheme, layer, _finite(norm)] for layer, norm in enumerate(norms[-1], start=1)
+        ]
     file = workspace.study_folder(NAME) / "gradients.csv"
     files.write_csv(file, ["run", "layer", "norm"], of_deepest)
     return {"deepest_accuracy": {s: accuracies[s] for s in ("small_normal", "xavier")}}
@@ -102,18 +105,24 @@ def _gradient_norms(model: Model, device: torch.device) -> list[float]:
     return [l2({name: g}) for name, g in gradients.items() if name.endswith("weight")]
 
 
+def _finite(norm: float) -> float | None:
+    """A norm, None beyond all bounds."""
+    return norm if math.isfinite(norm) else None
+
+
 def _metrics(deepest: Training, gradient_norms: Sequence[float]) -> dict[str, float]:
     """Metrics of the deepest network.
 
     ``epochs`` that it was trained before its numbers went beyond all bounds, ``accuracy`` and
     ``loss`` in the last of them, ``first_gradient`` and ``last_gradient``: norms at the start, of
-    the first and of the output layer, and how many units of the first layer are distinct at the
-    end (``distinct_units``).
+    the first and of the output layer, if they are within bounds, and how many units of the first
+    layer are distinct at the end (``distinct_units``).
     """
+    first, last = map(_finite, (gradient_norms[0], gradient_norms[-1]))
     metrics: dict[str, float] = {
         "epochs": len(deepest.history),
-        "first_gradient": gradient_norms[0],
-        "last_gradient": gradient_norms[-1],
+        **({} if first is None else {"first_gradient": first}),
+        **({} if last is None else {"last_gradient": last}),
         "distinct_units": deepest.weights["layers.0.weight"].unique(dim=1).shape[1],
     }
     if deepest.history:

@@ -157,7 +157,7 @@ def _test_accuracy(name: str, best: Trained, splits: Splits, test: Split, device
     if again.training.digest != best.training.digest:
         raise UserError(
             f"sweeps.{name}: the best trial ({settings}) came out otherwise when it was trained "
-            "again; run `refashion selftest`, delete build/trials and run the sweep again"
+            "again; run `python -m refashion.selftest`, delete build/trials and run the sweep again"
         )
     tested = Examples.of_images(test.images, test.labels)
     outputs = portable.outputs(

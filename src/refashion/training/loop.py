@@ -190,7 +190,9 @@ def _train(
         if len(models[0].validation):
             validation_metrics = _listed(engine.evaluate(validation_set))
         weights = _listed(engine.weights())
-        running = [i for i in running if _finite(training_metrics[i], weights[i])]
+        running = [
+            i for i in running if _finite(training_metrics[i], validation_metrics[i], weights[i])
+        ]
         for i in running:
             row = Row(
                 model=members[i],
@@ -255,9 +257,10 @@ def _listed(values: Any) -> list[Any]:
     return values if isinstance(values, list) else [values]
 
 
-def _finite(metrics: Metrics, weights: Weights) -> bool:
-    """Whether the loss and all weights and biases are numbers within bounds."""
-    return math.isfinite(metrics.loss) and all(
+def _finite(training: Metrics, validation: Metrics, weights: Weights) -> bool:
+    """Whether the losses and all weights and biases are numbers within bounds."""
+    losses = [training.loss, *([] if validation is NO_METRICS else [validation.loss])]
+    return all(map(math.isfinite, losses)) and all(
         bool(torch.isfinite(tensor).all()) for tensor in weights.values()
     )
 

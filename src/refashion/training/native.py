@@ -3,6 +3,7 @@
 Deterministic on one machine with one software stack; elsewhere its bits differ.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
@@ -26,6 +27,9 @@ from refashion.training.initial import Weights
 from refashion.training.settings import Settings
 
 EVAL_ROWS = 8192  # examples of one forward pass without learning
+
+LARGEST = 1e37
+"""Learning rate and weight decay up to which an optimizer's own factors are float32's too."""
 
 
 class MaskedDropout(nn.Module):
@@ -66,15 +70,16 @@ class NativeEngine:
         self.net = nn.Sequential(*blocks[:-1])  # no ReLU after the outputs
         squared = settings.loss == "squared"
         self.loss = half_squared_error if squared else functional.cross_entropy
+        lr, weight_decay = map(_bounded, (settings.lr, settings.weight_decay))
         groups: list[dict[str, Any]] = [
-            {"params": [x.weight for x in self.linears], "weight_decay": settings.weight_decay},
+            {"params": [x.weight for x in self.linears], "weight_decay": weight_decay},
             {"params": [x.bias for x in self.linears]},
         ]
         self.optimizer: torch.optim.Optimizer
         if settings.optimizer == "adam":
-            self.optimizer = torch.optim.Adam(groups, lr=settings.lr)
+            self.optimizer = torch.optim.Adam(groups, lr=lr)
         else:
-            self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+            self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
 
     def train_epoch(
         self, examples: Examples, epoch: int, after_step: AfterStep | None = None
@@ -142,6 +147,11 @@ class NativeEngine:
             i, _, name = key.partition(".")
             states[int(i)][name] = tensor.clone()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+
+
+def _bounded(factor: float) -> float:
+    """A learning rate or weight decay, or infinity: torch raises for what float32 cannot hold."""
+    return factor if factor <= LARGEST else math.inf
 
 
 def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

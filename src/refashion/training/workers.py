@@ -8,6 +8,7 @@ same in all of them. ``torchrun`` starts them, or `launch`.
 import hashlib
 import logging
 import os
+import reprlib
 import signal
 import socket
 import sys
@@ -198,8 +199,8 @@ def to_launch() -> int:
     `UserError` if it is no number of processes.
     """
     text = "1" if launched() else os.environ.get(VARIABLE) or "1"
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{VARIABLE} is {text!r}; it must be an integer >= 1")
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise UserError(f"{VARIABLE} is {reprlib.repr(text)}; it must be an integer >= 1")
     return int(text)
 
 

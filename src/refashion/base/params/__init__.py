@@ -94,7 +94,7 @@ class Params(Strict):
     sweeps: Annotated[  # trainings of one variant with many settings
         dict[fields.Name, SweepParams],
         fields.DistinctNames,
-        Field(default_factory=dict, description="a mapping from names to sweeps"),
+        Field(description="a mapping from names to sweeps; {} for none"),
     ]
 
     @model_validator(mode="after")

@@ -10,8 +10,9 @@ from refashion.base.params import Params
 from refashion.base.params.sweeps import SweepParams
 
 PIXELS, CLASSES = 784, 10
-IMAGES = 60_000
-"""Training images of the official data sets; `digits` has fewer."""
+IMAGES = {"digits": 1500}
+"""Training images of the data sets; all others have `OFFICIAL`."""
+OFFICIAL = 60_000
 HOUSES = 240
 """Training houses of the made-up table; the official one has more."""
 
@@ -38,14 +39,15 @@ class Cost:
 
 def estimate(params: Params) -> Iterator[Cost]:
     """Costs of all variants, studies and sweeps."""
-    images, s = params.data.limit or IMAGES, params.studies
+    s, there = params.studies, IMAGES.get(params.data.dataset, OFFICIAL)
+    images = int(min(params.data.limit or there, there) * (1 - params.data.validation))
     everyone = 0
     for name, variant in params.variants.items():
         widths = (PIXELS, *variant.hidden, CLASSES)
         cost = _cost(f"variants.{name}", widths, images, params.batch_size, params.epochs)
         everyone += cost.products
         yield cost
-    yield Cost(section="studies.k_fold", num_bytes=0, products=s.k_fold.folds * everyone)
+    yield Cost(section="studies.k_fold", num_bytes=0, products=(s.k_fold.folds - 1) * everyone)
     p, h, d = s.weight_decay, s.house_prices, s.initialisation
     of_examples = 4 * (p.train + p.test) * p.inputs
     yield _cost(

@@ -9,6 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+LONGEST = 200
+"""Characters of a value or a key that a line shows."""
+
 
 def explain(raw: dict[str, Any], error: ValidationError, model: type[BaseModel]) -> list[str]:
     """A line for each mistake in `raw`: the key, its value and what is legal in a `model`.
@@ -27,7 +30,8 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def show(value: Any) -> str:
     """A value as ``params.yaml`` has it, on one line and not too long."""
-    return "empty" if value is None else reprlib.repr(value)
+    text = "empty" if value is None else reprlib.repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _line(raw: dict[str, Any], mistake: ErrorDetails, schema: dict[str, Any]) -> str:
@@ -63,9 +67,14 @@ def _line(raw: dict[str, Any], mistake: ErrorDetails, schema: dict[str, Any]) ->
 def _dotted(location: Iterable[str | int]) -> str:
     """A key as people write it: ``gates[0].run``."""
     return "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else repr(part)}"
-        for part in location
+        f"[{part}]" if isinstance(part, int) else f".{_short(part)}" for part in location
     ).removeprefix(".")
+
+
+def _short(part: str) -> str:
+    if len(part) > LONGEST:
+        part = f"{part[:LONGEST]}..."
+    return part if part.isprintable() else repr(part)
 
 
 def _child(node: dict[str, Any], part: str | int, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class WeightDecayParams(Strict):
     """Linear regression with more inputs than examples (book, section 4.5)."""
 
     weight_decays: fields.Penalties  # L2 penalties to set side by side
-    train: fields.Count  # training examples
+    train: int = up_to(2**23 - 1)  # training examples; sums over more would not be exact
     test: fields.Count  # test examples
     inputs: int = up_to(4096)  # inputs of every example
     lr: fields.Rate  # learning rate of SGD

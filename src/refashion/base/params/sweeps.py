@@ -1,6 +1,9 @@
 """Sweeps: trainings of one variant with many settings."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -31,6 +34,8 @@ SETTINGS: dict[str, Any] = {
 
 CONTINUOUS = ("lr", "weight_decay", "momentum")
 MOST_TRIALS = 10_000
+SMALLEST = 1e-300
+"""Low bound of an interval of logarithms."""
 LEGAL = (
     "a list of values or {range: [start, stop]}; lr, weight_decay and momentum may be "
     "{uniform: [low, high]} or {log: [low, high]} too"
@@ -66,31 +71,40 @@ def _values(name: str, given: Any) -> Choices | Interval:
     values: list[Any] = []
     match given:
         case list() if given:
-            values = [_legal(name, value) for value in given]
+            values = _listed(name, given, given)
         case {"range": [*bounds]} if all(type(bound) is int for bound in bounds) and (
             len(given) == 1 and len(bounds) in (2, 3) and 0 not in bounds[2:]
         ):
-            if len(range(*bounds)) > MOST_TRIALS:
-                raise ValueError(f"{name}: {show(given)} has more than {MOST_TRIALS} values")
-            values = [_legal(name, value) for value in range(*bounds)]
+            values = _listed(name, given, range(*bounds))
         case {"log": [low, high]} | {"uniform": [low, high]} if (
             name in CONTINUOUS and len(given) == 1
         ):
             low, high = (_legal(name, bound) for bound in (low, high))
             if not low < high:
                 raise ValueError(f"{name}: {show(given)} is empty; give the low bound first")
-            if "log" in given and low == 0:
-                raise ValueError(f"{name}: 0 has no logarithm; use a low bound > 0")
+            if "log" in given and low < SMALLEST:
+                raise ValueError(f"{name}: {low} has no logarithm; use a low bound >= {SMALLEST}")
             return Interval(low=low, high=high, log="log" in given)
     if not values:
         raise ValueError(f"{name} is {show(given)}; it must be {LEGAL}")
-    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+    if twice := [value for value, number in Counter(values).items() if number > 1]:
         raise ValueError(f"{name}: {show(twice[0])} stands there twice; remove one")
     return tuple(values)
 
 
+def _listed(name: str, given: Any, values: Sequence[Any]) -> list[Any]:
+    if values[MOST_TRIALS:]:  # a range may have no length that Python can tell
+        raise ValueError(f"{name}: {show(given)} has more than {MOST_TRIALS} values")
+    return [_legal(name, value) for value in values]
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(SETTINGS[name])
+
+
 def _legal(name: str, value: Any) -> Any:
-    setting: TypeAdapter[Any] = TypeAdapter(SETTINGS[name])
+    setting = _adapter(name)
     try:
         return setting.validate_python(value, strict=True)
     except ValidationError:

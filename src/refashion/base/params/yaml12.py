@@ -61,13 +61,13 @@ def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 def parse(content: bytes) -> Any:
-    """Read one YAML document.
+    """Read one YAML document in UTF-8.
 
     `ValueError` if it is not legal YAML, or holds a tag, a directive, a key twice or a key that is
     not text: one line, with the number of the document's line where it is known.
     """
     try:
-        return yaml.load(content, _Loader)
+        return yaml.load(content.decode(), _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ValueError(f"line {line}: {' '.join(str(error.problem).split())}") from None
