@@ -1,5 +1,6 @@
 """The `refashion` command itself: help, exit codes and what goes where."""
 
+import json
 import re
 import subprocess
 import sys
@@ -77,6 +78,14 @@ def test_an_answer_is_an_exit_code_too(yes: bool, capsys: pytest.CaptureFixture[
             cli.answer({"b": 2, "a": 1}, ["one", "two"], as_json, yes)
         assert end.value.code == (not yes)
         assert capsys.readouterr().out == printed
+
+
+def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.answer({"a": float("inf"), "b": [float("nan")]}, [], True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        **{"a": "Infinity", "b": ["NaN"]}
+    }
 
 
 def test_an_output_that_is_full_is_named(root: Path) -> None:

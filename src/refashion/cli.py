@@ -63,7 +63,7 @@ def _offer_to_mend() -> None:
 
     with suppress(UserError, OSError):  # outside a checkout
         for fault in mend.blocking(Workspace.here()):
-            print(f"{fault.what}; run `refashion mend`", file=sys.stderr)
+            print(fault.advice, file=sys.stderr)
 
 
 PATH = click.Path(path_type=Path)
@@ -74,7 +74,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def answer(value: Any, lines: Iterable[str], as_json: bool, yes: bool = True) -> NoReturn:
     """Print a value as JSON with sorted keys, or lines, and exit: 0 for yes, 1 for no."""
     if as_json:
-        lines = [json.dumps(value, indent=2, sort_keys=True, default=dataclasses.asdict)]
+        text = json.dumps(value, default=dataclasses.asdict)
+        finite = json.loads(text, parse_constant=str)  # JSON has no infinity
+        lines = [json.dumps(finite, indent=2, sort_keys=True)]
     try:
         for line in lines:
             print(line)
@@ -155,7 +157,11 @@ def reproduce(
             for attestation in reproduction.reproduce(state, runs, workspace, isolated):
                 attestations.append(attestation)
                 if store:
-                    reproduction.publish(attestation, store)
+                    try:
+                        reproduction.publish(attestation, store)
+                    except Exception as error:  # of MLflow, any: the verdict is worth more
+                        reason = " ".join(str(error).split())
+                        print(f"warning: not written to MLflow: {reason}", file=sys.stderr)
     lines = (line for attestation in attestations for line in reproduction.lines(attestation))
     same = all(attestation["verdict"]["outcome"] != "different" for attestation in attestations)
     answer(attestations, lines, as_json, same)
@@ -402,11 +408,22 @@ def mend(workspace: Workspace, check: bool) -> None:
     """
     from refashion.reproduction import mend as mending
 
+    nothing = "there is nothing to mend"
     if check:
-        lines = [f"{fault.what}; run `refashion mend`" for fault in mending.faults(workspace)]
-    else:
-        lines = list(mending.mend(workspace))
-    answer(lines, lines or ["there is nothing to mend"], False, not (check and lines))
+        told = [fault.advice for fault in mending.faults(workspace)]
+        answer(None, told or [nothing], False, not told)
+
+    def lines() -> Iterator[str]:
+        mended = mending.mend(workspace)
+        try:
+            yield next(mended, nothing)
+            yield from mended
+        except OSError as error:  # not of standard output
+            raise UserError(one_line(error)) from None
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is done is told, whatever comes next
+    answer(None, lines(), False)
 
 
 @main.command()

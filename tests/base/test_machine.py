@@ -9,8 +9,10 @@ import pytest
 
 from refashion.base.machine import is_running
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+@linux
 def test_a_process_is_at_work_until_it_ends_though_nobody_asked_for_its_end() -> None:
     assert is_running(os.getpid())
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -21,6 +23,21 @@ def test_a_process_is_at_work_until_it_ends_though_nobody_asked_for_its_end() ->
     os.kill(process.pid, 0)  # it is still listed
     process.communicate()
     assert not is_running(process.pid)
+
+
+@linux
+def test_a_process_whose_name_is_cut_inside_a_character_is_at_work() -> None:
+    name = "a" + "\u5b57" * 5
+    code = f"open('/proc/self/comm', 'wb').write({name.encode()!r}); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout and process.stdout.readline()
+        assert is_running(process.pid)
+        process.communicate(b"\n")
+
+
+def test_a_number_that_no_process_can_have() -> None:
+    assert not is_running(2**70)
 
 
 ENDS = """

@@ -1,6 +1,7 @@
 """What is committed fits together: whatever is altered in it is found, and named with its cure."""
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,15 @@ def test_the_command(repository: Any) -> None:
     for name, text in (("dvc.lock", "stages: {track: {cmd: 1}}"), ("dvc.yaml", "stages: {")):
         (repository.workspace.root / name).write_text(text)
         assert name in repository.refused("gate", "--quick")
+
+
+def test_names_of_files_may_be_no_text(repository: Any) -> None:
+    for name in (b"caf\xe9.txt", b"models/caf\xe9.txt"):
+        (repository.workspace.root / os.fsdecode(name)).touch()
+    repository.git("add", "--all")
+    checks = list(consistency.check(repository.workspace))
+    assert any(check.name == f"consistent: {os.fsdecode(name)}" for check in checks)
+    assert b"models/caf\\udce9.txt" in consistency.summary(checks).encode()
 
 
 @settings(max_examples=50)

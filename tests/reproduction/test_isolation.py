@@ -53,6 +53,7 @@ ATTEMPTS = {{
     "others environment": lambda: b"PASSWORD=" + b"hunter" in b"".join(
         map(content, glob.glob("/proc/[0-9]*/environ"))
     ),
+    "the users settings of dvc": lambda: b"hunter2" in content(".dvc/config.local"),
     "git": lambda: subprocess.check_output(["git", "log", "-1"], stderr=subprocess.DEVNULL),
 }}
 
@@ -97,6 +98,8 @@ def hostile(repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         code = repository.workspace.root / "stages" / "make.py"
         code.write_text(HOSTILE.format(**values) + code.read_text())
         repository.commit("Be hostile")
+        local = repository.workspace.root / ".dvc" / "config.local"
+        local.write_text("['remote \"team\"']\n    url = ssh://team/data\n    password = hunter2\n")
         yield repository
         for listener in listeners:
             listener.shutdown(socket.SHUT_RDWR)

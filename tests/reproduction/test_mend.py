@@ -1,11 +1,13 @@
 """What killed processes leave in a checkout is found and put right, and nothing else is touched."""
 
+import errno
 import json
 import os
 import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,11 +17,13 @@ from dvc.exceptions import ReproductionError
 from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc_objects import fs
+from scmrepo.git import Git
 
 from refashion import cli
 from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import lockfile, mend
+from refashion.reproduction import lockfile, mend, processes
 
 AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
 ROOT = Path(__file__).parents[2]
@@ -68,7 +72,11 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
 
 @pytest.mark.parametrize("name", ["dvc.lock", "stages/sweep/dvc.lock"])
 @pytest.mark.parametrize(
-    "content", [b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"]
+    "content",
+    [
+        *(b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"),
+        SOUND + b"    params: {p: {day: 2001-99-99}}\n",
+    ],
 )
 def test_a_damaged_lock_of_a_pipeline_is_put_back(
     checkout: Workspace, name: str, content: bytes
@@ -87,6 +95,47 @@ def test_a_damaged_lock_that_git_does_not_know_goes(checkout: Workspace) -> None
     new.write_bytes(b"")
     assert mended(checkout) == ["stages/k_fold/dvc.lock: is damaged: removed; DVC writes it anew"]
     assert not new.exists()
+
+
+@pytest.fixture
+def merging(checkout: Workspace) -> Workspace:
+    """A checkout in which a merge has left conflicts."""
+    branch = git(checkout, "symbolic-ref", "--short", "HEAD").strip()
+    (checkout.root / "dvc.yaml").touch()
+    for number, name in enumerate(("base", "other", branch)):
+        git(checkout, "checkout", "--quiet", "-B", name, "HEAD" if name == "base" else "base")
+        (checkout.root / "dvc.lock").write_bytes(SOUND.replace(b"z", b"%d" % number))
+        checkout.params_file.write_text(f"lr: {number}\n")
+        git(checkout, "add", "--all")
+        git(checkout, "commit", "-qm", name)
+    subprocess.run(["git", *AUTHOR, "merge", "-q", "other"], cwd=checkout.root)
+    return checkout
+
+
+def test_what_is_merged_by_hand_stays(merging: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("dvc.lock", "params.yaml")
+    advice = [f"{n}: has merge conflicts; resolve them, and `git add {n}`" for n in names]
+    monkeypatch.chdir(merging.root)
+    for left in ("as git left it", "", "wrong: ["):
+        contents = [file.read_text() for file in map(merging.root.joinpath, names)]
+        if left != "as git left it":
+            contents = [left] * 2
+            for name in names:
+                (merging.root / name).write_text(left)
+        for command, code in ((["mend"], 0), (["mend", "--check"], 1)):
+            done = CliRunner().invoke(cli.main, command, obj=merging)
+            assert (done.exit_code, done.stdout.splitlines()) == (code, advice)
+        assert contents == [(merging.root / name).read_text() for name in names]
+    done = CliRunner().invoke(cli.main, ["which", "abcdef"])
+    assert done.stderr.splitlines()[-2:] == advice
+
+
+def test_conflicts_that_were_staged_stay(merging: Workspace) -> None:
+    git(merging, "add", "--all")
+    lock = merging.root / "dvc.lock"
+    content = lock.read_bytes()
+    done = CliRunner().invoke(cli.main, ["mend"], obj=merging)
+    assert done.stdout.startswith("dvc.lock: has merge conflicts") and lock.read_bytes() == content
 
 
 def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: Workspace) -> None:
@@ -123,6 +172,22 @@ def test_temporary_files_of_dvc_go_once_it_has_done_with_them(
     assert own.exists() and not any(map(Path.exists, left))
 
 
+def test_a_cache_elsewhere_may_be_in_use_on_another_machine(
+    checkout: Workspace, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    (checkout.root / ".dvc" / "config").write_text(f"[cache]\n    dir = {cache}\n")
+    file, folder = cache / "files" / fs.utils.tmp_fname(), cache / "runs" / "ab" / "abc"
+    for parent in (file.parent, folder):
+        parent.mkdir(parents=True)
+    file.touch()
+    os.utime(folder, (time.time() - 600,) * 2)
+    monkeypatch.setattr(files, "SOON", -60.0)
+    assert mended(checkout) == ["there is nothing to mend"]
+    monkeypatch.setattr(mend, "ELSEWHERE", -60.0)
+    assert len(mended(checkout)) == 2 and not file.exists() and not folder.exists()
+
+
 @pytest.mark.parametrize(
     "name", ["index.lock", "HEAD.lock", "refs/exps/ab/cd/rate.lock", "objects/ab/cdef.lock"]
 )
@@ -136,6 +201,30 @@ def test_locks_of_git_go_unless_a_process_has_them_open(checkout: Workspace, nam
     lock.touch()  # somebody is about to rename it
     assert mended(checkout) == ["there is nothing to mend"]
     assert lock.exists()
+
+
+def test_what_another_user_left_stays(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose processes cannot be looked into."""
+    lock = checkout.root / ".git" / "index.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    for user in (os.getuid() + 1, os.getuid()):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert lock.exists()
+        mended(checkout)
+    assert not lock.exists()
+
+
+def test_names_of_processes_may_be_cut_inside_a_character(tmp_path: Path) -> None:
+    name = "a" + "\u5b57" * 5
+    code = f"open('/proc/self/comm', 'wb').write({name.encode()!r}); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=pipe, stdout=pipe
+    ) as process:
+        assert process.stdout and process.stdout.readline()
+        assert list(processes.users(tmp_path)) == [os.fsdecode(name.encode()[:15])]
+        process.communicate(b"\n")
 
 
 def test_the_lock_of_a_commit_whose_message_is_being_written_stays(checkout: Workspace) -> None:
@@ -158,6 +247,13 @@ def git(checkout: Workspace, *words: str) -> str:
     return subprocess.check_output(["git", *AUTHOR, *words], cwd=checkout.root, text=True)
 
 
+def detach(checkout: Workspace) -> None:
+    """Detach HEAD as a `dvc exp run` does."""
+    scm = Git(str(checkout.root))
+    scm.checkout("HEAD", detach=True)
+    scm.close()
+
+
 def staged(checkout: Workspace, name: str) -> str:
     """Stage another content of a file; the line of its being unstaged."""
     file = checkout.root / name
@@ -169,12 +265,21 @@ def staged(checkout: Workspace, name: str) -> str:
 def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
     staged(checkout, "params.yaml")
     assert mended(checkout) == ["there is nothing to mend"]  # by the user: a branch is there
+    branch = git(checkout, "symbolic-ref", "--short", "HEAD").strip()
     git(checkout, "checkout", "--quiet", "--detach")
+    assert mended(checkout) == ["there is nothing to mend"]  # by the user: so is HEAD
+    git(checkout, "checkout", "--quiet", branch)
+    detach(checkout)
     checkout.params_file.write_text("lr: 0.1\n")
+    rwlocks = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
+    (checkout.root / ".dvc" / "tmp" / "exps").mkdir()
+    for name in rwlocks:
+        (checkout.root / name).touch()
     lock = checkout.root / ".dvc" / "tmp" / "lock"
     with make_lock(str(lock), tmp_dir=str(lock.parent)):
         done = CliRunner().invoke(cli.main, ["mend"], obj=checkout)
         assert done.exit_code == 2 and "a DVC command is running" in done.stderr
+        assert done.stdout.splitlines() == [f"{name}: is damaged: removed" for name in rwlocks]
     own = checkout.root / ".dvc" / "tmp" / "repro.dat"
     own.touch()
     git(checkout, "add", "--force", str(own))
@@ -184,6 +289,78 @@ def test_settings_that_an_experiment_has_staged_are_unstaged(checkout: Workspace
     )
     assert git(checkout, "diff", "--cached") == ""
     assert checkout.params_file.read_text() == "lr: 0.1\n"
+
+
+def test_a_file_of_its_own_tells_that_an_experiment_has_staged_the_settings(
+    checkout: Workspace,
+) -> None:
+    """It leaves nothing in the log of a HEAD that was detached before."""
+    git(checkout, "checkout", "--quiet", "--detach")
+    detach(checkout)
+    staged(checkout, "params.yaml")
+    assert mended(checkout) == ["there is nothing to mend"]
+    (checkout.root / mend.QUEUED).touch()
+    git(checkout, "add", "--force", mend.QUEUED)
+    (line,) = mended(checkout)
+    assert line.startswith(f"{mend.QUEUED}, params.yaml: staged by ")
+
+
+@pytest.mark.parametrize("state", mend.UNDER_WAY)
+def test_what_is_staged_while_git_is_at_work_stays(checkout: Workspace, state: str) -> None:
+    detach(checkout)
+    told = staged(checkout, "params.yaml")
+    (checkout.root / ".git" / state).touch()
+    assert mended(checkout) == ["there is nothing to mend"]
+    (checkout.root / ".git" / state).unlink()
+    assert mended(checkout) == [told]
+
+
+def test_a_rebase_goes_on(checkout: Workspace) -> None:
+    branch = git(checkout, "symbolic-ref", "--short", "HEAD").strip()
+    for number, words in enumerate((("-B", "other"), ("-B", "own", branch))):
+        git(checkout, "checkout", "--quiet", *words)
+        checkout.params_file.write_text(f"lr: {number}\n")
+        git(checkout, "add", "params.yaml")
+        git(checkout, "commit", "-qm", "Change")
+    subprocess.run(["git", *AUTHOR, "rebase", "-q", "other"], cwd=checkout.root)
+    checkout.params_file.write_text("lr: 2\n")
+    git(checkout, "add", "params.yaml")
+    assert mended(checkout) == ["there is nothing to mend"]
+    git(checkout, "-c", "core.editor=true", "rebase", "--continue")
+    assert git(checkout, "show", "HEAD:params.yaml") == "lr: 2\n"
+
+
+def test_signed_commits_are_no_entries_of_the_log(checkout: Workspace) -> None:
+    gpg = checkout.root / ".git" / "gpg"
+    gpg.write_text(
+        "#!/bin/sh\ncat > /dev/null\n"
+        "printf '\\n[GNUPG:] SIG_CREATED x\\n' >&2\n"
+        "printf -- '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n'\n"
+    )
+    gpg.chmod(0o700)
+    git(checkout, "config", "gpg.program", str(gpg))
+    git(checkout, "config", "log.showSignature", "true")
+    git(checkout, "commit", "-qS", "--amend", "-m", "Signed")
+    detach(checkout)
+    assert mended(checkout) == ["there is nothing to mend"]
+    told = staged(checkout, "params.yaml")
+    assert mended(checkout) == [told]
+
+
+def test_a_file_that_an_experiment_has_renamed_is_unstaged(checkout: Workspace) -> None:
+    git(checkout, "update-ref", mend.RUNS, "HEAD")
+    detach(checkout)
+    git(checkout, "mv", "dvc.lock", "renamed")
+    told = "dvc.lock, renamed: staged by a `dvc exp run` that was killed: unstaged"
+    assert mended(checkout) == [told]
+
+
+def test_names_of_files_may_be_no_text(checkout: Workspace) -> None:
+    git(checkout, "update-ref", mend.RUNS, "HEAD")
+    detach(checkout)
+    staged(checkout, os.fsdecode(b"caf\xe9.txt"))
+    told = "caf\\udce9.txt: staged by a `dvc exp run` that was killed: unstaged"
+    assert mended(checkout) == [told]
 
 
 def test_results_that_an_experiment_has_staged_are_unstaged(checkout: Workspace) -> None:
@@ -279,28 +456,73 @@ def test_settings_that_are_cut_off_are_put_back(
     assert mended(checkout) == ["there is nothing to mend"]
 
 
-def test_folders_of_experiments_go_unless_a_process_works_there(checkout: Workspace) -> None:
-    left, used = (checkout.root / ".dvc/tmp/exps" / name for name in ("tmpleft", "tmpused"))
+@pytest.mark.parametrize("left", ["a pipe", "a folder", "nothing"])
+def test_settings_that_are_no_file_are_left_alone(checkout: Workspace, left: str) -> None:
+    file = checkout.params_file
+    file.write_text("lr: 1\n")
+    git(checkout, "add", "params.yaml")
+    file.unlink()
+    if left == "nothing":
+        assert mended(checkout) == ["params.yaml: is cut off: put back as git has it"]
+    elif left == "a folder":
+        file.mkdir()
+        assert mended(checkout) == ["there is nothing to mend"]
+    else:
+        os.mkfifo(file)
+        writer = threading.Thread(target=lambda: file.open("wb").close())  # ends a reading
+        writer.start()
+        told = mended(checkout)
+        os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
+        assert told == ["there is nothing to mend"]
+
+
+def test_without_git(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (checkout.params_file, checkout.root / "dvc.lock"):
+        file.write_text("")
+    monkeypatch.setenv("PATH", "")
+    assert mended(checkout) == ["dvc.lock: is damaged: removed; DVC writes it anew"]
+
+
+def test_what_the_system_refuses_is_told(
+    checkout: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(lock))
+
+    (checkout.root / ".dvc/tmp/rwlock").touch()
+    monkeypatch.setattr(mend, "_remove", refuse)
+    done = CliRunner().invoke(cli.main, ["mend"], obj=checkout)
+    assert done.exit_code == 2 and "rwlock: Permission denied; mend its" in done.stderr
+
+
+@pytest.mark.parametrize("parent", [".dvc/tmp/exps", ".dvc/tmp/exps/standalone"])
+def test_folders_of_experiments_go_unless_a_process_works_there(
+    checkout: Workspace, parent: str
+) -> None:
+    left, used = (checkout.root / parent / name for name in ("tmpleft", "tmpused"))
     for folder in (left, used):
         (folder / "inner").mkdir(parents=True)
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, cwd=used / "inner", stdin=subprocess.PIPE) as process:
-        assert mended(checkout) == [
-            ".dvc/tmp/exps/tmpleft: of an experiment that was killed: removed"
-        ]
+        assert mended(checkout) == [f"{parent}/tmpleft: of an experiment that was killed: removed"]
         assert used.exists() and not left.exists()
         process.communicate(b"\n")
 
 
-def test_folders_of_experiments_stay_while_dvc_is_at_work(checkout: Workspace) -> None:
-    """A worker of its queue makes one some time before it works there."""
+@pytest.mark.parametrize("as_module", [False, True])
+def test_folders_of_experiments_stay_while_dvc_is_at_work(
+    checkout: Workspace, as_module: bool
+) -> None:
+    """It makes one some time before it works there."""
     folder = checkout.root / ".dvc/tmp/exps/tmpnew"
     folder.mkdir(parents=True)
-    dvc = checkout.root.with_name("dvc")
+    dvc = checkout.root / ("dvc.py" if as_module else "dvc")
     dvc.write_text(f"#!{sys.executable}\nprint(flush=True)\ninput()\n")
     dvc.chmod(0o700)
     pipe = subprocess.PIPE
-    with subprocess.Popen([dvc], cwd=checkout.root, stdin=pipe, stdout=pipe) as process:
+    command = [sys.executable, "-m", "dvc"] if as_module else [str(dvc)]
+    with subprocess.Popen(command, cwd=checkout.root, stdin=pipe, stdout=pipe) as process:
         assert process.stdout and process.stdout.readline()
         assert mended(checkout) == ["there is nothing to mend"]
         process.communicate(b"\n")
@@ -316,6 +538,16 @@ def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.M
     assert done.exit_code == 2
     assert "dvc.lock: is damaged; run `refashion mend`" in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_outputs_without_a_digest_are_left_out() -> None:
+    outs = [{"path": "a"}, {"path": "s3://b", "etag": "x"}, {"path": "c", "md5": "y"}]
+    assert lockfile.outputs({"stage": {"cmd": "x", "outs": outs}}) == {"c": "y"}
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="null: cannot be read"):
+        lockfile.read(Path("/dev/null"))
 
 
 def test_what_dvc_writes_is_sound(root: Path) -> None:

@@ -12,14 +12,23 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.config import Config
 from pydantic import Field
 
 from publishing import CONTEXT, tell
 from refashion.base import files, params
 from refashion.base.errors import UserError
-from refashion.reproduction import consistency, diverge, gate, lockfile, pipeline, worktree
+from refashion.reproduction import (
+    consistency,
+    diverge,
+    gate,
+    lockfile,
+    pipeline,
+    reproduce,
+    worktree,
+)
 from refashion.runs.run import in_folder
-from refashion.tracking import integrity, published, store
+from refashion.tracking import integrity, marks, published, store
 from synthetic import TIMINGS, write_variant, write_workspace
 
 # --- reproduce --------------------------------------------------------------------------------
@@ -106,12 +115,18 @@ def test_what_cannot_be_brought_back(repository: Any) -> None:
 def test_a_checkout_has_the_remotes_and_the_cache_of_the_users_own(repository: Any) -> None:
     workspace = repository.workspace
     local = workspace.root / ".dvc" / "config.local"
-    local.write_text("['remote \"mine\"']\n    url = /mine\n")
+    text = "['remote \"mine\"']\n    url = /mine\n['remote \"team\"']\n    url = ../../täm\n"
+    local.write_text(text, encoding="utf-8")
     state = worktree.State(commit=repository.git("rev-parse", "HEAD"))
     with worktree.checkout(state, workspace) as checkout:
-        config = (checkout.root / ".dvc" / "config.local").read_text()
-    assert "url = /mine" in config and f"dir = {workspace.root / '.dvc' / 'cache'}" in config
-    assert local.read_text() == "['remote \"mine\"']\n    url = /mine\n"
+        config = (checkout.root / ".dvc" / "config.local").read_text(encoding="utf-8")
+        remotes = Config(str(checkout.root / ".dvc"))["remote"]
+    assert f'dir = "{workspace.root / ".dvc" / "cache"}"' in config
+    assert {name: remote["url"] for name, remote in remotes.items()} == {
+        "mine": "/mine",
+        "team": str(workspace.root.parent / "täm"),
+    }
+    assert local.read_text(encoding="utf-8") == text
 
 
 def test_data_that_no_source_has(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +263,77 @@ def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
     repository.commit("Promise nothing")
     assert "has no dvc.lock with outputs" in repository.refused("verify")
     assert "no such revision" in repository.refused("verify", "nothing")
+
+
+def test_a_frozen_stage_is_refused(repository: Any) -> None:
+    """DVC would take its outputs as they are."""
+    file = repository.workspace.root / "dvc.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["stages"]["study"]["do"]["frozen"] = True
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    repository.commit("Freeze")
+    for command in (("verify",), ("gate",), ("reproduce", "HEAD")):
+        done = repository.refashion(*command)
+        assert done.exit_code == 2
+        assert "error: dvc.yaml: study is frozen, so DVC does not run it" in done.stderr
+
+
+def test_data_of_the_cache_are_not_believed(repository: Any) -> None:
+    """The stage that downloads them runs again, and knows what they must be."""
+    raw = repository.workspace.root / "data" / "raw" / "images.txt"
+    raw.write_text("others")
+    repository.dvc("commit", "--force", "download")
+    repository.commit("Promise other data")
+    done = repository.refashion("verify", "--json")
+    outputs = {o["path"]: o["identical"] for o in json.loads(done.stdout)["outputs"]}
+    assert done.exit_code == 1 and not outputs["data/raw"]
+
+
+def test_a_verdict_is_told_though_it_cannot_be_written(
+    repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no database")
+
+    monkeypatch.setattr(reproduce, "publish", refuse)
+    done = repository.refashion("reproduce", repository.published("mlp").info.run_id)
+    assert done.exit_code == 0 and "identical" in done.stdout
+    assert "warning: not written to MLflow: no database" in done.stderr
+
+
+def test_a_branch_is_meant_though_a_run_is_tagged_with_its_name(repository: Any) -> None:
+    run, head = repository.published("mlp"), repository.git("rev-parse", "HEAD")
+    for name in ("HEAD", "main"):
+        repository.client.set_tag(run.info.run_id, f"{marks.OF_EXPERIMENT}{name}", marks.THERE)
+    repository.commit("Later")
+    done = repository.refashion("reproduce", "main", "--name", "mlp", "--json")
+    (attestation,) = json.loads(done.stdout)
+    assert attestation["commit"] == repository.git("rev-parse", "HEAD") != head
+
+
+# --- publish ----------------------------------------------------------------------------------
+
+
+def test_outside_git_the_workspace_alone_is_published(repository: Any) -> None:
+    shutil.rmtree(repository.workspace.root / ".git")
+    done = repository.refashion("publish")
+    assert (done.exit_code, done.stdout) == (0, "runs that were there already: 3\n")
+
+
+def test_an_experiment_that_cannot_be_read_does_not_stop_the_others(repository: Any) -> None:
+    root = repository.workspace.root
+    (root / "link").symlink_to("/etc/passwd")
+    repository.experiment("a")
+    repository.change(seed=7)
+    repository.dvc("repro")
+    repository.experiment("b")
+    done = repository.refashion("publish", "--json")
+    rows = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert {row["outcome"] for row in rows if row["source"] == "a"} == {"missing"}
+    assert {row["outcome"] for row in rows if row["source"] == "b"} == {
+        *("published", "already there")
+    }
 
 
 # --- gate -------------------------------------------------------------------------------------

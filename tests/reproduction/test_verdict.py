@@ -36,7 +36,9 @@ def run(
     """Write a run: of a variant with its weights, or of a study without."""
     weights = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
     change(weights)
-    record = synthetic.record(name, contract=contract, inputs={"train": images}, params={"lr": lr})
+    record = synthetic.record(
+        name, contract=contract, inputs={"train": images * 64}, params={"lr": lr}
+    )
     done = write.write(
         Workspace(root),
         record,
@@ -101,6 +103,11 @@ def test_the_first_stage_that_differs(
 def test_metrics_that_only_one_has(tmp_path: Path) -> None:
     result = compare(tmp_path, {"old": 1.0}, {"accuracy": 0.25, "new": 1.0})
     assert result.metrics == {"accuracy": 0.25, "new": float("inf"), "old": float("inf")}
+
+
+def test_a_metric_that_is_no_number_differs(tmp_path: Path) -> None:
+    result = compare(tmp_path, {"accuracy": 0.25}, {"accuracy": "abc"})
+    assert result.outcome == "different" and result.metrics == {"accuracy": float("inf")}
 
 
 @pytest.mark.parametrize(

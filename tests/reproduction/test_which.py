@@ -1,6 +1,7 @@
 """From a file or a digest to its run, wherever that is known."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,33 @@ def test_weights_saved_anew_and_long_gone_from_the_workspace(bare: Any, tmp_path
         **{"name": "mlp", "run_ids": [], "experiments": ["puffy-hake"], "commits": [commit]},
         "command": f"git checkout {commit} && dvc repro evaluate@mlp",
     }
+
+
+GPG = r"""#!/bin/sh
+cat > /dev/null
+printf '\n[GNUPG:] SIG_CREATED x\ngpg: Good\tsignature\n' >&2
+printf -- '-----BEGIN PGP SIGNATURE-----\n\nx\n-----END PGP SIGNATURE-----\n'
+"""
+"""Signs anything, and finds every signature good."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("log.showSignature", "true"), ("log.showRoot", "false"), ("core.quotePath", "false")],
+)
+def test_settings_of_git_change_no_answer(bare: Any, name: str, value: str, tmp_path: Path) -> None:
+    """Of a first commit, which is signed, and brings a file whose name is no text."""
+    gpg = tmp_path / "gpg"
+    gpg.write_text(GPG)
+    gpg.chmod(0o700)
+    bare.git("config", "gpg.program", str(gpg))
+    (bare.workspace.models / os.fsdecode(b"caf\xe9.txt")).touch()
+    bare.commit("Add a file")
+    commit = bare.git("commit-tree", "-S", "-m", "Start", "HEAD^{tree}")
+    bare.git("update-ref", "HEAD", commit)
+    bare.git("config", name, value)
+    (source,) = which(bare, bare.workspace.models / "mlp" / "record.json")
+    assert source["commits"] == [commit]
 
 
 def test_what_sums_up_a_commit(bare: Any) -> None:

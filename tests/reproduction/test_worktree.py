@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.reproduction import pipeline, revisions, worktree
 from refashion.reproduction.worktree import PREFIX, State
+from refashion.tracking import context
 
 # --- links ------------------------------------------------------------------------------------
 
@@ -148,6 +151,81 @@ def test_nothing_of_a_commit_configures_or_replaces_dvc(repository: Any, tmp_pat
         assert (checkout.root / "reports" / "evaluation" / "mlp").is_dir()
     assert settings[0] == config and "hostile" not in settings[1]
     assert not mark.exists() and not (tmp_path / "hostile").exists()
+
+
+def test_a_path_of_any_letters(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC itself writes its configuration in ASCII alone."""
+    root = repository.workspace.root
+    named = root.rename(root.with_name("pr\xfcfung, 1")).resolve()
+    monkeypatch.setattr(tempfile, "tempdir", str(named.parent / "tempor\xe4r"))
+    (named.parent / "tempor\xe4r").mkdir()
+    commit = revisions.resolve("HEAD", named)
+    assert commit
+    with worktree.checkout(State(commit=commit), Workspace(named)) as checkout:
+        pipeline.fetch_results(checkout)
+        assert (checkout.root / "reports" / "evaluation" / "mlp").is_dir()
+
+
+def test_a_project_in_a_folder_of_a_repository(repository: Any, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    project = shutil.copytree(repository.workspace.root, whole / "a" / "project")
+    shutil.rmtree(project / ".git")
+    (whole / "other.py").write_text("")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Start")):
+        revisions.git(*command, folder=whole)
+    (project / "stages" / "new.py").write_text("new\n")
+    (whole / "other.py").write_text("changed\n")
+    origin = context.gather(project)
+    assert origin.commit and origin.diff.count(b"diff --git") == 2
+    state = State(commit=origin.commit, diff=origin.diff)
+    with worktree.checkout(state, Workspace(project)) as checkout:
+        assert (checkout.root / "stages" / "new.py").is_file()
+        assert (checkout.root.parents[1] / "other.py").read_text() == "changed\n"
+        pipeline.rerun(checkout, ["evaluate@mlp"], Workspace(project))
+    assert not list((whole / ".git" / "worktrees").glob("*"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("core.autocrlf", "true"), ("core.eol", "crlf")])
+def test_line_ends_are_those_of_the_commit(repository: Any, name: str, value: str) -> None:
+    repository.git("config", name, value)
+    if name == "core.eol":
+        (repository.workspace.root / ".gitattributes").write_text("* text=auto\n")
+        repository.commit("Attributes")
+    state = State(commit=repository.git("rev-parse", "HEAD"))
+    with worktree.checkout(state, repository.workspace) as checkout:
+        assert b"\r" not in (checkout.root / "dvc.lock").read_bytes()
+
+
+def test_changes_apply_whatever_git_is_set_to(
+    repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.git("config", "diff.context", "0")
+    monkeypatch.setenv("GIT_DIFF_OPTS", "-u0")
+    code = repository.workspace.root / "stages" / "make.py"
+    code.write_text(code.read_text().replace("import os\n", "import os  # changed\n"))
+    origin = context.gather(repository.workspace.root)
+    assert origin.commit
+    state = State(commit=origin.commit, diff=origin.diff)
+    with worktree.checkout(state, repository.workspace) as checkout:
+        assert (checkout.root / "stages" / "make.py").read_text() == code.read_text()
+
+
+def test_what_dvc_would_fetch_from_elsewhere_is_refused(repository: Any, outside: Path) -> None:
+    text = f"deps:\n- path: {outside}\nouts:\n- path: raw\n"
+    (repository.workspace.root / "data" / "raw.dvc").write_text(text)
+    repository.git("add", "--force", "data/raw.dvc")
+    state = State(commit=repository.commit("Import"))
+    with (
+        pytest.raises(UserError, match=r"^data/raw\.dvc: imports what this repository does not"),
+        worktree.checkout(state, repository.workspace),
+    ):
+        pass
+
+
+def test_no_path_of_a_lock_is_an_option_of_dvc(repository: Any, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    pipeline.fetch([f"--cprofile-dump={victim}"], repository.workspace.root)
+    assert not victim.exists()
 
 
 # --- sweep ------------------------------------------------------------------------------------

@@ -80,6 +80,13 @@ def test_the_key_names_what_determined_the_result_and_nothing_else() -> None:
         ({"folders": ["models/mlp", "models/../../mlp"]}, "outside the checkout"),
         ({"folders": ["/etc"]}, "outside the checkout"),
         ({"name": "../mlp"}, "outside the checkout"),
+        ({"outputs": {"weights": "2" * 64, "../a": "3" * 64}}, "outside the checkout"),
+        ({"outputs": {}}, "no weights"),
+        ({"outputs": {"history.csv": "3" * 64}}, "no weights"),
+        ({"outputs": {"weights": 5}}, "no SHA-256s"),
+        ({"outputs": {"weights": "2" * 64, "history.csv": "3" * 63 + "\n"}}, "no SHA-256s"),
+        ({"inputs": {"train": None}}, "no SHA-256s"),
+        ({"parent": 5}, "parent"),
         *(
             ({name: ...}, r"missing.* keys|run key")  # not there at all
             for name in ("name", "stage", "folders", "inputs", "params", "run_key")

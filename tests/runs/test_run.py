@@ -68,6 +68,13 @@ def test_files_are_canonical(run: Run) -> None:
     assert run.record.files == sorted(of_files)
 
 
+def test_only_files_are_files_of_a_run(run: Run) -> None:
+    before = run.files
+    (run.folders[0] / "notes.d").mkdir()
+    (run.folders[0] / "link.csv").symlink_to("nowhere")
+    assert run.files == before
+
+
 def test_all_but_the_log_comes_out_the_same_again(run: Run, tmp_path: Path) -> None:
     again = write_run(tmp_path / "again", seconds=2.5)
     assert [f.read_bytes() for f in again.files] == [f.read_bytes() for f in run.files]

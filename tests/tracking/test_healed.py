@@ -1,11 +1,13 @@
 """A published run that was altered is noticed, and whole again when it is published again."""
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -13,12 +15,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunTag
 
-from publishing import CONTEXT, address, altered, artifacts, models, tell, the_run
+from publishing import CONTEXT, address, altered, artifacts, models, published, tell, the_run
+from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from refashion.pictures import of_run
 from refashion.serving import registry
 from refashion.tracking import integrity, publish, store
-from refashion.tracking.published import read
+from refashion.tracking.published import holding, read
 from servers import serving
 from synthetic import write_evaluation
 
@@ -155,6 +159,19 @@ def damage_code(folder: Path, client: MlflowClient, model_id: str) -> None:
         file.write("import os\n")
 
 
+def shadow_code(folder: Path, client: MlflowClient, model_id: str) -> None:
+    added = folder / "code" / "refashion" / "base" / "errors" / "__init__.py"
+    added.parent.mkdir()
+    added.write_text("raise RuntimeError('this was run')\n")
+
+
+def link_code(folder: Path, client: MlflowClient, model_id: str) -> None:
+    elsewhere = folder.parents[4] / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "__init__.py").write_text("raise RuntimeError('this was run')\n")
+    (folder / "code" / "refashion" / "base" / "errors").symlink_to(elsewhere)
+
+
 def remove_files(folder: Path, client: MlflowClient, model_id: str) -> None:
     shutil.rmtree(folder)
 
@@ -168,7 +185,9 @@ def add(folder: Path, client: MlflowClient, model_id: str) -> None:
     client.create_logged_model(model.experiment_id, "mlp", model.source_run_id, model.tags)
 
 
-@pytest.mark.parametrize("damage", [damage_weights, damage_code, remove_files, delete, add])
+@pytest.mark.parametrize(
+    "damage", [damage_weights, damage_code, shadow_code, link_code, remove_files, delete, add]
+)
 def test_the_model_is_healed(
     workspace: Workspace,
     client: MlflowClient,
@@ -181,6 +200,121 @@ def test_the_model_is_healed(
     (after,) = models(address(workspace))
     assert (after.model_id == model.model_id) is (damage is not delete)
     assert after.source_run_id == run.info.run_id
+
+
+def test_a_model_that_was_loaded_is_as_it_was(workspace: Workspace, run: MlflowRun) -> None:
+    (model,) = models(address(workspace))
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    for name in ("registered_model_meta", "code/refashion/__pycache__/__init__.cpython-311.pyc"):
+        files.write_text(folder / name, "")
+    assert fault(workspace) == ""
+    assert tell(workspace, "mlp")[0].outcome == "already there"
+
+
+def link_file(folder: Path, elsewhere: Path) -> None:
+    (folder / "record.json").unlink()
+    (folder / "record.json").symlink_to(elsewhere / "record.json")
+
+
+def link_folder(folder: Path, elsewhere: Path) -> None:
+    shutil.rmtree(folder / "figures")
+    (folder / "figures").symlink_to(elsewhere)
+
+
+def link_all(folder: Path, elsewhere: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(elsewhere)
+
+
+def pipe(folder: Path, elsewhere: Path) -> None:
+    (folder / "history.csv").unlink()
+    os.mkfifo(folder / "history.csv")
+
+
+def make_folder(folder: Path, elsewhere: Path) -> None:
+    (folder / "history.csv").unlink()
+    (folder / "history.csv").mkdir()
+
+
+def make_file(folder: Path, elsewhere: Path) -> None:
+    shutil.rmtree(folder / "figures")
+    (folder / "figures").write_text("")
+
+
+@pytest.mark.parametrize("damage", [link_file, link_folder, link_all, pipe, make_folder, make_file])
+def test_nothing_outside_the_artifacts_is_written(
+    workspace: Workspace, damage: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_run, "draw", lambda run, workspace: {"curves": b"a picture"})
+    tell(workspace, "mlp")
+    elsewhere = workspace.root / "elsewhere"
+    for name in ("record.json", "curves.png"):
+        files.write_text(elsewhere / name, "mine")
+    damage(artifacts(the_run(workspace)), elsewhere)
+    assert_healed(workspace, the_run(workspace), "its artifact ")
+    assert {file.name for file in elsewhere.iterdir()} == {"record.json", "curves.png"}
+    assert {file.read_text() for file in elsewhere.iterdir()} == {"mine"}
+
+
+def forge(run: MlflowRun, content: str, client: MlflowClient) -> None:
+    """Replace a run's digests, and their tag too."""
+    file = artifacts(run) / integrity.DIGESTS
+    file.write_text(content)
+    client.set_tag(run.info.run_id, integrity.OF_DIGESTS, files.sha256(file))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *("nonsense", "[1]", '{"files": [], "tags": []}', "[" * 100_000),
+        {"tags": ...},
+        {"files": {}},
+        {"tags": {"name": 5}},
+        {"model": ["weights"]},
+        {"files": {"../record.json": "f" * 64}},
+        {"files": {"/etc/hostname": "f" * 64}},
+        {"model": {"a" * 300: "f" * 64}},
+    ],
+    ids=lambda forged: str(forged)[:20],
+)
+def test_forged_digests_are_healed(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun, forged: str | dict[str, Any]
+) -> None:
+    if isinstance(forged, dict):
+        promise = json.loads((artifacts(run) / integrity.DIGESTS).read_text())
+        if forged.get("files"):
+            forged = {"files": promise["files"] | forged["files"]}
+        forged = json.dumps({k: v for k, v in (promise | forged).items() if v is not ...})
+    forge(run, forged, client)
+    with store.connect(workspace) as connected:
+        assert holding(["0123456"], connected) == []
+    assert_healed(workspace, run, "its artifact digests.json was altered")
+
+
+def test_a_forged_record_takes_a_new_run(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun
+) -> None:
+    """Its digest was forged too."""
+    promise = json.loads((artifacts(run) / integrity.DIGESTS).read_text())
+    (artifacts(run) / "record.json").write_text("{}")
+    promise["files"]["record.json"] = files.sha256(artifacts(run) / "record.json")
+    forge(run, json.dumps(promise), client)
+    assert "layout" in fault(workspace)
+    assert tell(workspace, "mlp")[0].outcome == "healed"
+    assert fault(workspace) == ""
+    assert tell(workspace, "mlp")[0].outcome == "already there"
+
+
+def test_a_run_without_the_tag_of_its_weights_holds_nothing(
+    workspace: Workspace, client: MlflowClient, run: MlflowRun
+) -> None:
+    promise = json.loads((artifacts(run) / integrity.DIGESTS).read_text())
+    weights = promise["tags"].pop("weights_sha256")
+    with store.connect(workspace) as connected:
+        assert len(holding([weights], connected)) == 1
+        forge(run, json.dumps(promise), client)
+        client.delete_tag(run.info.run_id, "weights_sha256")
+        assert holding([weights], connected) == []
 
 
 def test_tags_of_a_model_are_not_believed(
@@ -259,7 +393,7 @@ def test_a_run_on_a_server_is_healed(
     many: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of many runs there, those whose artifacts are gone."""
+    """Of many runs there, those whose artifacts are gone, or whose evaluation is not told."""
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     folder = tmp_path / "artifacts"
     with serving(f"sqlite:///{tmp_path}/mlflow.db", folder) as uri:
@@ -268,7 +402,15 @@ def test_a_run_on_a_server_is_healed(
         monkeypatch.setattr(publish, "MANY", 0 if many else 100)
         tell(workspace, "mlp")
         (record,) = folder.glob("*/*/artifacts/record.json")
-        for damage, is_noticed in ((record.write_text, not many), (record.unlink, True)):
-            damage(*["{}"] if damage == record.write_text else [])
+        (model,) = folder.glob("*/models/*/artifacts")
+        (run,) = published(uri)
+        client = MlflowClient(tracking_uri=uri)
+        for damage, of_many in (
+            (lambda: record.write_text("{}"), "already there"),
+            (record.unlink, "healed"),
+            (lambda: shadow_code(model, client, ""), "already there"),
+            (lambda: client.delete_tag(run.info.run_id, integrity.EVALUATION), "measured anew"),
+        ):
+            damage()
             outcomes = [tell(workspace, "mlp")[0].outcome for _ in range(2)]
-            assert outcomes == ["healed" if is_noticed else "already there", "already there"]
+            assert outcomes == [of_many if many else "healed", "already there"]

@@ -240,6 +240,57 @@ def test_an_experiment_that_is_removed_comes_back(workspace: Workspace) -> None:
     assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b,puffy-hake", "")
 
 
+@pytest.mark.parametrize("state", [marks.THERE, marks.REMOVED])
+@pytest.mark.parametrize(
+    "names",
+    [[f"puffy-{i:05}" for i in range(720)], ["é" * 100, "é" * 101, "x" * 6000, "~:% "]],
+    ids=["many", "long"],
+)
+def test_any_names_of_experiments_are_told_once(
+    workspace: Workspace, names: list[str], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cuts long values of tags, and takes short names of them, a hundred at once."""
+    tell(workspace, "mlp")
+    log_batch, requests = MlflowClient.log_batch, count()
+
+    def log_seldom(*arguments: Any, **options: Any) -> None:
+        assert next(requests) < 20
+        log_batch(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_seldom)
+    with store.connect(workspace) as connected:
+        assert marks.mark(the_run(workspace), names, state, connected.client)
+        assert not marks.mark(the_run(workspace), names, state, connected.client)
+    tell(workspace, "mlp", context=EXPERIMENT)
+    tell(workspace, "mlp", context=replace(EXPERIMENT, experiment=names[-1]))
+    told = {s: marks.experiments(the_run(workspace), s) for s in (marks.THERE, marks.REMOVED)}
+    known = sorted(name for name in names if len(name) < 5000)
+    last = [names[-1]]
+    assert told[marks.THERE] == sorted(
+        {"puffy-hake", *last, *(known if state == marks.THERE else [])}
+    )
+    assert told[marks.REMOVED] == sorted({*known} - {*last} if state == marks.REMOVED else {})
+
+
+def test_a_forged_mark_names_no_experiment(workspace: Workspace, client: MlflowClient) -> None:
+    tell(workspace, "mlp", context=EXPERIMENT)
+    run_id = the_run(workspace).info.run_id
+    for key in (marks.OF_EXPERIMENT + "puffy:2dhake", marks.OF_LONG_NAME + "0" * 64):
+        client.set_tag(run_id, key, "there")
+        client.set_tag(run_id, f"{key}0", "there is none")
+    assert marks.experiments(the_run(workspace)) == ["puffy-hake"]
+
+
+def test_a_long_setting_is_published_once(workspace: Workspace) -> None:
+    """MLflow cuts it: what it has left is what is compared."""
+    record = listing.find(workspace, "weight_decay/decay_3").record
+    record = replace(record, params={**record.params, "space": {"seed": list(range(1301))}})
+    metrics = {"train_loss": 0.25}
+    write.write(workspace, record, [metrics], digest="d" * 64, metrics=metrics, timings=TIMINGS)
+    outcomes = [tell(workspace, record.name)[0].outcome for _ in range(2)]
+    assert outcomes == ["published", "already there"]
+
+
 def test_other_outputs_of_the_same_key_are_a_divergence(workspace: Workspace) -> None:
     (first,) = tell(workspace, "mlp")
     write_variant(workspace, "mlp", "another outcome")
@@ -325,6 +376,9 @@ def test_interrupted_publication_is_done_anew(
         ("{host} {own} {now}", True),
         ("elsewhere {dead} {now}", False),
         ("elsewhere {dead} {long_ago}", True),
+        ("elsewhere {dead} 9{now}", True),
+        ("elsewhere 1 {huge}", True),
+        ("{host} {huge} {now}", True),
     ],
 )
 def test_abandoned_publications_are_deleted(
@@ -335,6 +389,7 @@ def test_abandoned_publications_are_deleted(
     mark = publisher.format(
         **{"host": socket.gethostname(), "own": os.getpid(), "dead": process.pid},
         **{"now": int(time.time()), "long_ago": int(time.time()) - publish.PATIENCE - 1},
+        huge="9" * 400,
     )
     (first,) = tell(workspace, "mlp")
     client.set_tag(first.run_id, integrity.PUBLISHED, mark)

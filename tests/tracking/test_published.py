@@ -1,11 +1,13 @@
 """Runs are found by what people call them, and read back whole or not at all."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from publishing import EXPERIMENT, altered, artifacts, tell
@@ -49,6 +51,29 @@ def test_found_by_id_beginning_and_experiment(connected: Store, told: Workspace)
     connected.client.set_tag(run_id, integrity.PUBLISHED, "elsewhere 1 1")
     assert published.find(run_id, connected) == []  # not whole yet
     connected.client.set_tag(run_id, integrity.PUBLISHED, integrity.COMPLETE)
+
+
+def test_found_in_every_page_of_experiments(
+    connected: Store, told: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = MlflowClient.search_experiments
+    monkeypatch.setattr(
+        MlflowClient, "search_experiments", lambda *a, **k: search(*a, **k, max_results=1)
+    )
+    assert len(published.complete(connected)) == len(listing.everything(told)) > 1
+
+
+def test_what_was_added_is_not_opened(connected: Store, tmp_path: Path) -> None:
+    run = the_run("softmax", connected)
+    added = [artifacts(run) / name for name in ("loop", "nowhere", "pipe")]
+    added[0].symlink_to(artifacts(run))
+    added[1].symlink_to("nowhere at all")
+    os.mkfifo(added[2])
+    remote = published.read(run, tmp_path / "run", connected)
+    assert not {file.name for file in (tmp_path / "run").iterdir()} & {f.name for f in added}
+    assert remote.run.name == "softmax"
+    for file in added:
+        file.unlink()
 
 
 def test_beginning_of_several_ids_is_refused(

@@ -84,12 +84,123 @@ def test_users_own_patience_stays(
     assert "no answer within 1 s" in refusal(workspace, silent)
 
 
+@pytest.mark.parametrize("login", ["me:secret@{}", "{}?user=me&password=secret"])
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
-def test_password_is_not_shown(workspace: Workspace, scheme: str) -> None:
+def test_password_is_not_shown(workspace: Workspace, scheme: str, login: str) -> None:
     server = f"127.0.0.1:{free_port()}/runs"
-    told = refusal(workspace, f"{scheme}://me:secret@{server}")
+    told = refusal(workspace, f"{scheme}://{login.format(server)}")
     assert re.match(f"MLflow at {scheme}://{server}: .*refused", told)
     assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://me:secret@SERVER", "API request to http://SERVER/api"),
+        ("http://SERVER?token=secret", "API request to http://SERVER"),
+        ("postgres://me:secret@h/runs", "unsupported URI 'postgres://h/runs'"),
+    ],
+)
+def test_password_is_not_shown_in_what_mlflow_tells(
+    workspace: Workspace, uri: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that dies when it has told that it is alive."""
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO())
+    server = f"127.0.0.1:{free_port()}"
+    told = refusal(workspace, uri.replace("SERVER", server))
+    assert reason.replace("SERVER", server) in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://[::1", "no legal address"),
+        ("http://h:99999", "no legal address"),
+        ("http://a..b:5000", "no legal address"),
+        ("http://.example.com", "no legal address"),
+        ("postgresql://h:abc/runs", "no legal address"),
+        ("http://me:secret/secret@h", "no legal address"),  # the server me
+        ("postgresql://me:1/secret@h/runs", "no legal address"),
+        ("http://me#secret@h", "no legal address"),
+        ("sqlite:////", "/: is a folder; name a file"),
+        ("sqlite://runs.db", "checkout: is a folder; name a file"),
+        ("sqlite:///runs.db?timeout=secs", "runs.db?timeout=secs: could not convert string"),
+        ("mysql://me@localhost/runs", "No module named 'MySQLdb'; install this driver"),
+        ("mssql://settings", "No module named 'pyodbc'; install this driver"),
+    ],
+)
+def test_odd_address_is_told_in_one_line(workspace: Workspace, uri: str, told: str) -> None:
+    line = refusal(workspace, uri)
+    assert told in line
+    assert "\n" not in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "uri", "value"),
+    [("MLFLOW_HTTP_REQUEST_TIMEOUT", "http://h", value) for value in ["abc", "0", "-1", "1e400"]]
+    + [("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "sqlite:///new.db", "abc")],
+)
+def test_odd_variable_of_mlflow_is_told(
+    workspace: Workspace, name: str, uri: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert re.search(f"{value}.*{name}|{name}={value}: is no", refusal(workspace, uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "port"),
+    [
+        ("postgresql://h/runs?sslmode=require", 5432),
+        ("postgresql+psycopg://h/runs", 5432),
+        ("postgresql://h/runs", "5433"),
+        ("postgresql://h:1/runs?host=h2", 1),
+        ("mysql+pymysql://h/runs", 3306),
+        ("mssql+pymssql://h/runs", 1433),
+        ("postgresql://h/runs?host=h2", None),
+        ("mysql://localhost/runs", None),
+        ("mssql+pyodbc://settings", None),
+    ],
+)
+def test_database_without_a_port_is_asked_at_its_kinds(
+    workspace: Workspace, uri: str, port: int | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow tries a dead one for two minutes. PostgreSQL's port may be set in a variable."""
+    asked = []
+
+    def connect(server: tuple[str, int | str], _: float) -> None:
+        asked.append(server)
+        raise ConnectionRefusedError
+
+    def search(*_: Any, **__: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setenv("PGPORT", port if isinstance(port, str) else "")
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(store, "_client", search)
+    refusal(workspace, uri)
+    assert asked == [("h", port)] * (port is not None)
+
+
+@pytest.mark.parametrize("folder", ["a?b", "a%41b"])
+@pytest.mark.parametrize("uri", ["", "sqlite:///runs.db"])
+def test_checkout_whose_path_mlflow_reads_as_another(tmp_path: Path, folder: str, uri: str) -> None:
+    """It would publish beside the checkout."""
+    root = tmp_path / folder
+    root.mkdir()
+    told = refusal(Workspace(root), uri)
+    assert told.startswith(f"{root / (uri[10:] or 'mlflow.db')}: MLflow opens no database at")
+    assert (names(tmp_path), names(root)) == ([folder], [])
+
+
+@pytest.mark.parametrize("folder", ["a%b", "a#b [c] d"])
+def test_checkout_with_an_odd_path(tmp_path: Path, folder: str, empty_database: Path) -> None:
+    root = tmp_path / folder
+    root.mkdir()
+    shutil.copyfile(empty_database, root / "mlflow.db")
+    connect(root)
+    assert (names(tmp_path), names(root)) == ([folder], ["mlflow.db", "mlflow.db.lock"])
 
 
 @pytest.mark.parametrize("temporary", [False, True])

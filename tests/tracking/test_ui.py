@@ -10,11 +10,13 @@ from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 from playwright.sync_api import Page, expect, sync_playwright
 
 from publishing import tell
 from refashion import cli
 from refashion.base.workspace import Workspace
+from refashion.tracking import store, ui, view
 from servers import environment, free_port, listening
 
 CHROMIUM = shutil.which("chromium")
@@ -62,6 +64,21 @@ def test_the_table_of_runs_is_shown_until_ctrl_c(workspace: Workspace, page: Pag
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", port))
+
+
+def test_the_experiment_to_show_may_be_on_a_later_page(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = MlflowClient.search_experiments
+    monkeypatch.setattr(
+        MlflowClient,
+        "search_experiments",
+        lambda client, **options: search(client, **{**options, "max_results": 1}),
+    )
+    with store.connect(workspace) as connected:
+        experiment_id = connected.client.create_experiment("mine", tags={view.TAG: "{}"})
+        connected.client.create_experiment("yours")  # the latest are on the first page
+        assert ui.experiment(workspace, connected) == experiment_id
 
 
 @pytest.mark.parametrize("busy", [True, False])

@@ -17,10 +17,13 @@ def is_running(pid: int) -> bool:
     """Whether a process of that number is at work."""
     try:
         os.kill(pid, 0)
+    except OverflowError:  # no process has such a number
+        return False
     except OSError as error:  # without the permission, there is such a process
         return not isinstance(error, ProcessLookupError)
     try:  # one that has ended, and whose end nobody has asked for, is at work no more
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # with its name, cut inside a character
+        return stat.rpartition(b")")[2].split()[0] not in b"ZX"
     except OSError:
         return True
 

@@ -76,7 +76,7 @@ class Workspace:
     @property
     def main(self) -> Path:
         """The user's own checkout, where this is the copy of it that runs a queued experiment."""
-        return Path(os.environ.get("DVC_ROOT", self.root))
+        return Path(os.environ.get("DVC_ROOT") or self.root).absolute()
 
     def params(self) -> "Params":
         """Read and validate the settings; see `refashion.base.params.load`."""

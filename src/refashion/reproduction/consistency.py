@@ -37,7 +37,8 @@ def summary(checks: Sequence[Check]) -> str:
     for check in checks:
         detail = check.detail.replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {check.name} | {'yes' if check.holds else '**no**'} | {detail} |")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text.encode(errors="backslashreplace").decode()  # names of files may be no text
 
 
 def check(workspace: Workspace) -> Iterator[Check]:
@@ -55,7 +56,7 @@ def check(workspace: Workspace) -> Iterator[Check]:
     from dvc.stage import PipelineStage
 
     root = workspace.root
-    tracked = revisions.git("ls-files", "-z", folder=root).decode().split("\0")[:-1]
+    tracked = os.fsdecode(revisions.git("ls-files", "-z", folder=root)).split("\0")[:-1]
     try:
         with Repo(str(root)) as repo:
             named = [s for s in repo.index.stages if isinstance(s, PipelineStage)]

@@ -33,7 +33,7 @@ DROP_CAPABILITY, NO_NEW_PRIVILEGES = 24, 38  # of prctl()
 def environment() -> dict[str, str]:
     """Environment of an isolated command."""
     kept = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     return {**kept, "PATH": programs, "HOME": "/tmp", "DVC_NO_ANALYTICS": "true"}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from refashion.base import files
 from refashion.base.errors import UserError
 
 
@@ -16,7 +17,7 @@ def read(file: Path) -> dict[str, dict[str, Any]]:
     """
     if not file.exists():
         return {}
-    stages = stages_of(file.read_bytes())
+    stages = stages_of(files.read_bytes(file, "mend that"))
     if stages is None:
         raise UserError(f"{file}: is damaged; run `refashion mend`")
     return stages
@@ -28,7 +29,7 @@ def stages_of(lock: bytes) -> dict[str, dict[str, Any]] | None:
         stages = yaml.safe_load(lock)["stages"]
         parts = [part for stage in stages.values() for part in _parts(stage)]
         sound = all(stage["cmd"] for stage in stages.values()) and all(p["path"] for p in parts)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return stages if sound else None
 
@@ -39,5 +40,10 @@ def _parts(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Digest of every output that a ``dvc.lock`` tells of, by path, in the stages' order."""
-    return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
+    """Digest of every output that a ``dvc.lock`` tells of, by path, in the stages' order.
+
+    An output that was never committed has none, nor has one that DVC knows by another hash; they
+    are left out.
+    """
+    outs = [out for stage in lock.values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +19,36 @@ from refashion.reproduction.processes import is_used, users
 LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock")
 """Of git, beside those of single branches and objects."""
 
+NO_GIT = (UserError, FileNotFoundError)
+"""What is raised outside a repository of git, before its first commit, and without git."""
+
 RUNS = "refs/exps/exec/EXEC_BASELINE"
 """Reference that is there while `dvc exp run` runs in the workspace."""
+
+QUEUED = ".dvc/tmp/repro.dat"
+"""File of DVC's own that it stages to queue an experiment."""
+
+MOVED = b"checkout: moving from "
+"""What the log of HEAD begins with when it has been detached."""
 
 RESTORED = b"dvc: Restore HEAD"
 """What the log of HEAD tells when it has put HEAD back."""
 
+UNDER_WAY = (
+    "rebase-merge",
+    "rebase-apply",
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "BISECT_LOG",
+)
+"""Of git, while the user is at something that takes several commands."""
+
 JUST_NOW = 1.0
 """Seconds that a file may be as it is with no process that has it open: one is about to write."""
+
+ELSEWHERE = 3600.0
+"""The same in a cache outside the checkout, where processes of other machines may be at work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +57,19 @@ class Fault:
 
     what: str
     cure: str
-    mend: Callable[[], object]
+    mend: Callable[[], object] | None = None  # None: the cure is the user's to apply
+
+    @property
+    def advice(self) -> str:
+        """What is wrong, and what the user can do."""
+        return f"{self.what}; {'run `refashion mend`' if self.mend else self.cure}"
 
 
 def blocking(workspace: Workspace) -> Iterator[Fault]:
     """What killed processes have left that makes commands of DVC fail, however often they run."""
     experiments = _experiments(workspace)
     for lock in (experiments.with_name("rwlock"), experiments / "rwlock"):
-        if lock.exists() and not _is_sound(lock.read_bytes()):
+        if lock.is_file() and not _is_sound(lock.read_bytes()):
             what = f"{workspace.relative(lock)}: is damaged"
             yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
     for file in filter(_is_left, queue.damaged(experiments)):
@@ -54,18 +81,24 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     for folder in _half_saved(workspace):
         what = f"{os.path.relpath(folder, workspace.root)}: was half saved"
         yield Fault(what=what, cure="removed", mend=partial(_remove_half_saved, folder))
-    if whole := _whole_settings(workspace):
+    locks = [workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")]
+    conflicts = _conflicts(locks, workspace)
+    for name in conflicts:
+        yield Fault(what=f"{name}: has merge conflicts", cure=f"resolve them, and `git add {name}`")
+    if workspace.params_file.name not in conflicts and (whole := _whole_settings(workspace)):
         what = f"{workspace.params_file.name}: is cut off"
         put_back = partial(_put_back, workspace.params_file, whole)
         yield Fault(what=what, cure="put back as git has it", mend=put_back)
     if names := _staged(workspace):
         what = f"{', '.join(names)}: staged by a `dvc exp run` that was killed"
         yield Fault(what=what, cure="unstaged", mend=partial(_unstage, names, workspace))
-    for file in (workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")):
-        if not file.exists() or lockfile.stages_of(file.read_bytes()) is not None:
-            continue
+    for file in locks:
         name, committed = workspace.relative(file), b""
-        with suppress(UserError):  # outside git, or not committed
+        if name in conflicts or not file.is_file():
+            continue
+        if lockfile.stages_of(file.read_bytes()) is not None:
+            continue
+        with suppress(*NO_GIT):  # or not committed
             committed = revisions.git("show", f"HEAD:./{name}", folder=workspace.root)
         cure, mend = "removed; DVC writes it anew", file.unlink
         if lockfile.stages_of(committed) is not None:
@@ -76,7 +109,7 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
 def faults(workspace: Workspace) -> Iterator[Fault]:
     """Whatever a process that was killed has left, and no living one uses."""
     yield from blocking(workspace)
-    for file in files.left(*workspace.written, _cache(workspace) / "files"):
+    for file in (*files.left(*workspace.written), *_left_in_cache(workspace)):
         what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
         yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
     experiments = _experiments(workspace)
@@ -86,8 +119,8 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
             cure="marked as failed; queue it again",
             mend=partial(_fail, task.revision, workspace),
         )
-    for folder in sorted(experiments.glob("tmp*/")):
-        # A worker of the queue makes one some time before a process works there.
+    for folder in sorted([*experiments.glob("tmp*/"), *experiments.glob("standalone/tmp*/")]):
+        # DVC makes one some time before a process works there.
         if not is_used(folder) and "dvc" not in users(workspace.root):
             yield Fault(
                 what=f"{workspace.relative(folder)}: of an experiment that was killed",
@@ -97,11 +130,15 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
 
 
 def mend(workspace: Workspace) -> Iterator[str]:
-    """Put right all `faults`, and remove checkouts of processes that were killed; gives lines."""
+    """Put right all `faults`, and remove checkouts of processes that were killed.
+
+    Gives a line for each as soon as it is done, and for what the user has to do.
+    """
     for fault in faults(workspace):
-        fault.mend()
-        yield f"{fault.what}: {fault.cure}"
-    with suppress(UserError):  # outside git
+        if fault.mend:
+            fault.mend()
+        yield f"{fault.what}: {fault.cure}" if fault.mend else fault.advice
+    with suppress(*NO_GIT):
         for folder in worktree.sweep(workspace):
             yield f"{folder}: of a process that was killed: removed"
 
@@ -144,14 +181,30 @@ def _cache(workspace: Workspace) -> Path:
     return dvc / "cache"
 
 
+def _is_own(cache: Path, workspace: Workspace) -> bool:
+    """Whether DVC's cache lies in the checkout; another may be shared with other machines."""
+    return cache.resolve().is_relative_to(workspace.root.resolve())
+
+
+def _left_in_cache(workspace: Workspace) -> Iterator[Path]:
+    """Temporary files in DVC's cache of processes that were killed."""
+    cache = _cache(workspace)
+    for file in files.left(cache / "files"):
+        with suppress(FileNotFoundError):
+            if _is_own(cache, workspace) or time.time() - file.lstat().st_ctime > ELSEWHERE:
+                yield file
+
+
 def _half_saved(workspace: Workspace) -> Iterator[Path]:
     """Folders of DVC's run cache without what a run has left, or with temporary files.
 
     DVC makes such a folder before what belongs in it, and fails where there is nothing to read.
     """
-    for folder in _cache(workspace).glob("runs/*/*/"):
+    cache = _cache(workspace)
+    seconds = JUST_NOW if _is_own(cache, workspace) else ELSEWHERE
+    for folder in cache.glob("runs/*/*/"):
         names = [file.name for file in folder.iterdir()]
-        if (not names or any(map(_is_temporary, names))) and _is_left(folder):
+        if (not names or any(map(_is_temporary, names))) and _is_left(folder, seconds):
             yield folder
 
 
@@ -163,9 +216,25 @@ def _is_temporary(name: str) -> bool:
 def _remove_half_saved(folder: Path) -> None:
     for file in folder.iterdir():
         if _is_temporary(file.name):
-            file.unlink()
+            file.unlink(missing_ok=True)
     with suppress(OSError):  # something sound is in it
         folder.rmdir()
+
+
+def _conflicts(locks: Iterable[Path], workspace: Workspace) -> list[str]:
+    """Of the settings and the locks of pipelines, those with conflicts of a merge."""
+    names = {workspace.relative(file) for file in locks if file.is_file() and _is_marked(file)}
+    with suppress(*NO_GIT):
+        told = revisions.git("ls-files", "--unmerged", "-z", folder=workspace.root)
+        unmerged = [line.partition("\t")[2] for line in os.fsdecode(told).split("\0")]
+        settings = workspace.params_file.name
+        names.update(n for n in unmerged if n == settings or Path(n).name == "dvc.lock")
+    return sorted(names)
+
+
+def _is_marked(lock: Path) -> bool:
+    """Whether git has marked a conflict in a file."""
+    return b"\n<<<<<<< " in lock.read_bytes()
 
 
 def _whole_settings(workspace: Workspace) -> bytes:
@@ -177,9 +246,11 @@ def _whole_settings(workspace: Workspace) -> bytes:
     try:
         workspace.params()
     except UserError:
+        if file.exists() and not file.is_file():
+            return b""
         content = file.read_bytes() if file.exists() else b""
         for revision in ("", "HEAD"):
-            with suppress(UserError):  # outside git, or git does not know it
+            with suppress(*NO_GIT):  # or git does not know it
                 name = f"{revision}:./{file.name}"
                 whole = revisions.git("show", name, folder=workspace.root)
                 if content != whole and whole.startswith(content):
@@ -192,20 +263,40 @@ def _staged(workspace: Workspace) -> list[str]:
 
     It works on a detached HEAD: it stages the settings and a file of its own to queue itself, and,
     while a reference tells that it runs, what has changed. At its end it puts HEAD back, and the
-    index after that.
+    index after that. What is staged while the user rebases, merges or bisects is the user's.
     """
     if queue.runs_in_workspace(_experiments(workspace)):
         return []
-    with suppress(UserError, FileNotFoundError):  # outside git, or nothing is committed yet
+    with suppress(*NO_GIT):
         git = partial(revisions.git, folder=workspace.root)
-        names = git("diff", "--cached", "--relative", "--name-only", "-z").decode().split("\0")[:-1]
+        told = git("diff", "--cached", "--relative", "--no-renames", "--name-only", "-z")
+        names = os.fsdecode(told).split("\0")[:-1]
+        if not names or any(path.exists() for path in _git_paths(workspace, *UNDER_WAY)):
+            return []
+        log = git("reflog", "--no-show-signature", "-2", "--format=%H %gs").splitlines()
+        entries = [line.partition(b" ") for line in log]
         if git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n":
-            own = (workspace.relative(workspace.params_file), ".dvc/tmp/repro.dat")
-            return names if git("for-each-ref", RUNS) else [n for n in names if n in own]
+            if git("for-each-ref", "--points-at=HEAD", RUNS):
+                return names
+            if QUEUED in names or _has_detached(entries):
+                own = (workspace.params_file.name, QUEUED)
+                return [name for name in names if name in own]
         head, index = (p.stat().st_mtime_ns for p in _git_paths(workspace, "HEAD", "index"))
-        if index < head and git("reflog", "-1", "--format=%gs").startswith(RESTORED):
+        if index < head and any(what.startswith(RESTORED) for _, _, what in entries[:1]):
             return names
     return []
+
+
+def _has_detached(entries: Sequence[tuple[bytes, bytes, bytes]]) -> bool:
+    """Whether DVC has detached HEAD, by the log's newest entries: where it was, by its full hash.
+
+    Where HEAD was detached before, that leaves no entry. Git itself tells what the user gave it: a
+    name, or the hash of another commit.
+    """
+    if len(entries) < 2:
+        return False
+    (head, _, what), (before, _, _) = entries
+    return head == before and what.startswith(MOVED) and what.endswith(b" to " + head)
 
 
 def _unstage(names: list[str], workspace: Workspace) -> None:
@@ -219,10 +310,10 @@ def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
 
     While an editor is open for a message, ``git commit`` holds a lock that it has closed.
     """
-    with suppress(UserError):  # outside git
+    with suppress(*NO_GIT):
         refs, objects, *locks = _git_paths(workspace, "refs", "objects", *LOCKS)
         told = revisions.git("rev-parse", "--show-toplevel", folder=workspace.root)
-        top = Path(told.decode().rstrip("\n"))
+        top = Path(os.fsdecode(told).removesuffix("\n"))
         for lock in (*locks, *refs.rglob("*.lock"), *objects.glob("*/*.lock")):
             if _is_left(lock) and "git" not in users(top):
                 yield lock
@@ -232,11 +323,12 @@ def _git_paths(workspace: Workspace, *names: str) -> list[Path]:
     """Where files and folders of git's own lie, which may be elsewhere for a worktree."""
     asked = [word for name in names for word in ("--git-path", name)]
     told = revisions.git("rev-parse", *asked, folder=workspace.root)
-    return [workspace.root / path for path in told.decode().splitlines()]
+    return [workspace.root / path for path in os.fsdecode(told).split("\n")[:-1]]
 
 
 def _put_back(file: Path, content: bytes) -> None:
-    files.write_text(file, content.decode())
+    with files.replacing(file) as temporary:
+        temporary.write_bytes(content)
 
 
 def _fail(revision: str, workspace: Workspace) -> None:
@@ -244,10 +336,10 @@ def _fail(revision: str, workspace: Workspace) -> None:
     pipeline.dvc("queue", "kill", revision[:7], folder=workspace.root)
 
 
-def _is_left(file: Path) -> bool:
+def _is_left(file: Path, seconds: float = JUST_NOW) -> bool:
     """Whether nobody has a file open, or has just changed it."""
     with suppress(FileNotFoundError):
-        return time.time() - file.stat().st_mtime > JUST_NOW and not is_used(file)
+        return time.time() - file.stat().st_mtime > seconds and not is_used(file)
     return False
 
 

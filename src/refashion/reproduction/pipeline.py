@@ -15,9 +15,10 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import isolation, lockfile, worktree
+from refashion.tracking import context
 
 DOWNLOADED = ("data/raw", "data/houses")
-"""Outputs that may come from DVC's cache when stages run again: the code pins their checksums."""
+"""Outputs whose files may come from DVC's cache when stages run again: they have checksums."""
 
 DVC = (sys.executable, "-P", "-m", "dvc")  # -P: not a module dvc in the working directory
 EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "REPRO_DRY")
@@ -38,7 +39,7 @@ def fetch(files: Collection[str], root: Path) -> None:
         missing = [file for file in files if not (root / file).exists()]
         if missing:
             with suppress(UserError):  # whoever needs a file that is still missing says so
-                dvc(command, *missing, folder=root)
+                dvc(command, "--", *missing, folder=root)
 
 
 def fetch_results(checkout: Workspace, *data: str) -> None:
@@ -49,7 +50,7 @@ def fetch_results(checkout: Workspace, *data: str) -> None:
 
 def environment() -> dict[str, str]:
     """Environment of a process that belongs to no experiment and finds this Python's programs."""
-    kept = {k: v for k, v in os.environ.items() if k not in EXPERIMENT_VARIABLES}
+    kept = {k: v for k, v in context.environment().items() if k not in EXPERIMENT_VARIABLES}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return {**kept, "PATH": programs}
 
@@ -68,26 +69,27 @@ def rerun(
     no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
     isolate it.
     """
+    from refashion.data import sources  # which takes its time
+
     sandbox = isolation.sandbox(checkout.root) if isolated else []
+    _refuse_frozen(checkout)
+    locked = lockfile.outputs(lockfile.read(checkout.root / "dvc.lock"))
+    fetch([path for path in locked if path in DOWNLOADED], checkout.root)
+    # The stage that downloads finds them there, and holds them to its checksums.
+    given = checkout.root / ".dvc" / "tmp" / "data"
+    for path in DOWNLOADED:
+        with suppress(FileNotFoundError):
+            shutil.copytree(checkout.root / path, given, dirs_exist_ok=True)
     for file in checkout.root.rglob("dvc.lock"):
-        kept = {
-            name: stage
-            for name, stage in lockfile.read(file).items()
-            if stage.get("outs") and all(out["path"] in DOWNLOADED for out in stage["outs"])
-        }
         # DVC runs a stage that the lock does not know, and removes its former outputs first.
-        files.write_text(file, yaml.safe_dump({"schema": "2.0", "stages": kept}))
-        fetch(lockfile.outputs(kept), checkout.root)
+        files.write_text(file, yaml.safe_dump({"schema": "2.0", "stages": {}}))
     targets = list(dict.fromkeys(stages))
     variables = {**environment(), "DVC_ROOT": str(workspace.main)}
-    if isolated:  # a download that runs again, as its code has changed, finds its files there
-        from refashion.data import sources  # which takes its time
-
-        given = checkout.root / ".dvc" / "tmp" / "data"
-        for path in DOWNLOADED:
-            with suppress(FileNotFoundError):
-                shutil.copytree(checkout.root / path, given, dirs_exist_ok=True)
-        variables = {**isolation.environment(), sources.VARIABLE: str(given)}
+    if isolated:
+        worktree.forget_remotes(checkout.root)
+        variables = isolation.environment()
+    if isolated or (given.exists() and sources.VARIABLE not in variables):
+        variables[sources.VARIABLE] = str(given)
     done = subprocess.run(
         [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
         cwd=checkout.root,
@@ -108,6 +110,16 @@ def rerun(
         raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
     if done.returncode:
         raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
+
+
+def _refuse_frozen(checkout: Workspace) -> None:
+    """Raise `UserError` for a stage that DVC would not run, but take as it is."""
+    for file in checkout.root.rglob("dvc.yaml"):
+        pipeline = yaml.safe_load(file.read_bytes()) or {}
+        for name, stage in (pipeline.get("stages") or {}).items():
+            if isinstance(stage, dict) and {**stage, **stage.get("do", {})}.get("frozen"):
+                place = file.relative_to(checkout.root)
+                raise UserError(f"{place}: {name} is frozen, so DVC does not run it; unfreeze it")
 
 
 def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:

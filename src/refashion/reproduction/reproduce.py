@@ -31,7 +31,8 @@ def find(
     Each run comes with its id in MLflow, None if it is known to git alone; its files are put in
     `folder`. `UserError` if the text means nothing, or no run of this name.
     """
-    published_runs = published.find(text, store) if store else []
+    is_reference = revisions.is_reference(text, workspace.root)  # which no tag of a run can be
+    published_runs = published.find(text, store) if store and not is_reference else []
     if store and published_runs:
         # A run of an older layout has no such tag: reading it tells which code can read it.
         chosen = [run for run in published_runs if name in (None, run.data.tags.get("name", name))]

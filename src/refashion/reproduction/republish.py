@@ -1,6 +1,7 @@
 """MLflow built anew from what the repository and DVC's cache hold."""
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -39,7 +40,8 @@ def republish(
     runs = [*parents, *runs] or listing.everything(workspace)
     origin = context.gather(workspace.root)
     yield from _publish("workspace", runs, origin, store, workspace)
-    experiments = {} if names else revisions.experiments(workspace.root)
+    is_all = not names and origin.commit is not None
+    experiments = revisions.experiments(workspace.root) if is_all else {}
     for name, (commit, baseline) in sorted(experiments.items()):
         changes = ("diff", *context.FORM, baseline, commit, *context.INPUTS)
         origin = Context(
@@ -49,18 +51,20 @@ def republish(
             baseline=baseline,
             environment="",
         )
-        with worktree.checkout(State(commit=commit), workspace) as checkout:
+        with ExitStack() as stack:
             try:
+                checkout = stack.enter_context(worktree.checkout(State(commit=commit), workspace))
                 pipeline.fetch_results(checkout, checkout.relative(checkout.test))
                 runs = _of_experiment(checkout, baseline)
             except UserError as error:
                 yield {"source": name, "outcome": "missing", "detail": str(error)}
             else:
                 yield from _publish(name, runs, origin, store, checkout)
-    if store.is_own and not names:  # a server has the experiments of others too
+    if store.is_own and is_all:  # a server has the experiments of others too
+        known = {*experiments, *(name.partition("@")[0] for name in experiments)}
         with store.lock:
             for run in published.complete(store):
-                removed = [name for name in marks.experiments(run) if name not in experiments]
+                removed = [name for name in marks.experiments(run) if name not in known]
                 if removed:
                     marks.mark(run, removed, marks.REMOVED, store.client)
                 detail = f"{run.data.tags.get('name')}, run {run.info.run_id}"

@@ -1,16 +1,19 @@
 """Commits, branches, tags and DVC experiments of a git repository."""
 
+import re
 import subprocess
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 from refashion.base.errors import UserError
+from refashion.tracking.context import environment
 
 
 def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
     """Return what a git command prints; UserError with git's own reason, if it fails."""
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
-    done = subprocess.run(command, cwd=folder, input=feed, capture_output=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), input=feed, capture_output=True)
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())
         raise UserError(f"git {arguments[0]}: {reason}")
@@ -18,18 +21,35 @@ def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
 
 
 def experiments(folder: Path) -> dict[str, tuple[str, str]]:
-    """DVC's experiments of a repository: name to the commit and the one it started from."""
+    """DVC's experiments of a repository: name to the commit and the one it started from.
+
+    Where several started from other commits under one name, it is followed by those: ``a@3f2a9c7``.
+    """
     form = "--format=%(objectname)/%(refname)"  # refs/exps/<two digits>/<the others>/<name>
     lines = git("for-each-ref", form, "refs/exps", folder=folder).decode().split()
     parts = [line.split("/") for line in lines]
-    return {p[5]: (p[0], p[3] + p[4]) for p in parts if len(p) == 6}
+    found = [(p[5], p[0], p[3] + p[4]) for p in parts if len(p) == 6]
+    found = [row for row in found if re.fullmatch("[0-9a-f]{40}", row[2])]
+    names = Counter(name for name, *_ in found)
+    return {
+        name if names[name] == 1 else f"{name}@{baseline[:7]}": (commit, baseline)
+        for name, commit, baseline in found
+    }
+
+
+def is_reference(name: str, folder: Path) -> bool:
+    """Whether git has a branch or a tag of this name, or it is HEAD."""
+    with suppress(UserError):
+        return bool(git("rev-parse", "--symbolic-full-name", "--verify", name, folder=folder))
+    return False
 
 
 def resolve(revision: str, folder: Path) -> str | None:
-    """Return the full hash of a commit or of a DVC experiment, by any name that git or DVC has."""
-    name, _ = experiments(folder).get(revision, (revision, None))
-    with suppress(UserError):
-        return git("rev-parse", "--verify", f"{name}^{{commit}}", folder=folder).decode().strip()
+    """Return the full hash of a commit, by any name that git has, or else of a DVC experiment."""
+    for name in (revision, *experiments(folder).get(revision, ())[:1]):
+        with suppress(UserError):
+            found = git("rev-parse", "--verify", f"{name}^{{commit}}", folder=folder)
+            return found.decode().strip()
     return None
 
 

@@ -132,9 +132,11 @@ def _tensors(expected: Run, actual: Run) -> dict[str, dict[str, float]]:
 
 
 def _differences(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
-    """How far values are apart that differ, by name; infinitely, where one is missing."""
-    return {
-        name: abs(a[name] - b[name]) if name in a and name in b else math.inf
-        for name in sorted({*a, *b})
-        if a.get(name) != b.get(name)
-    }
+    """How far values are apart that differ, by name; infinitely, where one is no number."""
+    differences = {}
+    for name in sorted({*a, *b}):
+        if a.get(name) != b.get(name):
+            values = a.get(name), b.get(name)
+            are_numbers = all(isinstance(value, int | float) for value in values)
+            differences[name] = abs(a[name] - b[name]) if are_numbers else math.inf
+    return differences

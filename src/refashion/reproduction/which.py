@@ -1,5 +1,6 @@
 """Which run a file or a digest comes from, and how to make it again."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -135,16 +136,17 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | N
     For each the commit, its path, whether it is that file, and the record in its folder, if any.
     """
     form = ("--format=%H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
-    log = revisions.git("log", "--all", *form, "--", "models", "reports", folder=root).decode()
+    own = ("--root", "--no-show-signature", "--no-relative")  # whatever the user's settings
+    log = revisions.git("log", "--all", *form, *own, "--", "models", "reports", folder=root)
     rows, commit = [], ""
-    for line in filter(None, log.splitlines()):
+    for line in filter(None, os.fsdecode(log).split("\n")):
         about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH
         if not path:
             commit = line
         elif (is_file := about.split()[3] == blob) or path.endswith(RECORD):
             rows.append((commit, path, is_file))
     names = [f"{commit}:{PurePosixPath(path).with_name(RECORD)}\n" for commit, path, _ in rows]
-    feed = "".join(names).encode()
+    feed = os.fsencode("".join(names))
     stream = BytesIO(revisions.git("cat-file", "--batch", folder=root, feed=feed))
     for row in rows:
         size = stream.readline().split()[-1]  # of "NAME TYPE SIZE", or of "NAME missing"

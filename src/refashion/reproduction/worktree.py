@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -16,6 +17,12 @@ from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
 from refashion.reproduction.revisions import git, resolve
 from refashion.tracking.context import LEFT_OUT
+
+if TYPE_CHECKING:
+    from configobj import ConfigObj
+
+CONFIGURATION = ("config", "config.local")
+"""DVC's files of settings in a checkout; what the last one says holds."""
 
 PREFIX = f"refashion-{HOST}-"
 """Begins the name of a temporary folder, which only this machine may sweep."""
@@ -120,12 +127,16 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     sweep(workspace)
     with temporary_folder() as folder:
         root = folder / folder.name  # after which git names its entry
+        as_it_is = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
+        prefix = git("rev-parse", "--show-prefix", folder=workspace.root)
+        project = root / os.fsdecode(prefix.rstrip(b"\n"))  # in a repository that has others too
         try:
-            git(*add, folder=workspace.root)
-            _apply(state, root)
-            _configure_dvc(root, workspace.root)
-            yield Workspace(root, commit=state.commit)
+            git(*as_it_is, *add, folder=workspace.root)
+            _apply(state, root, project)
+            _refuse_imports(project)
+            _configure_dvc(project, workspace.root)
+            yield Workspace(project, commit=state.commit)
         finally:
             shutil.rmtree(root, ignore_errors=True)
             shutil.rmtree(_entries(workspace) / root.name, ignore_errors=True)
@@ -144,7 +155,15 @@ def refuse_links(root: Path) -> None:
                 raise UserError(f"{path.relative_to(root)}: is no file; remove it from the run")
 
 
-def _apply(state: State, root: Path) -> None:
+def _refuse_imports(root: Path) -> None:
+    """Raise `UserError` for a file by which DVC would fetch what is in none of its remotes."""
+    for file in root.rglob("*.dvc"):
+        if file.is_file() and b"deps" in file.read_bytes():
+            name = file.relative_to(root)
+            raise UserError(f"{name}: imports what this repository does not hold; remove it")
+
+
+def _apply(state: State, root: Path, project: Path) -> None:
     """Bring the changes, params and lock of a state into a checkout of its commit."""
     lines = state.diff.splitlines(keepends=True)
     for line in lines:
@@ -162,7 +181,7 @@ def _apply(state: State, root: Path) -> None:
     refuse_links(root)
     for name, content in (("params.yaml", state.params), ("dvc.lock", state.lock)):
         if content is not None:
-            with files.replacing(root / name) as temporary:
+            with files.replacing(project / name) as temporary:
                 temporary.write_bytes(content)
 
 
@@ -171,17 +190,41 @@ def _configure_dvc(root: Path, user: Path) -> None:
 
     That of the commit could send the user's passwords to another address.
     """
-    from dvc.config import Config
+    from configobj import ConfigObj
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    for name in ("config", "config.local"):
-        own, copy = user / ".dvc" / name, root / ".dvc" / name
-        copy.unlink(missing_ok=True)
-        if own.exists():
-            shutil.copyfile(own, copy)
-    with Repo(str(user)) as repo:
-        cache = repo.cache.local_cache_dir
-    with Config(str(root / ".dvc")).edit("local") as config:
-        config["cache"] |= {"dir": cache, "type": "reflink,copy"}  # a stage may write into a link
-        config["core"]["no_scm"] = True  # git's own folder is elsewhere
-        config["core"]["site_cache_dir"] = str(root / ".dvc" / "tmp" / "site")  # goes with it
+    try:
+        with Repo(str(user)) as repo:
+            cache = repo.cache.local_cache_dir
+    except DvcException as error:
+        raise UserError(f"{user}: {' '.join(str(error).split())}; mend DVC's settings") from None
+    for name in CONFIGURATION:
+        config = ConfigObj(str(user / ".dvc" / name), encoding="utf-8", list_values=False)
+        for section in config.sections:
+            url = config[section].get("url", "").strip("\"'")
+            if url and "://" not in url and not Path(url).is_absolute():
+                config[section]["url"] = f'"{os.path.normpath(user / ".dvc" / url)}"'
+        _write(config, root, name, cache)
+
+
+def forget_remotes(root: Path) -> None:
+    """Leave nothing of the user's in DVC's configuration of a checkout, no secret either."""
+    from configobj import ConfigObj
+
+    for name in CONFIGURATION:
+        _write(ConfigObj(encoding="utf-8", list_values=False), root, name)
+
+
+def _write(config: "ConfigObj", root: Path, name: str, cache: str = "") -> None:
+    """Write a file of DVC's configuration of a checkout; DVC itself writes ASCII alone."""
+    if name == CONFIGURATION[-1]:
+        own = {
+            "type": '"reflink,copy"',  # a stage may write into a link
+            **({"dir": f'"{cache}"'} if cache else {}),
+        }
+        config.setdefault("cache", {}).update(own)
+        site = root / ".dvc" / "tmp" / "site"  # goes with it; and git's own folder is elsewhere
+        config.setdefault("core", {}).update({"no_scm": "true", "site_cache_dir": f'"{site}"'})
+    config.filename = str(root / ".dvc" / name)
+    config.write()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -104,7 +105,8 @@ def _parse(content: Mapping[str, Any]) -> Record:
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
         record = Record(**{**values, "folders": tuple(values["folders"])})
-        places = [PurePosixPath(place) for place in (record.name, *record.folders)]
+        paths = (record.name, *record.folders, *record.outputs)
+        places = [PurePosixPath(path) for path in paths]
     except (KeyError, TypeError) as error:
         raise ValueError(f"missing or unknown keys: {error}") from None
     for kind, names in KINDS.items():
@@ -113,8 +115,15 @@ def _parse(content: Mapping[str, Any]) -> Record:
                 raise ValueError(f"its {name} is of another kind")
     if not isinstance(record.data.get("dataset"), str):
         raise ValueError("its data has no dataset")
+    digests = (*record.inputs.values(), *record.outputs.values())
+    if not all(isinstance(d, str) and re.fullmatch("[0-9a-f]{64}", d) for d in digests):
+        raise ValueError("its inputs and outputs are no SHA-256s")
+    if "weights" not in record.outputs:
+        raise ValueError("its outputs have no weights")
+    if not isinstance(record.parent, str | None):
+        raise ValueError("its parent is of another kind")
     if any(place.is_absolute() or ".." in place.parts for place in places):
-        raise ValueError("its name or its folders are outside the checkout")
+        raise ValueError("its name, its folders or its files are outside the checkout")
     if content.get("run_key") != record.run_key:
         raise ValueError("its run key is not the one of its settings and data")
     return record

@@ -64,7 +64,7 @@ class Run:
     @property
     def files(self) -> list[Path]:
         """All its files, sorted by name."""
-        names = {file.name for folder in self.folders for file in folder.glob("*.*")}
+        names = {f.name for folder in self.folders for f in folder.glob("*.*") if f.is_file()}
         return [self.file(name) for name in sorted(names) if not name.startswith(".")]
 
     @cached_property

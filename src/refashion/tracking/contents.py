@@ -21,9 +21,13 @@ CONSTANTS = ("epochs", "folds", "seeds", "test_images")
 """Entries of ``metrics.json`` that were given and not measured."""
 
 
+LONGEST_PARAM = 6000
+"""Characters of a param that MLflow keeps; the record has the whole."""
+
+
 def params(run: Run) -> dict[str, str]:
-    """All settings that determined the run."""
-    return {name: text(value) for name, value in run.settings.items()}
+    """All settings that determined the run, each as far as MLflow keeps it."""
+    return {name: text(value)[:LONGEST_PARAM] for name, value in run.settings.items()}
 
 
 def text(value: Any) -> str:

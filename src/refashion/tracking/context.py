@@ -17,14 +17,23 @@ LARGEST_UNTRACKED = 2**20
 LEFT_OUT = b"# not included, over 1 MiB: "
 """Begins a line of the diff that names such a file."""
 
-INPUTS = ("--", ".", ":(exclude)models", ":(exclude)reports", ":(exclude,glob)**/dvc.lock")
-"""Arguments of git that leave out what the pipeline writes, which follows from the rest."""
+INPUTS = ("--", ":/", ":(exclude)models", ":(exclude)reports", ":(exclude,glob)**/dvc.lock")
+"""Arguments of git, in the project's folder, that leave out what the pipeline writes there."""
 
 FORM = (
     *("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative"),
-    *("--src-prefix=a/", "--dst-prefix=b/"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--submodule=short"),
 )
 """Options of ``git diff`` for a diff that applies anywhere, whatever the user's settings."""
+
+
+OF_GIT = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"),
+    *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_QUARANTINE_PATH", "GIT_DIFF_OPTS"),
+    *(f"GIT_{how}_PATHSPECS" for how in ("LITERAL", "GLOB", "NOGLOB", "ICASE")),
+}
+"""Variables that git sets for its hooks, or by which users alter what it answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +50,11 @@ class Context:
     def dirty(self) -> bool:
         """Whether the checkout held more than its commit."""
         return bool(self.diff)
+
+
+def environment() -> dict[str, str]:
+    """Environment variables of this process, for a command that asks git about its own folder."""
+    return {name: value for name, value in os.environ.items() if name not in OF_GIT}
 
 
 def committed(file: Path, commit: str) -> bytes:
@@ -67,7 +81,7 @@ def gather(root: Path) -> Context:
     commit = top and _git(root, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
     return Context(
         commit=commit or None,
-        diff=_uncommitted(Path(top)) if commit else b"",
+        diff=_uncommitted(root) if commit else b"",
         experiment=os.environ.get("DVC_EXP_NAME"),
         baseline=os.environ.get("DVC_EXP_BASELINE_REV"),
         environment=_environment(),
@@ -76,10 +90,10 @@ def gather(root: Path) -> Context:
 
 def _git(folder: Path, *arguments: str, names: bytes = b"", **variables: str) -> bytes:
     """Return what a git command prints; nothing if git, a repository or HEAD is missing."""
-    environment = {**os.environ, "LC_ALL": "C", **variables}
+    own = {**environment(), "LC_ALL": "C", **variables}
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, input=names, capture_output=True
+            ["git", *arguments], cwd=folder, env=own, input=names, capture_output=True
         )
     except FileNotFoundError:
         return b""
@@ -89,26 +103,26 @@ def _git(folder: Path, *arguments: str, names: bytes = b"", **variables: str) ->
     return b"" if done.returncode else done.stdout
 
 
-def _uncommitted(top: Path) -> bytes:
-    """Diff of the working tree against HEAD, with the files that git does not know yet."""
-    listing = _git(top, "ls-files", "--others", "--exclude-standard", "-z", *INPUTS)
+def _uncommitted(root: Path) -> bytes:
+    """Diff of a checkout against HEAD, with the files that git does not know yet."""
+    listing = _git(root, "ls-files", "--others", "--exclude-standard", "-z", *INPUTS)
     sizes = {}
     for name in listing.split(b"\0"):
-        file = top / os.fsdecode(name)
+        file = root / os.fsdecode(name)
         if file.is_symlink() or file.is_file():
             sizes[name] = file.lstat().st_size
     large = [name for name, size in sizes.items() if size > LARGEST_UNTRACKED]
     with tempfile.TemporaryDirectory() as folder:
         # New files are announced in a copy of the index: the user's own stays as it is.
         index = Path(folder) / "index"
-        original = top / os.fsdecode(_git(top, "rev-parse", "--git-path", "index").rstrip(b"\n"))
+        original = root / os.fsdecode(_git(root, "rev-parse", "--git-path", "index").rstrip(b"\n"))
         if original.exists():
             shutil.copyfile(original, index)
         announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
         small = b"\0".join(sizes.keys() - set(large))
         if small:
-            _git(top, "--literal-pathspecs", *announce, names=small, GIT_INDEX_FILE=str(index))
-        diff = _git(top, "diff", "HEAD", *FORM, *INPUTS, GIT_INDEX_FILE=str(index))
+            _git(root, "--literal-pathspecs", *announce, names=small, GIT_INDEX_FILE=str(index))
+        diff = _git(root, "diff", "HEAD", *FORM, *INPUTS, GIT_INDEX_FILE=str(index))
     return b"".join(LEFT_OUT + name + b"\n" for name in sorted(large)) + diff
 
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from refashion.base import files
+from refashion.base.errors import UserError
 from refashion.runs.run import WEIGHTS, Run, in_folder
 from refashion.tracking import contents, logged_model
 
@@ -26,19 +27,40 @@ DIGESTS = "digests.json"
 
 AFTER = " after it was published"
 
+LONGEST_NAME = 200
+"""Characters in the path of an artifact: what no system of files takes is none."""
+
 OF_DIGESTS = "refashion.digests"
 """The tag with that artifact's own digest."""
 
 
 def promised(published: "MlflowRun", folder: Path) -> dict[str, dict[str, str]] | None:
-    """What the digests among a run's artifacts, in a folder, promise; None if they were altered.
+    """What the digests among a run's artifacts, in a folder, promise; None if they are no digests.
 
     That is the digests of its ``files`` and of those of its ``model``, and the ``tags`` that it was
     published with.
     """
     if files.altered(folder, {DIGESTS: published.data.tags.get(OF_DIGESTS, "")}):
         return None
-    return json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / DIGESTS).read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return content if _is_promise(content) else None
+
+
+def _is_promise(content: Any) -> bool:
+    """Whether digests, whose tag may be forged too, have the form that `write_digests` gives."""
+    if not isinstance(content, dict) or content.keys() != {"files", "model", "tags"}:
+        return False
+    for part in content.values():
+        if not isinstance(part, dict) or not all(isinstance(v, str) for v in part.values()):
+            return False
+    for name in content["files"].keys() | content["model"].keys():
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or len(name) > LONGEST_NAME:
+            return False
+    return {"record.json", "metrics.json"} <= content["files"].keys()
 
 
 def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
@@ -75,7 +97,10 @@ def is_faulty(
         return not names.issuperset([DIGESTS, *(file.name for file in run.files)])
     with logged_model.artifacts(published.info.artifact_uri, client) as folder:
         content = promised(published, folder)
-        if content is None or next(faults(published, folder), None):
+        try:
+            if content is None or next(faults(published, folder), None):
+                return True
+        except UserError:  # with forged digests, a record that is none
             return True
     return WEIGHTS in content["files"] and logged_model.is_altered(published, content, client)
 

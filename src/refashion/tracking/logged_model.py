@@ -3,10 +3,10 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -40,6 +40,9 @@ CODE = (
 ARTIFACTS = {"weights": WEIGHTS, "record": "record.json"}
 """Files of the run that a model takes along, by the names that the script knows them by."""
 
+OF_LOADING = "registered_model_meta"
+"""What MLflow writes into a model when it is loaded as a version; Python compiles its code, too."""
+
 REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
 
 
@@ -50,13 +53,72 @@ def artifacts(uri: str, client: "MlflowClient") -> Iterator[Path]:
     from mlflow.exceptions import MlflowException
 
     if uri.startswith("file:"):
-        yield Path(url2pathname(urlsplit(uri).path))
+        yield _local(uri)
         return
     with TemporaryDirectory() as folder:
         copy = folder
         with suppress(MlflowException):  # there are none
             copy = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
         yield Path(copy)
+
+
+def fetch(
+    published: "MlflowRun", names: Iterable[str], folder: Path, client: "MlflowClient"
+) -> None:
+    """Copy to a folder those of a run's artifacts with these names that are there, no others."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    uri = published.info.artifact_uri
+    if uri.startswith("file:"):
+        for name in names:
+            if (_local(uri) / name).is_file():
+                _copy(_local(uri) / name, folder / name)
+        return
+    repository = get_artifact_repository(uri, client.tracking_uri)
+    for name in names:
+        with suppress(MlflowException):  # it is not there
+            repository.download_artifacts(name, str(folder))
+
+
+def make_way(uri: str, names: Iterable[str]) -> None:
+    """Remove what stands in the way of files in a folder of artifacts, if it is on this machine.
+
+    That is all that is neither file nor folder: to write to a link is to write to what it leads to.
+    """
+    if not uri.startswith("file:"):
+        return
+    folder = _local(uri)
+    for path in _special(folder):
+        path.unlink()
+    for name in names:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        for parent in PurePosixPath(name).parents:
+            if (folder / parent).is_file():
+                (folder / parent).unlink()
+
+
+def _local(uri: str) -> Path:
+    return Path(url2pathname(urlsplit(uri).path))
+
+
+def _special(folder: Path) -> list[Path]:
+    """What is neither file nor folder, but a link or a pipe: in a folder, or in its place."""
+    paths = [folder, *folder.rglob("*")]
+    return [p for p in paths if p.is_symlink() or (p.exists() and not (p.is_file() or p.is_dir()))]
+
+
+def _added(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Files of a model that it was not logged with, without those that loading it leaves."""
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    return [
+        name
+        for name in names
+        if name not in digests
+        and name != OF_LOADING
+        and PurePosixPath(name).parent.name != "__pycache__"
+    ]
 
 
 def about(run: Run) -> dict[str, str]:
@@ -93,8 +155,10 @@ def _log_files(logged: "LoggedModel", run: Run, client: "MlflowClient") -> dict[
     """Log the files of a model; their digests."""
     with TemporaryDirectory() as folder:
         _write(Path(folder), run, logged)
+        digests = files.digests(Path(folder))
+        make_way(logged.artifact_location, digests)
         client.log_model_artifacts(logged.model_id, folder)
-        return files.digests(Path(folder))
+        return digests
 
 
 def renew(
@@ -107,7 +171,9 @@ def renew(
     for model in models[1:]:
         client.delete_logged_model(model.model_id)
     if models:
-        return models[0].model_id, _log_files(models[0], run, client)
+        digests = _log_files(models[0], run, client)
+        _remove_added(models[0], digests, client)
+        return models[0].model_id, digests
     return log(run, published.info.run_id, published.info.experiment_id, client)
 
 
@@ -132,7 +198,16 @@ def is_altered(
 
 def _altered(model: "LoggedModel", digests: Mapping[str, str], client: "MlflowClient") -> bool:
     with artifacts(model.artifact_location, client) as folder:
-        return bool(files.altered(folder, digests))
+        return bool(files.altered(folder, digests) or _special(folder) or _added(folder, digests))
+
+
+def _remove_added(model: "LoggedModel", digests: Mapping[str, str], client: "MlflowClient") -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    uri = model.artifact_location
+    with artifacts(uri, client) as folder:
+        for name in _added(folder, digests):
+            get_artifact_repository(uri, client.tracking_uri).delete_artifacts(name)
 
 
 def _write(folder: Path, run: Run, logged: "LoggedModel") -> None:

@@ -183,7 +183,7 @@ def _publish(job: _Job, may_wait: bool, is_one_of_many: bool) -> Publication | N
                 delete(oldest, client)
                 _create(job, tags)
                 oldest = _keep_oldest(job, _look(job)[0])
-        elif oldest.data.tags[EVALUATION] != run.measured:
+        elif oldest.data.tags.get(EVALUATION) != run.measured:
             _renew(job, oldest, tags)
             outcome = "measured anew"
     return Publication(
@@ -289,14 +289,13 @@ def _abandoned(publisher: str) -> bool:
     """Tell whether a publication with this mark will never be finished."""
     try:
         host, pid, since = publisher.rsplit(" ", 2)
-        if time.time() - int(since) > PATIENCE:
+        if abs(time.time() - int(since)) > PATIENCE:
             return True
-    except ValueError:  # no publisher wrote this
+        # What this process began before, it has given up.
+        is_ended = int(pid) == os.getpid() or not is_running(int(pid))
+        return host == socket.gethostname() and is_ended
+    except (ValueError, OverflowError):  # no publisher wrote this
         return True
-    if host != socket.gethostname():
-        return False
-    # What this process began before, it has given up.
-    return int(pid) == os.getpid() or not is_running(int(pid))
 
 
 def _keep_oldest(job: _Job, same: "list[MlflowRun]") -> "MlflowRun":
@@ -352,6 +351,7 @@ def _renew(job: _Job, published: "MlflowRun", tags: Mapping[str, str]) -> None:
                 (folder / name).unlink()
         model_id, of_model = logged_model.renew(published, run, content.get("model"), client)
         digest = integrity.write_digests(folder, kept, tags, of_model)
+        logged_model.make_way(published.info.artifact_uri, files.digests(folder))
         client.log_artifacts(run_id, str(folder))
     metrics = contents.final_metrics(run, time.time(), model_id)
     tags = {**tags, RESULT: run.record.result, EVALUATION: run.measured, OF_DIGESTS: digest}

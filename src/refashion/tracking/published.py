@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
 from refashion.tracking import integrity, marks
-from refashion.tracking.logged_model import artifacts
+from refashion.tracking.logged_model import artifacts, fetch
 from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class PublishedRun:
 
 def complete(store: Store) -> "list[MlflowRun]":
     """All runs that were published whole, newest first."""
-    ids = [e.experiment_id for e in store.client.search_experiments()]
+    ids = [experiment.experiment_id for experiment in store.experiments()]
     query = f"tags.`{integrity.PUBLISHED}` = '{integrity.COMPLETE}'"
     runs = page = store.client.search_runs(ids, query)
     while page.token:
@@ -79,8 +78,9 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
             artifacts(f"{run.info.artifact_uri}/{integrity.DIGESTS}", store.client) as file,
         ):
             tags, content = run.data.tags, integrity.promised(run, file.parent)
-            if content and content["tags"].items() <= tags.items() and integrity.RESULT in tags:
-                results = [tags[integrity.RESULT], content["tags"]["weights_sha256"]]
+            needed = {"name", "weights_sha256", integrity.RESULT}
+            if content and content["tags"].items() <= tags.items() and needed <= tags.keys():
+                results = [tags[integrity.RESULT], tags["weights_sha256"]]
                 if any_begins([*results, *content["files"].values()], digests):
                     runs.append(run)
     return runs
@@ -88,6 +88,8 @@ def holding(digests: Collection[str], store: Store) -> "list[MlflowRun]":
 
 def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     """Download a run's artifacts to a folder and make sure that all is what was published.
+
+    What was added to them later is not opened.
 
     Raises
     ------
@@ -97,17 +99,16 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     """
     run_id, tags = mlflow_run.info.run_id, mlflow_run.data.tags
     folder.mkdir(parents=True, exist_ok=True)
-    if store.client.list_artifacts(run_id):
-        store.client.download_artifacts(run_id, "", str(folder))
     run = in_folder(folder, f"run {run_id}", tags.get("commit"))
-    if integrity.OF_DIGESTS not in tags and run.has("record.json"):
-        assert run.record  # refuses a run of an older layout
+    if integrity.OF_DIGESTS not in tags:
+        fetch(mlflow_run, ["record.json"], folder, store.client)
+        assert not run.has("record.json") or run.record  # refuses a run of an older layout
+    fetch(mlflow_run, [integrity.DIGESTS], folder, store.client)
+    promised = integrity.promised(mlflow_run, folder) or {"files": {}}
+    fetch(mlflow_run, promised["files"], folder, store.client)
     if fault := next(integrity.faults(mlflow_run, folder), None):
         raise UserError(
             f"{run.title}: {fault}; `refashion publish` mends a run that is in the workspace or a "
             "DVC experiment; else choose another"
         )
-    promised = integrity.promised(mlflow_run, folder) or {}
-    for name in files.digests(folder).keys() - {*promised["files"], integrity.DIGESTS}:
-        (folder / name).unlink()  # what was added is not read
     return PublishedRun(run=run, id=run_id, tags=tags)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 READ_RETRY = "run the command again when that is mended"
 RETRY = "no result is lost: when that is mended, `refashion publish` publishes them"
@@ -47,9 +49,12 @@ CURES = {
 }
 """What to do, by words of what SQLite complains of."""
 
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+"""MLflow's variable with the seconds that a server has to answer."""
+
 # A dead server must be told in seconds; what the user has set stays.
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CONNECT_TIMEOUT),
+    TIMEOUT: str(CONNECT_TIMEOUT),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
@@ -65,10 +70,18 @@ class Store:
     """A connection to a tracking store that answered."""
 
     client: "MlflowClient"
-    uri: str  # without a password
+    uri: str  # to be shown: without a password
     artifacts: str | None  # where a new experiment keeps them; None: where the server says
     is_own: bool  # whether it is the database of the user's own checkout
     lock: AbstractContextManager[object]  # lets one publisher in at a time; does nothing on servers
+
+    def experiments(self) -> "list[Experiment]":
+        """All experiments that are not deleted; MLflow gives them in pages of 1,000."""
+        experiments = page = self.client.search_experiments()
+        while page.token:
+            page = self.client.search_experiments(page_token=page.token)
+            experiments += page
+        return experiments
 
 
 def default_database(workspace: Workspace) -> Path:
@@ -86,17 +99,17 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     Raises
     ------
     UserError
-        If the store is dead, silent, or refuses what it is asked within the block.
+        If the address is not legal, or if the store is dead, silent, or refuses what it is asked
+        within the block.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{default_database(workspace)}"
-    url = urlsplit(uri)
-    shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    url = _split(uri)
+    shown = url._replace(netloc=_without_login(url), query="", fragment="").geturl()
     database, retry = None, READ_RETRY if reading else RETRY
     if url.scheme.startswith("sqlite"):
-        kind, _, path = uri.partition(":///")
-        path, mark, options = path.partition("?")
+        path, mark, options = uri.partition(":///")[2].partition("?")
         database = workspace.main / path
-        uri = shown = f"{kind}:///{database}{mark}{options}"
+        uri = shown = f"{_address(database, url.scheme)}{mark}{options}"
     elif url.hostname:
         _check_alive(url, shown, retry)
     for key, value in ENVIRONMENT.items():
@@ -110,30 +123,70 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # what it logs, it raises too
     beside = database or default_database(workspace)
     is_sql = "sql" in url.scheme  # SQLite, PostgreSQL, MySQL and SQL Server
-    artifacts = beside.with_name("mlflow-artifacts").as_uri() if is_sql else None
+    artifacts = beside.parent / "mlflow-artifacts"
     lock: AbstractContextManager[object] = nullcontext()
     if database:
         lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
     try:
         if database:
             _check_database(database, reading)
-        with nullcontext() if reading else lock:  # two clients must not create one database
-            if database and not reading:
-                _create(database, beside.with_name("mlflow-artifacts"))
-            client = _client(uri, others_make_tables=is_sql and not database)
+        try:
+            with nullcontext() if reading else lock:  # two clients must not create one database
+                if database and not reading:
+                    _create(database, artifacts)
+                client = _client(uri, others_make_tables=is_sql and not database)
+        except (ImportError, ValueError) as error:  # no driver; an option or variable of MLflow's
+            raise _refusal(url, shown, error, retry) from error
         is_own = database == default_database(workspace)
-        yield Store(client=client, uri=shown, artifacts=artifacts, is_own=is_own, lock=lock)
+        yield Store(
+            client=client,
+            uri=shown,
+            artifacts=artifacts.as_uri() if is_sql else None,
+            is_own=is_own,
+            lock=lock,
+        )
     except filelock.Timeout as error:
         raise UserError(
             f"{error.lock_file}: another publisher has held it for {LOCK_TIMEOUT} s; "
             "end that process, then run `dvc repro`"
         ) from error
     except (MlflowException, requests.RequestException, SQLAlchemyError, sqlite3.Error) as error:
-        raise _refusal(shown, error, retry) from error
+        raise _refusal(url, shown, error, retry) from error
     except BrokenPipeError:
         raise  # whoever reads what is printed has gone
     except OSError as error:  # of the lock or of artifacts: no permission, a full disk
         raise UserError(f"{error.filename or shown}: {error.strerror}; {retry}") from error
+
+
+def _split(uri: str) -> SplitResult:
+    """Split an address. One that is not legal is not shown: its password may be anywhere in it."""
+    try:
+        url = urlsplit(uri)
+        (url.hostname or "").encode("idna")  # as it is asked for
+        is_legal = url.port != 0 and not (url.netloc and "@" in url.path + url.fragment)
+    except ValueError:
+        is_legal = False
+    if not is_legal:
+        raise UserError(
+            "MLFLOW_TRACKING_URI: is no legal address; mend it, as in http://server:5000 "
+            "(in a password, write @ as %40, / as %2F and # as %23)"
+        )
+    return url
+
+
+def _without_login(url: SplitResult) -> str:
+    """Host and port of an address."""
+    return url.netloc.rpartition("@")[2]
+
+
+def _address(file: Path, kind: str = "sqlite") -> str:
+    """The address of an SQLite database; if it were escaped, MLflow would make a stray folder."""
+    if "?" in str(file) or unquote(str(file)) != str(file):
+        raise UserError(
+            f"{file}: MLflow opens no database at a path with ? or with % before two hex digits; "
+            "name one elsewhere in MLFLOW_TRACKING_URI, or move the checkout"
+        )
+    return f"{kind}:///{file}"
 
 
 def _client(uri: str, others_make_tables: bool) -> "MlflowClient":
@@ -171,11 +224,14 @@ def by_default(store: Store) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _refusal(shown: str, error: Exception, retry: str) -> UserError:
-    """What MLflow or its database complains of, and what to do about it."""
+def _refusal(url: SplitResult, shown: str, error: Exception, retry: str) -> UserError:
+    """What MLflow or its database complains of, without a password, and what to do about it."""
     reason = str(error).strip().partition("\n")[0]
+    reason = reason.replace(url.netloc, _without_login(url)).replace(url.query, "")
     is_sqlite = isinstance(error, sqlite3.Error) or "(sqlite3." in reason
     cures = [cure for words, cure in CURES.items() if is_sqlite and words in reason][:1]
+    if isinstance(error, ImportError):
+        cures = ["install this driver of the database"]
     return UserError("; ".join([f"MLflow at {shown}: {reason}", *cures, *[retry][ANEW in cures :]]))
 
 
@@ -183,6 +239,10 @@ def _check_database(file: Path, reading: bool) -> None:
     """Refuse what MLflow would try for 100 s, and a database that is not MLflow's or not whole."""
     if not file.parent.is_dir():
         raise UserError(f"{file}: its folder does not exist; make it or mend MLFLOW_TRACKING_URI")
+    if file.is_dir():
+        raise UserError(
+            f"{file}: is a folder; name a file in MLFLOW_TRACKING_URI, as in sqlite:///mlflow.db"
+        )
     tables = _tables(file)
     if reading and not tables:
         raise UserError(
@@ -224,7 +284,7 @@ def _create(database: Path, artifacts: Path) -> None:
     aside.mkdir()
     try:
         new = aside / database.name
-        SqlAlchemyStore(f"sqlite:///{new}", artifacts.as_uri()).engine.dispose()
+        SqlAlchemyStore(_address(new), artifacts.as_uri()).engine.dispose()
         for journal in ("-journal", "-wal", "-shm"):  # of a former database, to be applied to it
             Path(f"{database}{journal}").unlink(missing_ok=True)
         new.replace(database)
@@ -234,12 +294,12 @@ def _create(database: Path, artifacts: Path) -> None:
 
 def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
     """Refuse a server that does not answer: before MLflow, which takes seconds to import."""
-    timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", CONNECT_TIMEOUT))
+    timeout = _timeout()
     try:
         if url.scheme in {"http", "https"}:
             urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=timeout).close()
-        elif url.hostname and url.port:
-            socket.create_connection((url.hostname, url.port), timeout).close()
+        elif url.hostname and (port := _port(url)):
+            socket.create_connection((url.hostname, port), timeout).close()
     except (urllib.error.HTTPError, HTTPException):
         return  # an answer: MLflow will tell what it thinks of it
     except OSError as error:
@@ -247,5 +307,27 @@ def _check_alive(url: SplitResult, shown: str, retry: str) -> None:
         if isinstance(reason, ssl.SSLError):
             return  # MLflow has settings of its own for certificates
         if isinstance(reason, TimeoutError):
-            reason = f"no answer within {timeout:g} s"
+            reason = f"no answer within {timeout} s"
         raise UserError(f"MLflow at {shown}: {reason}; {retry}") from error
+
+
+def _timeout() -> int:
+    """Seconds that a server has to answer."""
+    text = os.environ.get(TIMEOUT, str(CONNECT_TIMEOUT))
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise UserError(f"{TIMEOUT}={text}: is no whole number from 1 to 999999999; mend it")
+    return int(text)
+
+
+def _port(url: SplitResult) -> int | str | None:
+    """The port of a database's server; None if its driver may take another way than TCP."""
+    if url.port or any(word in url.query for word in ("host", "port", "service", "socket")):
+        return url.port
+    match url.scheme.partition("+"):
+        case "postgresql", _, _:
+            return os.environ.get("PGPORT") or 5432
+        case "mysql", _, _ if url.hostname != "localhost":  # which may mean a socket
+            return 3306
+        case "mssql", _, "pymssql":  # others may take a host for the name of a group of settings
+            return 1433
+    return None

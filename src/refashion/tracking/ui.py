@@ -32,8 +32,7 @@ def experiment(workspace: Workspace, store: Store) -> str:
     UserError
         If nothing was published there.
     """
-    experiments = store.client.search_experiments()
-    ids = {e.name: e.experiment_id for e in experiments if view.TAG in e.tags}
+    ids = {e.name: e.experiment_id for e in store.experiments() if view.TAG in e.tags}
     for name in (workspace.params().data.dataset, *DATASETS, *ids):
         if name in ids:
             return ids[name]

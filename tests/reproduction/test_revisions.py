@@ -1,0 +1,48 @@
+"""Names of revisions and of DVC's experiments: git's come first, and none is an option of git."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refashion.reproduction import revisions
+
+
+def test_experiments_of_one_name_are_told_apart(repository: Any) -> None:
+    root: Path = repository.workspace.root
+    first, start = repository.experiment("best"), repository.git("rev-parse", "HEAD")
+    assert revisions.experiments(root) == {"best": (first, start)}
+    later = repository.commit("Later")
+    repository.change(seed=7)
+    second = repository.experiment("best")
+    assert revisions.experiments(root) == {
+        f"best@{start[:7]}": (first, start),
+        f"best@{later[:7]}": (second, later),
+    }
+    assert revisions.resolve("best", root) is None
+    assert revisions.resolve(f"best@{start[:7]}", root) == first
+
+
+def test_a_reference_that_is_an_option_is_no_experiment(repository: Any) -> None:
+    repository.git("update-ref", "refs/exps/--/output=params.yaml/evil", "HEAD")
+    assert revisions.experiments(repository.workspace.root) == {}
+
+
+def test_an_experiment_does_not_hide_a_branch(repository: Any) -> None:
+    root = repository.workspace.root
+    head = repository.git("rev-parse", "HEAD")
+    assert repository.experiment("main") != head
+    assert revisions.resolve("main", root) == head
+    assert [revisions.is_reference(name, root) for name in ("main", "HEAD", head, "x")] == [
+        *(True, True, False, False)
+    ]
+
+
+def test_what_git_tells_a_hook_is_not_passed_on(
+    repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository.workspace.root
+    monkeypatch.setenv("GIT_DIR", str(root / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/nothing")
+    assert repository.git("rev-parse", "--show-toplevel") == str(root)
+    assert not repository.git("diff", "--cached", "--name-only")
