@@ -278,6 +278,14 @@ def test_a_frozen_stage_is_refused(repository: Any) -> None:
         assert "error: dvc.yaml: study is frozen, so DVC does not run it" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["", "- 1", "stages: 5", "stages: [", "stages: {a: {do: 3}}"])
+def test_a_pipeline_that_dvc_refuses_is_told_in_a_line(repository: Any, text: str) -> None:
+    (repository.workspace.root / "dvc.yaml").write_text(text)
+    repository.commit("Damage")
+    done = repository.refashion("reproduce", "HEAD", "--name", "mlp")
+    assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("error: ")
+
+
 def test_data_of_the_cache_are_not_believed(repository: Any) -> None:
     """The stage that downloads them runs again, and knows what they must be."""
     raw = repository.workspace.root / "data" / "raw" / "images.txt"

@@ -115,11 +115,18 @@ def rerun(
 def _refuse_frozen(checkout: Workspace) -> None:
     """Raise `UserError` for a stage that DVC would not run, but take as it is."""
     for file in checkout.root.rglob("dvc.yaml"):
-        pipeline = yaml.safe_load(file.read_bytes()) or {}
-        for name, stage in (pipeline.get("stages") or {}).items():
-            if isinstance(stage, dict) and {**stage, **stage.get("do", {})}.get("frozen"):
-                place = file.relative_to(checkout.root)
-                raise UserError(f"{place}: {name} is frozen, so DVC does not run it; unfreeze it")
+        try:
+            stages = dict(yaml.safe_load(file.read_bytes())["stages"])
+        except (yaml.YAMLError, ValueError, TypeError, LookupError):  # DVC tells what is wrong
+            continue
+        for name in (name for name, stage in stages.items() if _is_frozen(stage)):
+            place = file.relative_to(checkout.root)
+            raise UserError(f"{place}: {name} is frozen, so DVC does not run it; unfreeze it")
+
+
+def _is_frozen(stage: Any) -> bool:
+    """Whether a stage is, or all that a ``foreach`` makes."""
+    return isinstance(stage, dict) and bool(stage.get("frozen") or _is_frozen(stage.get("do")))
 
 
 def promised(workspace: Workspace) -> dict[str, dict[str, Any]]:

@@ -226,5 +226,7 @@ def _write(config: "ConfigObj", root: Path, name: str, cache: str = "") -> None:
         config.setdefault("cache", {}).update(own)
         site = root / ".dvc" / "tmp" / "site"  # goes with it; and git's own folder is elsewhere
         config.setdefault("core", {}).update({"no_scm": "true", "site_cache_dir": f'"{site}"'})
-    config.filename = str(root / ".dvc" / name)
+    file = root / ".dvc" / name
+    file.parent.mkdir(exist_ok=True)
+    config.filename = str(file)
     config.write()
