@@ -134,7 +134,10 @@ def test_page_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "..", "a\nb.html", "\udcff.html"])
-def test_what_is_no_name_of_a_page_is_refused(tmp_path: Path, name: str) -> None:
+def test_what_is_no_name_of_a_page_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for write in (
         lambda path: page.write(path, page.Page(title="", notes=[], figures=[]), ""),
         lambda path: [*page.write_all(write_workspace(tmp_path), path)],
