@@ -222,6 +222,13 @@ def test_what_dvc_would_fetch_from_elsewhere_is_refused(repository: Any, outside
         pass
 
 
+def test_what_dvc_keeps_beside_the_pipeline_is_no_import(repository: Any) -> None:
+    text = "outs:\n- md5: 0123456789abcdef0123456789abcdef\n  path: deps.csv\n"
+    (repository.workspace.root / "deps.csv.dvc").write_text(text)
+    with worktree.checkout(State(commit=repository.commit("Add")), repository.workspace):
+        pass
+
+
 def test_no_path_of_a_lock_is_an_option_of_dvc(repository: Any, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     pipeline.fetch([f"--cprofile-dump={victim}"], repository.workspace.root)

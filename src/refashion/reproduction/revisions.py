@@ -23,7 +23,7 @@ def git(*arguments: str, folder: Path, feed: bytes = b"") -> bytes:
 def experiments(folder: Path) -> dict[str, tuple[str, str]]:
     """DVC's experiments of a repository: name to the commit and the one it started from.
 
-    Where several started from other commits under one name, it is followed by those: ``a@3f2a9c7``.
+    To a name that several have, the commit that each started from is added: ``a@3f2a9c7``.
     """
     form = "--format=%(objectname)/%(refname)"  # refs/exps/<two digits>/<the others>/<name>
     lines = git("for-each-ref", form, "refs/exps", folder=folder).decode().split()
@@ -46,11 +46,11 @@ def is_reference(name: str, folder: Path) -> bool:
 
 def resolve(revision: str, folder: Path) -> str | None:
     """Return the full hash of a commit, by any name that git has, or else of a DVC experiment."""
-    for name in (revision, *experiments(folder).get(revision, ())[:1]):
-        with suppress(UserError):
-            found = git("rev-parse", "--verify", f"{name}^{{commit}}", folder=folder)
-            return found.decode().strip()
-    return None
+    with suppress(UserError):
+        found = git("rev-parse", "--verify", f"{revision}^{{commit}}", folder=folder)
+        return found.decode().strip()
+    commit, _ = experiments(folder).get(revision, (None, None))
+    return commit
 
 
 def require(revision: str, folder: Path) -> str:

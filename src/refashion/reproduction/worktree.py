@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.machine import HOST
@@ -157,8 +159,12 @@ def refuse_links(root: Path) -> None:
 
 def _refuse_imports(root: Path) -> None:
     """Raise `UserError` for a file by which DVC would fetch what is in none of its remotes."""
-    for file in root.rglob("*.dvc"):
-        if file.is_file() and b"deps" in file.read_bytes():
+    for file in filter(Path.is_file, root.rglob("*.dvc")):
+        try:
+            content = yaml.safe_load(file.read_bytes())
+        except (yaml.YAMLError, ValueError):  # of which DVC might read more
+            content = None
+        if not isinstance(content, dict) or "deps" in content:
             name = file.relative_to(root)
             raise UserError(f"{name}: imports what this repository does not hold; remove it")
 
