@@ -10,6 +10,7 @@ runs the code it was queued with, and turns a user's mistake into one line and e
 import importlib
 import inspect
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -56,11 +57,27 @@ def run(name: str, *item: str) -> None:
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
 
 
-def end_with(launcher: int) -> None:
+def end_with(parent: int) -> None:
     """End this process once its launcher has ended: torchrun, if killed, leaves it running."""
-    while os.getppid() == launcher:
-        time.sleep(1)
+    time.sleep(1)
+    if not store_is_closed():
+        while os.getppid() == parent:
+            time.sleep(1)
     os._exit(1)
+
+
+def store_is_closed() -> bool:
+    """Whether the launcher had ended before this process could see that it was the parent."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False  # the store is another of these processes, which may not have started
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(address, timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # another machine's, say, that cannot be reached: torch will tell
+        return False
+    return False
 
 
 def tell(line: str) -> None:

@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,6 +226,21 @@ def test_processes_end_with_their_launcher(workspace: Workspace) -> None:
     process.kill()
     process.communicate(timeout=60)  # until all of them have closed it
     assert not results(workspace)  # which they would have had
+
+
+def test_a_process_ends_if_its_launcher_ended_before_it_could_see_it(workspace: Workspace) -> None:
+    with socket.create_server((workers.LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+    names = ("RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    variables = dict.fromkeys(names, "0") | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": workers.LOOPBACK,
+        "MASTER_PORT": f"{port}",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    process = start(workspace, STAGES, "train", "dropout", **variables)
+    process.communicate(timeout=60)  # torch would wait for five minutes
+    assert process.returncode == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
