@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,16 @@ def test_epochs_are_told_by_colour() -> None:
     assert [len(line.get_xdata()) for line in curves.axes[0].lines] == [n for n, _ in tried]
     (only,) = drawn([point({"epochs": n}, n) for n in (1, 3)])["test loss by epochs"].axes
     assert len(only.containers) == 1
+
+
+def test_names_are_text_and_no_formulas() -> None:
+    name = r"$\frac$"  # which matplotlib refuses to draw
+    several = [point({name: value, "lr": 0.1}, 0.5) for value in (name, "$y$")]
+    best = [replace(several[0], runs=[name])]
+    for points in (several, [point({name: value}, 0.5) for value in (name, "$y$")]):
+        assert any(
+            name in text for figure in drawn(points, best).values() for text in legend(figure)
+        )
 
 
 def test_of_many_curves_the_best_few_are_named() -> None:

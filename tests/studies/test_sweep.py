@@ -219,8 +219,9 @@ def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
         divided = trials.stacks(small, processes)
         assert sorted(s.lr for stack in divided for s in stack) == sorted(s.lr for s in small)
         assert max(map(len, divided)) == min(-(-60 // processes), trials.LARGEST_STACK)
-    large = [Settings(hidden=(4096,) * 10, lr=lr) for lr in (0.1, 0.2)]
-    assert [len(stack) for stack in trials.stacks(large, 1)] == [1, 1]
+    for large in ({"hidden": (4096,) * 10}, {"hidden": (1024,), "batch_size": 60_000}):
+        two = [Settings(**large, lr=lr) for lr in (0.1, 0.2)]
+        assert [len(stack) for stack in trials.stacks(two, 1)] == [1, 1]
     mixed = trials.stacks([Settings(epochs=1), Settings(epochs=2), Settings(hidden=(2,))], 1)
     assert len(mixed) == 3
 

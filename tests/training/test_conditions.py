@@ -51,7 +51,8 @@ def selftest_in_a_process(
 def test_settings_of_the_process_do_not_reach_the_bits(dtype: str, way: str) -> None:
     before = (
         f"torch.set_default_dtype(torch.{dtype}); torch.use_deterministic_algorithms(True); "
-        "torch.set_float32_matmul_precision('medium'); torch.manual_seed(1)"
+        "torch.set_float32_matmul_precision('medium'); torch.manual_seed(1); "
+        "torch.set_default_device('meta')"
     )
     process = selftest_in_a_process(before, way, "-O")
     assert process.returncode == 0, process.stdout + process.stderr

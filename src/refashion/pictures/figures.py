@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DPI = 110
 COLOURS = ("#1f5fa8", "#e0802b", "#3c8d40", "#c22f2f", "#7b52ab", "#4a4a4a", "#b8860b", "#2a9d9d")
@@ -42,12 +44,15 @@ def heat_map(
         centred = axes.text(j, i, text, ha="center", va="center", in_layout=False)
         centred.set(color=colour, fontsize=8.5)
     axes.tick_params(length=0)
-    image.figure.colorbar(image, label=label, shrink=0.8)
+    image.figure.colorbar(image, label=label, shrink=0.8, format="{x:g}")
 
 
 def png(figure: Figure) -> bytes:
     """Render a figure; the same figure gives the same bytes."""
     file = BytesIO()
-    # The canvas's own method draws once; savefig draws twice for the same picture.
-    FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 2})
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may have dollar signs
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        # The canvas's own method draws once; savefig draws twice for the same picture.
+        FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 2})
     return file.getvalue()

@@ -21,8 +21,9 @@ from refashion.training.settings import Settings
 LARGEST_STACK = 16
 """Trials that are trained side by side; more gain nothing on a processor."""
 
-MOST_PARAMETERS = 2**26
-"""Of all models of a stack together: a quarter of a gigabyte for each copy of them."""
+MOST_NUMBERS = 2**26
+"""Parameters and activations of a batch of all models of a stack together: a quarter of a gigabyte
+for each copy of them."""
 
 Result = dict[str, Any]
 """What is kept of a trial: fields of `Trained` as JSON has them, without the weights."""
@@ -98,8 +99,8 @@ def stacks(trials: Sequence[Settings], processes: int) -> list[list[Settings]]:
         alike[settings.widths, settings.batch_size, settings.epochs].append(settings)
     size = min(LARGEST_STACK, -(-len(trials) // processes))
     divided = []
-    for (widths, *_), group in alike.items():
-        parameters = sum((inputs + 1) * units for inputs, units in pairwise(widths))
-        most = max(1, min(size, MOST_PARAMETERS // parameters))
+    for (widths, batch_size, _), group in alike.items():
+        numbers = sum((inputs + 1 + batch_size) * units for inputs, units in pairwise(widths))
+        most = max(1, min(size, MOST_NUMBERS // numbers))
         divided += [group[first : first + most] for first in range(0, len(group), most)]
     return divided

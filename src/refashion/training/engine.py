@@ -57,7 +57,7 @@ class Examples:
     def __getitem__(self, rows: slice) -> "Examples":
         """The examples of these rows."""
         if self.rows is not None:
-            return self.select(torch.arange(len(self))[rows])
+            return replace(self, targets=self.targets[rows], rows=self.rows[rows])
         return Examples(inputs=self.inputs[rows], targets=self.targets[rows])
 
     def select(self, rows: Tensor) -> "Examples":
@@ -154,7 +154,7 @@ def per_model(
     """A setting of every model of a stack: one number where they agree, else [models, 1, 1]."""
     if len(set(values)) == 1:
         return values[0]
-    return torch.tensor(values, dtype=torch.float64).to(device, dtype)[:, None, None]
+    return torch.tensor(values, dtype=torch.float64, device=device).to(dtype)[:, None, None]
 
 
 def batches(n: int, size: int) -> list[slice]:

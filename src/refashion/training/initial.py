@@ -32,10 +32,10 @@ def of(settings: Settings) -> Weights:
     weights = {}
     for layer, shape in enumerate(pairwise(settings.widths)):
         if settings.initialisation == "constant":
-            numbers = torch.full(shape, 0.01, dtype=torch.float64)
+            numbers = torch.full(shape, 0.01, dtype=torch.float64, device="cpu")
         else:
             numbers = streams.normal(shape, streams.key(settings.seed, Purpose.INITIAL, layer))
             numbers.mul_(SCHEMES[settings.initialisation](*shape))
         weights[f"layers.{layer}.weight"] = numbers.to(torch.float32)
-        weights[f"layers.{layer}.bias"] = torch.zeros(shape[1], dtype=torch.float32)
+        weights[f"layers.{layer}.bias"] = numbers.new_zeros(shape[1], dtype=torch.float32)
     return weights

@@ -176,7 +176,7 @@ def _scaled(inputs: Tensor) -> Tensor:
 def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many likeliest classes are the true ones; NaN without classes."""
     if targets.is_floating_point():
-        return torch.tensor(torch.nan, dtype=torch.float32)
+        return outputs.new_tensor(torch.nan)
     return (outputs.argmax(1) == targets).sum()
 
 

@@ -80,14 +80,14 @@ class Adam(Optimizer):
         self.sizes = [p.numel() for p in parameters]
         moments = torch.zeros(2, sum(self.sizes), dtype=torch.float64, device=self.decay.device)
         self.mean, self.square = moments
-        self.powers = torch.ones(2, dtype=torch.float64)  # of both betas, on the CPU
+        self.powers = torch.ones(2, dtype=torch.float64, device="cpu")  # of both betas
         self.state = {"moments": moments, "powers": self.powers}
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """``w -= lr * mean / (sqrt(square) + epsilon)``, both moments corrected for their start."""
         beta1, beta2 = BETAS
         # By products: a library's power function may be rounded otherwise elsewhere.
-        power1, power2 = self.powers.mul_(torch.tensor(BETAS, dtype=torch.float64)).tolist()
+        power1, power2 = self.powers.mul_(self.powers.new_tensor(BETAS)).tolist()
         wide = [gradient.to(torch.float64) for gradient in gradients]
         self._penalise(wide)
         gradient = torch.cat([g.flatten() for g in wide])
