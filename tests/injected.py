@@ -82,20 +82,24 @@ def unavailable() -> str:
     return f"strace may not trace processes here: {done.stderr.strip()}" * bool(done.returncode)
 
 
+Program = Callable[..., None]
+"""Runs in a checkout, which is its first argument."""
+
+
 def _stage(root: Path, *arguments: str) -> None:
     sys.argv = ["stages", *arguments]
     sys.path.insert(0, str(root / "stages"))
     runpy.run_path(str(root / "stages" / "__main__.py"), run_name="__main__")
 
 
-def _dvc(root: Path, *arguments: str) -> None:
+def dvc_itself(root: Path, *arguments: str) -> None:
     from dvc.cli import main
 
     sys.exit(main(arguments))
 
 
 def _work(
-    main: Callable[..., None],
+    main: Program,
     root: Path,
     arguments: tuple[str, ...],
     environment: Mapping[str, str],
@@ -121,7 +125,7 @@ def _work(
 
 
 def _run(
-    main: Callable[..., None],
+    main: Program,
     root: Path,
     arguments: tuple[str, ...],
     environment: Mapping[str, str],
@@ -154,14 +158,16 @@ def stage(root: Path, *arguments: str, **environment: str) -> Outcome:
 
 def dvc(root: Path, *arguments: str, **environment: str) -> Outcome:
     """Run a command of DVC, without a fault."""
-    return _run(_dvc, root, arguments, environment)[0]
+    return _run(dvc_itself, root, arguments, environment)[0]
 
 
-def moments(root: Path, *arguments: str, **environment: str) -> list[Moment]:
-    """All calls by which a stage changes files of its checkout, in their order."""
+def moments(
+    root: Path, *arguments: str, program: Program = _stage, **environment: str
+) -> list[Moment]:
+    """All calls by which a program changes files of its checkout, in their order."""
     log = root.parent / "calls.txt"
     tracer = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={CALLS}"]
-    outcome, pid = _run(_stage, root, arguments, environment, tracer)
+    outcome, pid = _run(program, root, arguments, environment, tracer)
     assert outcome.code == 0, outcome.text
     numbers: Counter[str] = Counter()
     found = []
@@ -176,9 +182,20 @@ def moments(root: Path, *arguments: str, **environment: str) -> list[Moment]:
     return found
 
 
-def inject(fault: str, moment: Moment, root: Path, *arguments: str, **environment: str) -> Outcome:
-    """Run a stage that at a moment is killed (``KILL``), or whose call fails (``ENOSPC``...)."""
+def inject(
+    fault: str,
+    moment: Moment,
+    root: Path,
+    *arguments: str,
+    program: Program = _stage,
+    **environment: str,
+) -> Outcome:
+    """Run a stage that at a moment is killed (``KILL``), or whose call fails (``ENOSPC``...).
+
+    Or `dvc_itself`: the stages that it starts go on.
+    """
     kind = "signal" if fault == "KILL" else "error"
     effect = f"inject={moment.call}:{kind}={fault}:when={moment.number}"
-    tracer = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", effect]
-    return _run(_stage, root, arguments, environment, tracer)[0]
+    followed = ["-f"] * (program is _stage)
+    tracer = ["strace", *followed, "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", effect]
+    return _run(program, root, arguments, environment, tracer)[0]

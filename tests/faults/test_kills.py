@@ -15,6 +15,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+import injected
 from campaign import Campaign, Ground, change, other_rate, processes
 
 pytestmark = pytest.mark.faults
@@ -214,6 +215,34 @@ def test_killed_as_it_changes_the_index(
             assert lock.exists()
             wrong = commands.again(*experiment) + commands.left()
             trials.add(f"change {number}", wrong + afterwards.check())
+
+
+MOMENTS = 8
+
+
+@pytest.mark.usefixtures("strace")
+def test_dvc_is_killed_at_its_nth_call(ground: Ground, campaign: Campaign) -> None:
+    """`dvc repro` of one stage; what the stage itself does is tried elsewhere."""
+    commands, arguments = Commands(ground), ("repro", "check")
+    dvc = {**ground.workspace.environment, "program": injected.dvc_itself}
+
+    def prepare() -> None:
+        ground.put_back()
+        change(ground, seed=5)
+
+    prepare()
+    moments = injected.moments(ground.root, *arguments, **dvc)
+    afterwards = ground.now()
+    with campaign.of("dvc repro: KILL at the Nth call") as trials:
+        for moment in random.Random(0).sample(moments, MOMENTS):
+            prepare()
+            outcome = injected.inject("KILL", moment, ground.root, *arguments, **dvc)
+            assert outcome.code == -signal.SIGKILL, outcome
+            wrong, found = commands.again("dvc", *arguments), afterwards.check()
+            if found == ["stale"]:  # DVC's own temporary file, where no stage had to run again
+                wrong += ["mended"] * commands.run("refashion", "mend")
+                found = afterwards.check()
+            trials.add(moment, wrong + found + commands.left())
 
 
 QUEUE = ("dvc", "exp", "run", "--queue", *CHANGED)
