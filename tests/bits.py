@@ -1,13 +1,14 @@
 """One line of JSON: the bits of all canonical results that a process computes.
 
 `test_bits.py` runs it under many settings. Every ``test_*_bits.py`` has a function ``digest``; its
-result is named for the file.
+result is named for the file. With ``--fingerprint`` it adds that of ``fingerprint.py``.
 """
 
 import argparse
 import contextlib
 import hashlib
 import json
+import locale
 import random
 import runpy
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+import fingerprint
 
 TESTS = Path(__file__).parent
 
@@ -37,6 +40,7 @@ def controls() -> dict[str, str]:
         "sum": float(torch.from_numpy(array).to(torch.float32).sum()).hex(),
         "default dtype": str(torch.tensor([0.5]).dtype),
         "assertions": str(__debug__),
+        "encoding": locale.getencoding(),
         "order of a set": " ".join({"a", "b", "c", "d", "e", "f", "g", "h"}),
     }
 
@@ -44,6 +48,8 @@ def controls() -> dict[str, str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--default-dtype", default="float32")
+    parser.add_argument("--fingerprint", action="store_true")
     arguments = parser.parse_args()
     torch.set_default_dtype(getattr(torch, arguments.default_dtype))
-    print(json.dumps({"canonical": canonical(), "controls": controls()}))
+    results = fingerprint.of_process() if arguments.fingerprint else {}
+    print(json.dumps({**results, "canonical": canonical(), "controls": controls()}))

@@ -9,6 +9,7 @@ import json
 import platform
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -67,24 +68,22 @@ def of_native() -> str:
     return [row.weights_sha256 for row, _ in loop.train(models, device="cpu")][-1]
 
 
-if __name__ == "__main__":
+def of_process(way: str = "auto") -> dict[str, Any]:
+    """Both hashes, with products in one way, and what they were computed on and by."""
     software = device.software()
-    with multiply.products(sys.argv[1] if len(sys.argv) > 1 else "auto") as taken:
+    with multiply.products(way) as taken:
         portable_hash, identical = of_portable()
-    print(
-        json.dumps(
-            {
-                "portable": portable_hash,
-                "selftest": "identical" if identical else "different",
-                "native": of_native(),
-                "contract": portable.CONTRACT,
-                "products": taken,
-                "processor": device.describe(CPU),
-                "architecture": platform.machine(),
-                "cpu_capability": software["cpu_capability"],
-                "threads": software["threads"],
-                "torch": software["torch"],
-                "python": software["python"],
-            }
-        )
-    )
+    return {
+        "portable": portable_hash,
+        "selftest": "identical" if identical else "different",
+        "native": of_native(),
+        "contract": portable.CONTRACT,
+        "products": taken,
+        "processor": device.describe(CPU),
+        "architecture": platform.machine(),
+        **{name: software[name] for name in ("cpu_capability", "threads", "torch", "python")},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(of_process(*sys.argv[1:])))
