@@ -11,19 +11,23 @@ import alone
 
 pytestmark = pytest.mark.ci
 
-QUICK = """
+RUNS = """
 import gpu
 from refashion.portable import functions
-sys.argv = ["gpu.py", "--device", "cpu", "--quick", *sys.argv[1:]]
-"""
-WHOLE = "sys.exit(gpu.main())"
-BROKEN = """
+
+quick = ["gpu.py", "--device", "cpu", "--quick", "--images", "512", "--output"]
+_, whole, broken = sys.argv
+sys.argv = [*quick, whole]
+print("exit code:", gpu.main())
+
 gpu.PARTS = ("large", "no_such_part", "epochs", "stacks")
 gpu.BOOK_SECONDS = 0.0
+gpu.NETWORKS = {"softmax": gpu.NETWORKS["softmax"]}
 calls = iter(range(100))
 exp = functions.exp
 functions.exp = lambda x: exp(x) + next(calls)
-sys.exit(gpu.main())
+sys.argv = [*quick, broken]
+print("exit code:", gpu.main())
 """
 PRODUCTS = ("auto", "int8", "float64")
 VARIANTS = ("softmax", "mlp", "dropout")
@@ -40,12 +44,21 @@ def make(root: Path, python: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
-    """What a quick run writes and prints."""
-    path = tmp_path_factory.mktemp("gpu") / "gpu.json"
-    done = alone.run(QUICK + WHOLE, "--images", "512", "--output", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(path.read_text()), done.stdout
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict, str]]:
+    """What two quick runs write and print; in the second are a difference and a failure."""
+    paths = [tmp_path_factory.mktemp("gpu") / f"{name}.json" for name in ("whole", "broken")]
+    done = alone.run(RUNS, *map(str, paths))
+    assert done.stdout.count("exit code: ") == 2, done.stdout + done.stderr
+    whole, broken, end = done.stdout.split("exit code: ")
+    assert broken.startswith("0\n") and end == "1\n", done.stdout + done.stderr
+    printed = whole, broken.removeprefix("0\n")
+    return [(json.loads(p.read_text()), told) for p, told in zip(paths, printed, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def output(runs: list[tuple[dict, str]]) -> tuple[dict, str]:
+    """What the whole one writes and prints."""
+    return runs[0]
 
 
 def test_every_part_is_done_and_equal(output: tuple[dict, str]) -> None:
@@ -98,21 +111,16 @@ def test_tables_are_printed(output: tuple[dict, str]) -> None:
     assert "DIFFERENT" not in printed
 
 
-def test_a_difference_and_a_failure_give_1(tmp_path: Path) -> None:
+def test_a_difference_and_a_failure_give_1(runs: list[tuple[dict, str]]) -> None:
     """Neither keeps the parts after it from being done; the book's epochs end after a batch."""
-    path = tmp_path / "gpu.json"
-    done = alone.run(QUICK + BROKEN, "--images", "1024", "--output", str(path))
-    assert done.returncode == 1, done.stderr
-    result = json.loads(path.read_text())
+    _, (result, told) = runs
     assert result["unequal"] == ["exp, 10,000 numbers"]
     assert result["failures"]["no_such_part"].startswith("AttributeError")
     assert all(row["equal"] for row in result["stacks"])
-    assert all(result["epochs"][v]["book"]["share"] == 1 / 4 for v in VARIANTS)
-    assert "The book's are scaled from 25% of an epoch or more." in done.stdout
-    assert "exp, 10,000 numbers: DIFFERENT" in done.stdout
-    assert done.stdout.endswith(
-        "not as promised: exp, 10,000 numbers\nnot as promised: no_such_part\n"
-    )
+    assert result["epochs"]["softmax"]["book"]["share"] == 1 / 2
+    assert "The book's are scaled from 50% of an epoch or more." in told
+    assert "exp, 10,000 numbers: DIFFERENT" in told
+    assert told.endswith("not as promised: exp, 10,000 numbers\nnot as promised: no_such_part\n")
 
 
 @pytest.mark.parametrize(
