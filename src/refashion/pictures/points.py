@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import mean, stdev
@@ -29,7 +29,7 @@ class Point:
     @property
     def label(self) -> str:
         """The settings on one line."""
-        return " ".join(f"{name}={short(value)}" for name, value in self.settings.items())
+        return joined(self.settings, short)
 
     @property
     def means(self) -> dict[str, float]:
@@ -50,6 +50,11 @@ def text(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def joined(settings: Mapping[str, Any], form: Callable[[Any], str] = text) -> str:
+    """Settings on one line, their values in some form: ``hidden=[256] lr=0.1``."""
+    return " ".join(f"{name}={form(value)}" for name, value in settings.items())
 
 
 def rank(value: Any) -> tuple[Any, ...]:

@@ -19,7 +19,6 @@ from refashion.pictures import of_run, studies, sweeps
 from refashion.pictures.figures import png
 from refashion.pictures.points import text
 from refashion.reporting import explained, side_by_side
-from refashion.reporting.explained import ClassInformation
 from refashion.reporting.side_by_side import MANY, Comparison
 from refashion.reporting.tables import headings, rows_of, table, tables
 from refashion.runs import listing
@@ -82,7 +81,13 @@ def write_all(workspace: Workspace, path: Path) -> Iterator[Path]:
         if figures := studies.draw(study, runs):
             pages[f"-{study}"] = _of_study(study, runs, figures.values(), workspace.test)
     try:
-        pages["-explained"] = _of_explanation(*explained.explain(workspace))
+        variant, classes = explained.explain(workspace)
+        pages["-explained"] = Page(
+            title="Softmax and cross-entropy",
+            notes=explained.NOTES,
+            figures=[explained.picture(variant, classes)],
+            tables=[*explained.tables(variant, classes)],
+        )
     except UserError as error:
         print(f"softmax and cross-entropy are not explained: {error}", file=sys.stderr)
     origin = stamp(workspace)
@@ -147,16 +152,6 @@ def _of_study(study: str, runs: Sequence[Run], figures: Iterable[Figure], test: 
     return replace(page, tables=[*trials, *page.tables])
 
 
-def _of_explanation(variant: str, classes: Sequence[ClassInformation]) -> Page:
-    """The page that explains softmax and cross-entropy."""
-    return Page(
-        title="Softmax and cross-entropy",
-        notes=explained.NOTES,
-        figures=[explained.picture(variant, classes)],
-        tables=list(explained.tables(variant, classes)),
-    )
-
-
 def _section(name: str, run: Run, test: Path) -> Page:
     """The pictures of one run, and a note if some are missing."""
     figures = of_run.of_files(run, test)
@@ -176,11 +171,12 @@ def _sweep(comparison: Comparison) -> list[Figure]:
 
     Of runs that have no headline metric, the first two are drawn.
     """
+    if len(comparison.runs) == 1:
+        return []
     labels = headings(run.metrics for run in comparison.runs.values())
-    drawn = [name for name in view.HEADLINES if name in labels] or list(labels)[:2]
-    several = len(comparison.runs) > 1
-    shown = {name: labels[name] for name in drawn}
-    return [*sweeps.draw(comparison.points, comparison.best, shown).values()] if several else []
+    names = [name for name in view.HEADLINES if name in labels] or [*labels][:2]
+    shown = {name: labels[name] for name in names}
+    return [*sweeps.draw(comparison.points, comparison.best, shown).values()]
 
 
 def _origins(comparison: Comparison) -> Iterator[Table]:

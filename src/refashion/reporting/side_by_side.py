@@ -8,7 +8,7 @@ from typing import Any
 from refashion.base.errors import UserError
 from refashion.evaluation import comparison
 from refashion.pictures import points
-from refashion.pictures.points import Point, gather, text
+from refashion.pictures.points import Point, gather, joined, text
 from refashion.runs.record import differing
 from refashion.runs.run import Run
 
@@ -108,7 +108,7 @@ def of(runs: Iterable[Run], ids: Mapping[Run, str] | None = None) -> Comparison:
         points=summed_up,
         best=best,
         seeds={
-            _common(point.runs) or _in_full(point.settings): point
+            _common(point.runs) or joined(point.settings): point
             for point in summed_up
             if 1 < len(point.runs) == len({text(settings[name]) for name in point.runs})
         },
@@ -132,16 +132,12 @@ def _named(runs: Sequence[Run], ids: Mapping[Run, str]) -> dict[str, Run]:
     named = {}
     for run in runs:
         settings = _settings(run)
-        words = [f"{key}={text(settings.get(key))}" for key in marks[run.name]]
+        mark = joined({key: settings.get(key) for key in marks[run.name]})
         if namesakes[run.name].count(settings) > 1:
-            words = [ids.get(run, "")[:ID_LENGTH]]
+            mark = ids.get(run, "")[:ID_LENGTH]
         name = run.name.rpartition("/")[2] if one_study else run.name
-        named[" ".join([name, *words])] = run
+        named[f"{name} {mark}" if mark else name] = run
     return dict(sorted(named.items()))
-
-
-def _in_full(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={text(value)}" for name, value in settings.items())
 
 
 def _common(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from refashion.pictures.points import joined
 from refashion.runs import record
 from refashion.runs.run import TRIALS, Run
 from refashion.tracking.contents import CONSTANTS, text
@@ -67,8 +68,8 @@ def run_name(run: Run, swept: Sequence[str], committed: bytes) -> str:
 
 def _named(name: str, settings: Mapping[str, Any]) -> str:
     """A name with settings, as far as they are short."""
-    words = " ".join(f"{key}={text(value)}" for key, value in settings.items())
-    return f"{name} {textwrap.shorten(words, 80, placeholder=' ...')}".rstrip()
+    words = textwrap.shorten(joined(settings, text), 80, placeholder=" ...")
+    return f"{name} {words}".rstrip()
 
 
 def run_description(run: Run, swept: Sequence[str], run_id: str) -> str:

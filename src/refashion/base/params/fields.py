@@ -37,9 +37,7 @@ def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 Count = Annotated[int, Field(ge=1, lt=2**63, description="an integer from 1 to 2**63 - 1")]
-Limit = Annotated[
-    int | None, Field(ge=1, lt=2**63, description="an integer from 1 to 2**63 - 1, or empty")
-]
+Limit = Annotated[Count | None, Field(description="an integer from 1 to 2**63 - 1, or empty")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")]
 Folds = Annotated[int, Field(ge=2, le=100, description="an integer from 2 to 100")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
