@@ -11,20 +11,19 @@ from pathlib import Path
 
 import numpy as np
 from contenders import NETWORKS, settings
+from images import official
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
 from refashion.base import files
-from refashion.base.workspace import Workspace
-from refashion.data import idx, sources
+from refashion.data import idx
 from refashion.data.catalogue import FILES
 from refashion.training import loop
 from refashion.training.engine import Examples
 
 RESULTS = Path(__file__).parent / "results"
-FOLDER = Path("build/bench/data/FashionMNIST/raw")
 ENGINES = ("portable", "native")
 EPOCHS = 10
 BOOK = {"softmax": 0.833, "mlp": 0.853, "dropout": 0.860}  # the book's loop, one seed
@@ -33,12 +32,9 @@ COLOURS = {"softmax": "#1f5fa8", "mlp": "#e0802b", "dropout": "#2f8f4e"}
 
 def splits() -> dict[str, Examples]:
     """The official training and test sets."""
-    if not all((FOLDER / name).exists() for pair in FILES.values() for name in pair):
-        sources.fetch("fashion_mnist", FOLDER, Workspace.here())
+    raw = official(Path("build/bench"))
     return {
-        split: Examples.of_images(
-            idx.read_images(FOLDER / images), idx.read_labels(FOLDER / labels)
-        )
+        split: Examples.of_images(idx.read_images(raw / images), idx.read_labels(raw / labels))
         for split, (images, labels) in FILES.items()
     }
 

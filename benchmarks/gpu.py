@@ -21,7 +21,6 @@ if all bits are equal, 1 if not or if a part failed, 2 without such a device.
 """
 
 import argparse
-import hashlib
 import os
 import re
 import sys
@@ -54,6 +53,7 @@ from refashion.training import digest, loop
 from refashion.training.engine import Examples, on_device
 from refashion.training.portable import CONTRACT
 from refashion.training.settings import Settings
+from serving import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -182,15 +182,6 @@ def uniform(shape: Sequence[int], seed: int) -> Tensor:
     return words.bitwise_right_shift_(40).to(torch.float32).mul_(2.0**-23).view(tuple(shape))
 
 
-def sha256(*tensors: Tensor) -> str:
-    """Digest of the tensors' shapes and bytes."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.contiguous().cpu().numpy().tobytes())
-    return sha.hexdigest()
-
-
 def multiplied(operands: Product, device: torch.device) -> str:
     """Digest of an exact product."""
     if operands.pixels:
@@ -200,7 +191,7 @@ def multiplied(operands: Product, device: torch.device) -> str:
     else:
         left = exact.quantise(uniform(operands.left, 0).to(device), operands.bits)
     right = exact.quantise(uniform(operands.right, 1).to(device), operands.bits)
-    return sha256(exact.product(left.mT if operands.transposed else left, right))
+    return sha256([exact.product(left.mT if operands.transposed else left, right)])
 
 
 def elementwise(n: int) -> dict[str, Callable[[torch.device], str]]:
@@ -211,17 +202,19 @@ def elementwise(n: int) -> dict[str, Callable[[torch.device], str]]:
     labels = torch.arange(n // 10) % 10
     positive = functions.exp(numbers * 700)
     return {
-        "permutation": lambda d: sha256(streams.permutation(n, key, device=d)),
+        "permutation": lambda d: sha256([streams.permutation(n, key, device=d)]),
         "bernoulli_rows": lambda d: sha256(
-            streams.bernoulli_rows((7, 7 + n // 1000), 1000, 0.5, key, device=d)
+            [streams.bernoulli_rows((7, 7 + n // 1000), 1000, 0.5, key, device=d)]
         ),
-        "normal": lambda d: sha256(streams.normal((n,), key, device=d)),
-        "exp": lambda d: sha256(functions.exp((numbers * 720).to(d))),
-        "log": lambda d: sha256(functions.log(positive.to(d))),
-        "sqrt": lambda d: sha256(functions.sqrt(positive.to(d))),
+        "normal": lambda d: sha256([streams.normal((n,), key, device=d)]),
+        "exp": lambda d: sha256([functions.exp((numbers * 720).to(d))]),
+        "log": lambda d: sha256([functions.log(positive.to(d))]),
+        "sqrt": lambda d: sha256([functions.sqrt(positive.to(d))]),
         "cross_entropy": lambda d: sha256(
-            *softmax.cross_entropy(logits.to(d), labels.to(d), reduction="none"),
-            *softmax.cross_entropy(logits.to(d), labels.to(d)),
+            (
+                *softmax.cross_entropy(logits.to(d), labels.to(d), reduction="none"),
+                *softmax.cross_entropy(logits.to(d), labels.to(d)),
+            )
         ),
     }
 

@@ -17,14 +17,21 @@ from refashion.base.workspace import Workspace
 from refashion.data import idx, prepared, sources
 from refashion.data.catalogue import FILES
 
+NAMES = [name for pair in FILES.values() for name in pair]
+
+
+def official(folder: Path) -> Path:
+    """Folder of the official files, as torchvision expects it; fetched unless they are there."""
+    raw = folder / "data" / "FashionMNIST" / "raw"
+    if not all((raw / name).exists() for name in NAMES):
+        sources.fetch("fashion_mnist", raw, Workspace.here())
+    return raw
+
 
 def main(folder: Path, sizes: list[int]) -> None:
-    """Fetch the official files, unless they are here, and write what is made of them."""
-    raw = folder / "data" / "FashionMNIST" / "raw"
-    names = [name for pair in FILES.values() for name in pair]
-    if not all((raw / name).exists() for name in names):
-        sources.fetch("fashion_mnist", raw, Workspace.here())
-    for name in names:
+    """Write what is made of the official files."""
+    raw = official(folder)
+    for name in NAMES:
         with replacing(raw / name.removesuffix(".gz")) as unpacked:
             unpacked.write_bytes(gzip.decompress((raw / name).read_bytes()))
     train_images, train_labels = FILES["train"]

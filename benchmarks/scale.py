@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,9 @@ EPOCHS = 2
 VARIANTS = ("softmax", "mlp", "dropout")
 TRIALS = 24
 RATES = [round(0.01 * 100 ** (i / (TRIALS - 1)), 4) for i in range(TRIALS)]
-
-NAMES = ("images", "labels")
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+}
 
 Row = dict[str, Any]
 
@@ -119,10 +121,9 @@ def stacks() -> list[Row]:
 def run(*command: str, folder: Path, **environment: str) -> float:
     """Seconds that a command takes."""
     started = time.perf_counter()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, **environment}
     with (FOLDER / "log.txt").open("a") as log:
-        subprocess.run(command, cwd=folder, env=env, stdout=log, stderr=log, check=True)
+        output = {"stdout": log, "stderr": log}
+        subprocess.run(command, cwd=folder, env=ENVIRONMENT | environment, check=True, **output)
     return time.perf_counter() - started
 
 
@@ -153,20 +154,14 @@ def by_queue() -> float:
     run("dvc", "exp", "run", "--queue", "-S", rates, "track@mlp", folder=folder)
     run("dvc", "queue", "start", "-j", "2", folder=folder)
     status = ("dvc", "queue", "status")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     while True:
         time.sleep(2)
         told = subprocess.run(
-            status, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+            status, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
         ).stdout
         assert "Failed" not in told, told
         if told.count("Success") == TRIALS:
             return (time.perf_counter() - started) / 60
-
-
-def by_optuna() -> float:
-    """Minutes of Optuna with a plain loop of PyTorch, in a process of its own."""
-    return of_process("--optuna")["minutes"]
 
 
 def optuna_with_a_plain_loop() -> Row:
@@ -179,7 +174,8 @@ def optuna_with_a_plain_loop() -> Row:
     from torch.nn.functional import cross_entropy
 
     def read(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = (torch.from_numpy(np.load(folder / f"{n}.npy")) for n in NAMES)
+        names = ("images.npy", "labels.npy")
+        images, labels = (torch.from_numpy(np.load(folder / name)) for name in names)
         return images.float() / 255, labels.long()
 
     (x, y), (validation_x, validation_y) = read(HERE.train), read(HERE.validation)
@@ -209,7 +205,7 @@ def sweeps() -> list[Row]:
     contenders: dict[str, Callable[[], float]] = {
         "refashion sweep, one process": lambda: by_sweep("one", 1),
         "refashion sweep, two processes": lambda: by_sweep("two", 2),
-        "Optuna with a plain loop": by_optuna,
+        "Optuna with a plain loop": lambda: of_process("--optuna")["minutes"],
         "DVC's queue, two workers": by_queue,
     }
     rows = []
@@ -224,25 +220,12 @@ def sweeps() -> list[Row]:
     return rows
 
 
-def in_processes() -> list[Row]:
-    """One training in several processes; imported here, for contenders' imports are measured."""
-    import processes
-
-    return processes.rows()
-
-
-def past_memory() -> list[Row]:
-    """Training sets of several sizes, on disk."""
-    import scale_data
-
-    return scale_data.rows()
-
-
 SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "stacks": stacks,
     "sweeps": sweeps,
-    "processes": in_processes,
-    "images": past_memory,
+    # Imported when they begin, for contenders' imports are measured.
+    "processes": lambda: import_module("processes").rows(),
+    "images": lambda: import_module("scale_data").rows(),
 }
 
 PANELS = (  # section, x, and above each other two y with their labels

@@ -51,5 +51,5 @@ def sha256(tensors: Iterable[Tensor]) -> str:
     """Digest of the tensors' bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
