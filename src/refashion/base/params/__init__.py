@@ -1,5 +1,6 @@
 """The typed, validated view of ``params.yaml``: the only reader of that file."""
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,11 +121,14 @@ class Params(Strict):
                     f"sweeps.{name}.variant is {sweep.variant}; it must be one of "
                     f"{', '.join(self.variants)}"
                 )
-            variant = self.variants[sweep.variant]
-            try:
-                sweep.refuse_layers(variant.hidden, variant.dropout)
-            except ValueError as error:
-                raise ValueError(f"sweeps.{name}.space: {error}") from None
+            variant, choices = self.variants[sweep.variant], sweep.choices
+            widths = choices.get("hidden", (variant.hidden,))
+            for hidden, dropout in product(widths, choices.get("dropout", (variant.dropout,))):
+                if dropout is not None and len(hidden) != len(dropout):
+                    raise ValueError(
+                        f"sweeps.{name}.space: hidden {show(list(hidden))} and dropout "
+                        f"{show(list(dropout))}: give one dropout for each hidden layer"
+                    )
         return self
 
     def variant(self, name: str) -> VariantParams:

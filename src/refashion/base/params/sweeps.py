@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -146,16 +145,3 @@ class SweepParams(Strict):
     def num_choices(self) -> int:
         """How many combinations of these values there are."""
         return math.prod(len(values) for values in self.choices.values())
-
-    def refuse_layers(self, hidden: Choices, dropout: Choices | None) -> None:
-        """Raise `ValueError` if a network of the sweep had not one dropout for each hidden layer.
-
-        `hidden` and `dropout` are the variant's own, for what is not swept.
-        """
-        widths = self.choices.get("hidden", (hidden,))
-        for layers, drops in product(widths, self.choices.get("dropout", (dropout,))):
-            if drops is not None and len(layers) != len(drops):
-                raise ValueError(
-                    f"hidden {show(list(layers))} and dropout {show(list(drops))}: give one "
-                    "dropout for each hidden layer"
-                )
