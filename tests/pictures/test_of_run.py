@@ -35,34 +35,30 @@ def test_a_variant_has_every_picture(workspace: Workspace) -> None:
     assert of_run.draw(run, workspace) == again
 
 
-def test_what_all_is_right_in_has_no_mistakes(workspace: Workspace) -> None:
-    drawn = of_run.of_files(listing.variant(workspace, "softmax"), workspace.test)
-    assert set(ALL) - set(drawn) == {"confident_mistakes"}
-
-
-@pytest.mark.parametrize("test", ["data/prepared/train", "nowhere"])
-def test_images_of_another_test_set_are_left_out(workspace: Workspace, test: str) -> None:
-    run = listing.variant(workspace, "mlp")
-    drawn = of_run.of_files(run, workspace.root / test)
-    assert set(ALL) - set(drawn) == {"confident_mistakes", "predictions"}
-
-
 @pytest.mark.parametrize(
-    ("missing", "left_out"),
+    ("variant", "test", "missing", "left_out"),
     [
-        ("weights.safetensors", {"first_layer"}),
-        ("history.csv", {"learning_curves"}),
-        ("calibration.csv", {"calibration"}),
-        ("predictions.csv", {"confusion_matrix", "confident_mistakes", "predictions"}),
+        ("softmax", "data/prepared/test", None, {"confident_mistakes"}),  # there are none
+        ("mlp", "data/prepared/train", None, {"confident_mistakes", "predictions"}),
+        ("mlp", "nowhere", None, {"confident_mistakes", "predictions"}),
+        *(
+            ("mlp", "data/prepared/test", file, left_out)
+            for file, left_out in {
+                "weights.safetensors": {"first_layer"},
+                "history.csv": {"learning_curves"},
+                "calibration.csv": {"calibration"},
+                "predictions.csv": {"confusion_matrix", "confident_mistakes", "predictions"},
+            }.items()
+        ),
     ],
 )
-def test_files_that_are_missing_are_not_drawn(
-    workspace: Workspace, tmp_path: Path, missing: str, left_out: set[str]
+def test_what_there_is_nothing_to_draw_from_is_left_out(
+    workspace: Workspace, tmp_path: Path, variant: str, test: str, missing: str, left_out: set[str]
 ) -> None:
-    for file in listing.variant(workspace, "mlp").files:
-        shutil.copy(file, tmp_path)
-    (tmp_path / missing).unlink()
-    drawn = of_run.of_files(in_folder(tmp_path, "mlp"), workspace.test)
+    for file in listing.variant(workspace, variant).files:
+        if file.name != missing:
+            shutil.copy(file, tmp_path)
+    drawn = of_run.of_files(in_folder(tmp_path, variant), workspace.root / test)
     assert set(ALL) - set(drawn) == left_out
 
 
