@@ -480,17 +480,14 @@ def measure(bench: Bench) -> dict[str, Any]:
     return results | {"unequal": bench.unequal}
 
 
-def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows in columns, the first of which is aligned to the left."""
-    cells = [header, *rows]
+    cells = [list(map(str, row)) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{title}")
-    for row in cells:
-        name, *numbers = (
-            cell.ljust(w) if not i else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        print("  ".join(["", name, *numbers]))
+    for first, *others in cells:
+        numbers = (cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))
+        print("  ".join(["", first.ljust(widths[0]), *numbers]))
 
 
 def verdict(equal: bool) -> str:
@@ -501,71 +498,44 @@ def verdict(equal: bool) -> str:
 def show(result: dict[str, Any]) -> None:
     """Print the tables of all parts that did not fail."""
     if rows := result.get("self_test"):
-        table(
-            "Self-test",
-            ("products", "bits", "int8", "float64", "seconds"),
-            [
-                (
-                    row["way"],
-                    verdict(not row["differences"]),
-                    str(row["int8_products"]),
-                    str(row["float64_products"]),
-                    f"{row['seconds']:.1f}",
-                )
-                for row in rows
-            ],
+        counts = ("int8_products", "float64_products")
+        cells = (
+            [r["way"], verdict(not r["differences"]), *map(r.get, counts), f"{r['seconds']:.1f}"]
+            for r in rows
         )
+        table("Self-test", ("products", "bits", "int8", "float64", "seconds"), cells)
     for part, title in (("variants", "Weights after an epoch"), ("large", "Large sizes")):
         if rows := result.get(part):
-            table(
-                f"{title}: the CPU's bits and the device's",
-                ("what", "bits", "int8 products", "CPU's digest"),
-                [
-                    (
-                        row["what"],
-                        verdict(row["equal"]),
-                        str(row["int8_products"]),
-                        row["digests"]["cpu"][:12],
-                    )
-                    for row in rows
-                ],
+            cells = (
+                [r["what"], verdict(r["equal"]), r["int8_products"], r["digests"]["cpu"][:12]]
+                for r in rows
             )
+            header = ("what", "bits", "int8 products", "CPU's digest")
+            table(f"{title}: the CPU's bits and the device's", header, cells)
     if by_variant := result.get("epochs"):
         contenders = next(iter(by_variant.values()))
-        table(
-            f"Seconds per epoch of {result['images']['number']:,} images, medians",
-            ("contender", *by_variant),
-            [
-                (name, *(f"{by_name[name]['median']:.4f}" for by_name in by_variant.values()))
-                for name in contenders
-            ],
+        title = f"Seconds per epoch of {result['images']['number']:,} images, medians"
+        cells = (
+            [name, *(f"{rows[name]['median']:.4f}" for rows in by_variant.values())]
+            for name in contenders
         )
-        least = min(by_name["book"]["share"] for by_name in by_variant.values())
+        table(title, ("contender", *by_variant), cells)
+        least = min(rows["book"]["share"] for rows in by_variant.values())
         if least < 1:
             print(f"  The book's are scaled from {least:.0%} of an epoch or more.")
     if by_variant := result.get("trainings"):
-        table(
-            f"Seconds of {result['epochs_of_a_training']} epochs",
-            ("engine", *by_variant),
-            [
-                (name, *(f"{by_name[name]['seconds']:.2f}" for by_name in by_variant.values()))
-                for name in ENGINES
-            ],
+        cells = (
+            [name, *(f"{rows[name]['seconds']:.2f}" for rows in by_variant.values())]
+            for name in ENGINES
         )
+        title = f"Seconds of {result['epochs_of_a_training']} epochs"
+        table(title, ("engine", *by_variant), cells)
     if rows := result.get("stacks"):
-        table(
-            "Stacks of small models",
-            ("models", "bits", "seconds", "times one"),
-            [
-                (
-                    str(row["models"]),
-                    verdict(row["equal"]),
-                    f"{row['seconds']:.3f}",
-                    f"{row['ratio']:.2f}",
-                )
-                for row in rows
-            ],
+        cells = (
+            [r["models"], verdict(r["equal"]), f"{r['seconds']:.3f}", f"{r['ratio']:.2f}"]
+            for r in rows
         )
+        table("Stacks of small models", ("models", "bits", "seconds", "times one"), cells)
 
 
 def main() -> int:
