@@ -10,6 +10,7 @@ from refashion.base.params import Params, cost
 
 WHOLE = {"data__dataset": "mnist", "data__limit": None, "data__validation": 0.0}
 """All official training images."""
+WIDE = {"variant": "softmax", "space": {"hidden": [[2], [4096] * 400]}}
 
 
 def changed(**changes: Any) -> Params:
@@ -32,16 +33,7 @@ def changed(**changes: Any) -> Params:
         ({"studies__weight_decay__seeds": 10**9}, "studies.weight_decay", " TB"),
         ({"studies__weight_decay__epochs": 10**12}, "studies.weight_decay", " TB"),
         ({"studies__initialisation__epochs": 10**12}, "studies.initialisation", " TB"),
-        (
-            {
-                "sweeps__wide": {
-                    "variant": "softmax",
-                    "space": {"hidden": [[2], [4096] * 400]},
-                }
-            },
-            "sweeps.wide",
-            "107 GB",
-        ),
+        ({"sweeps__wide": WIDE}, "sweeps.wide", "107 GB"),
     ],
 )
 def test_what_does_not_fit_in_memory_is_refused_with_the_figure(
