@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from copy import deepcopy
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -31,11 +32,11 @@ NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture
-def load(root: Path, tmp_path: Path) -> Any:
+def load() -> Any:
     """Load the committed settings with some dotted keys changed."""
 
     def load(changes: dict[str, Any]) -> params.Params:
-        raw = yaml.safe_load((root / "params.yaml").read_text())
+        raw = deepcopy(RAW)
         for key, value in changes.items():
             parts = re.findall(r"[^.\[\]]+", key)
             *parents, last = (int(part) if part.isdigit() else part for part in parts)
@@ -44,9 +45,8 @@ def load(root: Path, tmp_path: Path) -> Any:
                 del owner[last]
             else:
                 owner[last] = value
-        path = tmp_path / "params.yaml"
-        path.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
-        return params.load(path)
+        written = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+        return params.validate(yaml12.parse(written.encode()), "params.yaml")
 
     return load
 
