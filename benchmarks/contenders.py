@@ -32,11 +32,11 @@ def engine(numerics: str, split: prepared.Split) -> Callable[[str], Model]:
 
     def contender(variant: str) -> Model:
         chosen = settings(variant, numerics)
-        trained = loop.start(chosen, CPU)
+        trained = loop.start([chosen], CPU)
         epochs = count(1)
         return Model(
-            lambda: trained.train_epoch(examples, next(epochs)),
-            lambda: trained.weights().values(),
+            lambda: trained.train_epoch([examples], next(epochs)),
+            lambda: trained.weights()[0].values(),
         )
 
     return contender

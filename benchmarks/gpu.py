@@ -325,9 +325,9 @@ class Bench:
 
     def _compare_training(self, title: str, chosen: Settings, examples: Examples) -> dict[str, Any]:
         def work(device: torch.device) -> str:
-            model = loop.start(chosen, device)
-            model.train_epoch(*on_device([examples], device), 1)
-            return digest.weights(model.weights())
+            model = loop.start([chosen], device)
+            model.train_epoch(on_device([examples], device), 1)
+            return digest.weights(*model.weights())
 
         return self.compare(title, work, multiply.WAYS)
 
@@ -340,8 +340,8 @@ class Bench:
         for variant in NETWORKS:
             by_variant[variant] = rows = {}
             for numerics in ENGINES:
-                model = loop.start(settings(variant, numerics), self.device)
-                work = partial(model.train_epoch, examples)
+                model = loop.start([settings(variant, numerics)], self.device)
+                work = partial(model.train_epoch, [examples])
                 rows[numerics] = self._measure(f"{variant}, {numerics}", work)
             torch.use_deterministic_algorithms(False)  # what the native engine switches on
             raw = limits.products(variant, n, self.device)

@@ -85,18 +85,19 @@ def examples(
 def trace(name: str, device: torch.device) -> Trace:
     """Train an instance and digest every tensor after every step; then one example's gradients."""
     settings = INSTANCES[name]
-    engine = PortableEngine(settings, initial.of(settings), device)
+    engine = PortableEngine([settings], [initial.of(settings)], device)
     data = examples(device, settings, NUM_EXAMPLES[name])
     states: Trace = []
 
     def keep(step: int) -> None:
-        states.extend(_rows(f"{epoch}", f"{step}", engine.weights()))
+        states.extend(_rows(f"{epoch}", f"{step}", *engine.weights()))
 
     for epoch in range(1, settings.epochs + 1):
-        metrics = engine.train_epoch(data, epoch, keep)
+        (metrics,) = engine.train_epoch([data], epoch, keep)
         states.append([f"{epoch}", "end", "train_loss", metrics.loss.hex()])
     one = data[:1]
-    states.append(["one", "example", "loss", engine.evaluate(one).loss.hex()])
+    (metrics,) = engine.evaluate([one])
+    states.append(["one", "example", "loss", metrics.loss.hex()])
     return states + _rows("one", "example", engine.gradients(one))
 
 

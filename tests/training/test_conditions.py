@@ -15,11 +15,10 @@ from matrices import int_mm_of_cuda
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.portable import exact, fixed, multiply, streams
-from refashion.training import digest, initial, loop, portable
+from refashion.training import digest, loop, portable
 from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack
 
 CPU = torch.device("cpu")
 SET_FLUSHING = torch.set_flush_denormal
@@ -78,31 +77,29 @@ def flushing_at_the_end() -> Iterator[None]:
 
 def test_flushing_that_is_switched_on_later_is_switched_off(flushing_at_the_end: None) -> None:
     data = selftest.examples(CPU, SMALL, 100)
-    want, got = loop.start(SMALL, CPU), loop.start(SMALL, CPU)
-    want.train_epoch(data, 1)
+    want, got = loop.start([SMALL], CPU), loop.start([SMALL], CPU)
+    want.train_epoch([data], 1)
     torch.set_flush_denormal(True)
-    got.train_epoch(data, 1)
-    assert digest.weights(got.weights()) == digest.weights(want.weights())
+    got.train_epoch([data], 1)
+    assert digest.weights(*got.weights()) == digest.weights(*want.weights())
 
 
 @pytest.mark.parametrize(
-    "way", ["train_epoch", "evaluate", "gradients", "outputs", "serving", "stack", "watched stack"]
+    "way", ["train_epoch", "evaluate", "gradients", "outputs", "stack", "watched stack"]
 )
 def test_results_of_a_process_that_flushes_are_refused(
     way: str, monkeypatch: pytest.MonkeyPatch, flushing_at_the_end: None
 ) -> None:
     """A library that keeps the switch on, or turns it on while results are made."""
-    data, trained = selftest.examples(CPU, SMALL, 100), loop.start(SMALL, CPU)
-    start = initial.of(selftest.NUMBERS)
-    models = Stack([selftest.NUMBERS] * 2, [start] * 2, CPU)
+    data, trained = selftest.examples(CPU, SMALL, 100), loop.start([SMALL], CPU)
+    models = loop.start([selftest.NUMBERS] * 2, CPU)
     numbers = [selftest.examples(CPU, selftest.NUMBERS, 100)] * 2
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     calls = {
-        "train_epoch": lambda: trained.train_epoch(data, 1),
-        "evaluate": lambda: trained.evaluate(data),
+        "train_epoch": lambda: trained.train_epoch([data], 1),
+        "evaluate": lambda: trained.evaluate([data]),
         "gradients": lambda: trained.gradients(data),
-        "outputs": lambda: trained.outputs(data.inputs),
-        "serving": lambda: portable.outputs(trained.weights(), data.inputs),
+        "outputs": lambda: portable.outputs(*trained.weights(), data.inputs),
         "stack": lambda: models.train_epoch(numbers, 1),
         "watched stack": lambda: models.evaluate(numbers),
     }
@@ -113,10 +110,10 @@ def test_results_of_a_process_that_flushes_are_refused(
 
 
 def test_flushing_that_is_switched_on_in_mid_epoch_is_refused(flushing_at_the_end: None) -> None:
-    trained = loop.start(SMALL, CPU)
+    trained = loop.start([SMALL], CPU)
     with pytest.raises(UserError, match="flushes"):
         trained.train_epoch(
-            selftest.examples(CPU, SMALL, 100), 1, lambda step: torch.set_flush_denormal(True)
+            [selftest.examples(CPU, SMALL, 100)], 1, lambda step: torch.set_flush_denormal(True)
         )
 
 
@@ -124,10 +121,10 @@ def test_a_device_whose_products_round_is_refused(monkeypatch: pytest.MonkeyPatc
     def inexact(device: torch.device) -> None:
         raise multiply.InexactError("float64 matrix products on cpu are not exact")
 
-    trained = loop.start(SMALL, CPU)
+    trained = loop.start([SMALL], CPU)
     monkeypatch.setattr(portable, "require_exact_float64", inexact)
     with pytest.raises(UserError, match="not exact"):
-        trained.train_epoch(selftest.examples(CPU, SMALL, 100), 1)
+        trained.train_epoch([selftest.examples(CPU, SMALL, 100)], 1)
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -182,7 +179,7 @@ def test_a_step_never_waits_for_the_device(name: str, way: str, remote: None) ->
     """After a first epoch, in which products are tried and tables are made."""
     settings = replace(selftest.INSTANCES[name], epochs=1)
     data = selftest.examples(CPU, settings, min(selftest.NUM_EXAMPLES[name], 320))
-    trained = loop.start(settings, CPU)
+    trained = loop.start([settings], CPU)
     refusing = NeverAsking()
     step = trained.step
 
@@ -191,9 +188,9 @@ def test_a_step_never_waits_for_the_device(name: str, way: str, remote: None) ->
             return step(*arguments)
 
     with multiply.products(way):
-        trained.train_epoch(data, 1)
+        trained.train_epoch([data], 1)
         trained.step = watched  # type: ignore[method-assign]
-        trained.train_epoch(data, 2)
+        trained.train_epoch([data], 2)
 
 
 @pytest.mark.parametrize("name", list(selftest.INSTANCES))

@@ -53,10 +53,10 @@ def grown(settings: Settings) -> Weights:
 def trained(
     engine: type[Engine], settings: Settings, examples: Examples, start: Weights
 ) -> Weights:
-    model = engine(settings, start, CPU)
+    model = engine([settings], [start], CPU)
     for epoch in range(1, settings.epochs + 1):
-        model.train_epoch(examples, epoch)
-    return model.weights()
+        model.train_epoch([examples], epoch)
+    return model.weights()[0]
 
 
 def reference(settings: Settings, examples: Examples, start: Weights) -> Weights:
@@ -122,7 +122,7 @@ def test_gradients_without_dropout_are_autograds(
 ) -> None:
     examples = numbers(settings, 100) if settings.loss == "squared" else images(100)
     start = initial.of(settings)
-    model = engine(settings, start, CPU)
+    model = engine([settings], [start], CPU)
     got, want = model.gradients(examples), oracles.gradients(start, examples)
     assert list(got) == list(want)
     for name in want:
@@ -135,12 +135,12 @@ def test_gradients_without_dropout_are_autograds(
 def test_asking_for_gradients_changes_no_training(engine: type[Engine]) -> None:
     settings = replace(HIDDEN, optimizer="adam")
     start, examples = initial.of(settings), numbers(settings, 23)
-    asked, plain = (engine(settings, start, CPU) for _ in range(2))
+    asked, plain = (engine([settings], [start], CPU) for _ in range(2))
     for epoch in (1, 2):
         asked.gradients(examples)
         for model in (asked, plain):
-            model.train_epoch(examples, epoch)
-    assert digest.weights(asked.weights()) == digest.weights(plain.weights())
+            model.train_epoch([examples], epoch)
+    assert digest.weights(*asked.weights()) == digest.weights(*plain.weights())
 
 
 # --- trajectories -----------------------------------------------------------------------------
@@ -201,12 +201,10 @@ def test_both_engines_learn_the_same_numbers(
 def test_batches_of_every_size(engine: type[Engine], name: str, batch_size: int, n: int) -> None:
     narrow = (32,) * len(VARIANTS[name].hidden)
     settings = replace(VARIANTS[name], hidden=narrow, lr=0.05, batch_size=batch_size, epochs=1)
-    steps: list[int] = []
-    model = engine(settings, grown(settings), CPU)
-    metrics = model.train_epoch(images(n), 1, steps.append)
-    assert steps == list(range(1, -(-n // batch_size) + 1))
+    model = engine([settings], [grown(settings)], CPU)
+    (metrics,) = model.train_epoch([images(n)], 1)
     want = reference(settings, images(n), grown(settings))
-    assert distance(model.weights(), want) < GRADIENT_TOLERANCE[name] * len(steps)
+    assert distance(*model.weights(), want) < GRADIENT_TOLERANCE[name] * -(-n // batch_size)
     assert np.isfinite(metrics.loss) and 0 <= metrics.accuracy <= 1
 
 
@@ -223,7 +221,7 @@ def test_layers_of_every_width(hidden: tuple[int, ...]) -> None:
 def test_the_epochs_metrics_are_those_of_its_batches(engine: type[Engine]) -> None:
     """Loss and accuracy before each step, averaged over the examples, not over the batches."""
     settings = Settings(batch_size=300, lr=1e-30)
-    metrics = engine(settings, grown(settings), CPU).train_epoch(images(), 1)
+    (metrics,) = engine([settings], [grown(settings)], CPU).train_epoch([images()], 1)
     logits = oracles.outputs(grown(settings), images().inputs)
     assert metrics.loss == pytest.approx(float(oracles.loss(logits, images().targets)), rel=1e-5)
     assert metrics.accuracy == float((logits.argmax(1) == images().targets).double().mean())
@@ -246,7 +244,7 @@ def test_both_ways_to_a_product_train_the_same_bits(settings: Settings, n: int) 
     for way in ("float64", "int8"):
         with multiply.products(way) as taken:
             weights = trained(PortableEngine, settings, images(n), initial.of(settings))
-            metrics = PortableEngine(settings, weights, CPU).evaluate(images(50))
+            metrics = PortableEngine([settings], [weights], CPU).evaluate([images(50)])
             logits = portable.outputs(weights, images(50).inputs)
             results.append((digest.weights(weights), metrics, logits.numpy().tobytes()))
         assert not taken["int8"] or way == "int8"
@@ -270,22 +268,23 @@ def test_an_engine_leaves_its_start_alone_and_its_weights_to_the_caller(
 ) -> None:
     settings = replace(VARIANTS["mlp"], batch_size=64)
     start = initial.of(settings)
-    model, want = engine(settings, start, CPU), digest.weights(start)
-    before = model.weights()
-    model.train_epoch(images(), 1)
+    model, want = engine([settings], [start], CPU), digest.weights(start)
+    (before,) = model.weights()
+    model.train_epoch([images()], 1)
+    (after,) = model.weights()
     assert digest.weights(start) == digest.weights(before) == want
-    assert digest.weights(model.weights()) != want
-    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in model.weights().values())
+    assert digest.weights(after) != want
+    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in after.values())
 
 
 def test_metrics_do_not_depend_on_the_order_of_the_examples() -> None:
     settings = VARIANTS["dropout"]
-    model, shuffle = PortableEngine(settings, grown(settings), CPU), streams.permutation(640, 5)
+    model, shuffle = PortableEngine([settings], [grown(settings)], CPU), streams.permutation(640, 5)
     shuffled = Examples(inputs=images().inputs[shuffle], targets=images().targets[shuffle])
-    metrics = model.evaluate(images())
-    assert model.evaluate(shuffled) == metrics
+    metrics = model.evaluate([images()])
+    assert model.evaluate([shuffled]) == metrics
     with mock.patch.object(portable, "EVAL_ROWS", 7):
-        assert model.evaluate(shuffled) == metrics
+        assert model.evaluate([shuffled]) == metrics
 
 
 @pytest.mark.parametrize("name", ["softmax", "mlp", "dropout"])

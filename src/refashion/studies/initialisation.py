@@ -101,7 +101,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
 
 def _gradient_norms(model: Model, device: torch.device) -> list[float]:
     """Norm of every layer's gradient at the start, of the mean loss of all images."""
-    gradients = loop.start(model.settings, device).gradients(*on_device([model.train], device))
+    gradients = loop.start([model.settings], device).gradients(*on_device([model.train], device))
     return [l2({name: g}) for name, g in gradients.items() if name.endswith("weight")]
 
 

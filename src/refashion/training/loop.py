@@ -17,10 +17,10 @@ from refashion.training.initial import Weights
 from refashion.training.native import NativeEngine
 from refashion.training.portable import CONTRACT, PortableEngine
 from refashion.training.settings import Settings
-from refashion.training.stack import Stack
 from refashion.training.workers import ALONE, Workers
 
 Engine = NativeEngine | PortableEngine
+ENGINES: dict[str, type[Engine]] = {"native": NativeEngine, "portable": PortableEngine}
 NO_METRICS = Metrics(loss=math.nan, accuracy=math.nan)
 """Those of an empty validation set."""
 
@@ -174,22 +174,18 @@ def _train(
     trainings = [state.trainings[i] for i in members]
     known = {id(e): e for model in models for e in (model.train, model.validation)}
     sets = dict(zip(known, on_device(list(known.values()), place), strict=True))
-    training_set: Any = [sets[id(model.train)] for model in models]
-    validation_set: Any = [sets[id(model.validation)] for model in models]
-    engine: Engine | Stack
-    if len(models) > 1:
-        engine = Stack([m.settings for m in models], [t.weights for t in trainings], place)
-    else:
-        engine = start(models[0].settings, place, trainings[0].weights, workers)
-        (training_set,), (validation_set,) = training_set, validation_set
+    training_sets = [sets[id(model.train)] for model in models]
+    validation_sets = [sets[id(model.validation)] for model in models]
+    sharing = workers if len(models) == 1 else ALONE
+    engine = start([m.settings for m in models], place, [t.weights for t in trainings], sharing)
     engine.load_optimizer_state(state.optimizer)
     running = [i for i, t in enumerate(trainings) if len(t.history) == state.epoch]
     for epoch in range(state.epoch + 1, models[0].settings.epochs + 1):
-        training_metrics = _listed(engine.train_epoch(training_set, epoch))
+        training_metrics = engine.train_epoch(training_sets, epoch)
         validation_metrics = [NO_METRICS] * len(models)
         if len(models[0].validation):
-            validation_metrics = _listed(engine.evaluate(validation_set))
-        weights = _listed(engine.weights())
+            validation_metrics = engine.evaluate(validation_sets)
+        weights = engine.weights()
         running = [
             i for i in running if _finite(training_metrics[i], validation_metrics[i], weights[i])
         ]
@@ -220,18 +216,17 @@ def contract(settings: Settings, device: torch.device) -> str:
 
 
 def start(
-    settings: Settings,
+    models: Sequence[Settings],
     device: torch.device,
-    weights: Weights | None = None,
+    weights: Sequence[Weights] | None = None,
     workers: Workers = ALONE,
 ) -> Engine:
-    """The engine that `settings` name, on `device`; by default with its initial weights."""
-    begin = initial.of(settings) if weights is None else weights
-    if settings.numerics == "portable":
-        return PortableEngine(settings, begin, device, workers=workers)
-    if workers.size > 1:
-        raise UserError("numerics: native trains in one process; use portable, or one process")
-    return NativeEngine(settings, begin, device)
+    """The engine that trains models side by side; by default from their initial weights.
+
+    `UserError` for several processes, where it is the native one.
+    """
+    engine = ENGINES[models[0].numerics]
+    return engine(models, weights or list(map(initial.of, models)), device, workers)
 
 
 def _stacks(models: Sequence[Model]) -> list[list[int]]:
@@ -250,11 +245,6 @@ def _stacks(models: Sequence[Model]) -> list[list[int]]:
     for number, batch in enumerate(batches):
         stacks[batch if sharing[batch] > 1 else kinds[number]].append(number)
     return list(stacks.values())
-
-
-def _listed(values: Any) -> list[Any]:
-    """One value for every model."""
-    return values if isinstance(values, list) else [values]
 
 
 def _finite(training: Metrics, validation: Metrics, weights: Weights) -> bool:

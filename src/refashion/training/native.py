@@ -5,7 +5,7 @@ Deterministic on one machine with one software stack; elsewhere its bits differ.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,18 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refashion.base.errors import UserError
 from refashion.portable import streams
-from refashion.training.engine import (
-    AfterStep,
-    Examples,
-    Metrics,
-    Reader,
-    batches,
-    mask,
-    order,
-)
+from refashion.training.engine import Examples, Metrics, Reader, batches, mask, order
 from refashion.training.initial import Weights
 from refashion.training.settings import Settings
+from refashion.training.workers import ALONE, Workers
 
 EVAL_ROWS = 8192  # examples of one forward pass without learning
 
@@ -48,9 +42,18 @@ class MaskedDropout(nn.Module):
 
 
 class NativeEngine:
-    """One model in training, with the methods of `refashion.training.portable.PortableEngine`."""
+    """A single model, with the methods of `refashion.training.portable.PortableEngine`."""
 
-    def __init__(self, settings: Settings, start: Weights, device: torch.device) -> None:
+    def __init__(
+        self,
+        models: Sequence[Settings],
+        starts: Sequence[Weights],
+        device: torch.device,
+        workers: Workers = ALONE,
+    ) -> None:
+        if workers.size > 1:
+            raise UserError("numerics: native trains in one process; use portable, or one process")
+        (settings,), (start,) = models, starts
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.settings = settings
@@ -81,19 +84,18 @@ class NativeEngine:
         else:
             self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
 
-    def train_epoch(
-        self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Metrics:
+    def train_epoch(self, examples: Sequence[Examples], epoch: int) -> list[Metrics]:
         """One pass of minibatch steps."""
-        n = len(examples)
+        (known,) = examples
+        n = len(known)
         losses, correct = [], []
         self.net.train()
         indices = order(self.settings, n, epoch, self.device)
-        inputs = Reader(examples, indices)
-        for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
+        inputs = Reader(known, indices)
+        for rows in batches(n, self.settings.batch_size):
             for layer, dropout in self.dropouts.items():
                 dropout.mask = mask(self.settings, rows, epoch, layer, self.device)
-            targets = examples.targets.index_select(0, indices[rows])
+            targets = known.targets.index_select(0, indices[rows])
             outputs = self.net(_scaled(inputs[rows]))
             loss = self.loss(outputs, targets)
             self.optimizer.zero_grad()
@@ -101,34 +103,32 @@ class NativeEngine:
             self.optimizer.step()
             losses.append(loss.detach() * len(targets))
             correct.append(_correct(outputs.detach(), targets))
-            if after_step:
-                after_step(step)
         return _mean(losses, correct, n)
 
     @torch.no_grad()
-    def evaluate(self, examples: Examples) -> Metrics:
+    def evaluate(self, examples: Sequence[Examples]) -> list[Metrics]:
         """Loss and accuracy without dropout."""
+        (known,) = examples
         self.net.eval()
-        inputs, losses, correct = Reader(examples), [], []
-        for rows in batches(len(examples), EVAL_ROWS):
-            targets = examples.targets[rows]
+        inputs, losses, correct = Reader(known), [], []
+        for rows in batches(len(known), EVAL_ROWS):
+            targets = known.targets[rows]
             outputs = self.net(_scaled(inputs[rows]))
             losses.append(self.loss(outputs, targets) * len(targets))
             correct.append(_correct(outputs, targets))
-        return _mean(losses, correct, len(examples))
+        return _mean(losses, correct, len(known))
 
     def gradients(self, examples: Examples) -> Weights:
         """Gradients of the mean loss, without dropout."""
         self.net.eval()
         self.optimizer.zero_grad()
-        self.loss(
-            self.net(_scaled(Reader(examples)[0 : len(examples)])), examples.targets
-        ).backward()
+        inputs = Reader(examples)[0 : len(examples)]
+        self.loss(self.net(_scaled(inputs)), examples.targets).backward()
         return _named([(x.weight.grad, x.bias.grad) for x in self.linears])
 
-    def weights(self) -> Weights:
+    def weights(self) -> list[Weights]:
         """The present weights."""
-        return _named([(x.weight.detach(), x.bias.detach()) for x in self.linears])
+        return [_named([(x.weight.detach(), x.bias.detach()) for x in self.linears])]
 
     def optimizer_state(self) -> Mapping[str, Tensor]:
         """What the optimizer remembers of its steps: its own tensors, not copies."""
@@ -180,8 +180,6 @@ def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == targets).sum()
 
 
-def _mean(losses: list[Tensor], correct: list[Tensor], n: int) -> Metrics:
-    return Metrics(
-        loss=float(torch.stack(losses).sum(dtype=torch.float64)) / n,
-        accuracy=float(torch.stack(correct).sum()) / n,
-    )
+def _mean(losses: list[Tensor], correct: list[Tensor], n: int) -> list[Metrics]:
+    loss = float(torch.stack(losses).sum(dtype=torch.float64)) / n
+    return [Metrics(loss=loss, accuracy=float(torch.stack(correct).sum()) / n)]

@@ -38,55 +38,68 @@ GRAIN = 2**15  # numbers of a tensor that torch gives to one thread, at least
 
 
 class PortableEngine:
-    """One model in training, or a stack of them (`refashion.training.stack`)."""
+    """Models in training, side by side in wide and batched products; one alone is the plain case.
+
+    Sums of whole numbers do not depend on how they are computed, so each model has beside others
+    the bits that it has alone. Tensors of several models have these as first dimension: weights
+    [models, inputs, units] and biases [models, 1, units]. Models with one seed and one training set
+    share batches: their first layer is one product with all their weights.
+    """
 
     def __init__(
         self,
-        settings: Settings,
-        start: Weights,
+        models: Sequence[Settings],
+        starts: Sequence[Weights],
         device: torch.device,
-        models: Sequence[Settings] = (),
         workers: Workers = ALONE,
     ) -> None:
-        """Begin from the weights `start`.
+        """Begin from the weights of every model.
 
-        The tensors of a stack have the `models` as first dimension: weights [models, inputs, units]
-        and biases [models, 1, units]. Each of their settings may have its own seed, learning rate,
-        weight decay, momentum and dropout.
+        The models may differ in seed, learning rate, weight decay, momentum and dropout. Workers
+        share the rows of each batch of a single model.
         """
-        self.settings = settings
-        self.models = models or [settings]
+        self.models, self.settings = models, models[0]
         self.device = device
         self.workers = workers
-        layers = range(len(settings.widths) - 1)
+        layers = range(len(self.settings.widths) - 1)
         names = [f"layers.{i}.{kind}" for i in layers for kind in ("weight", "bias")]
-        self.parameters = {name: start[name].to(device, copy=True) for name in names}
+        self.parameters = {
+            name: _stacked([start[name] for start in starts]).to(device, copy=True)
+            for name in names
+        }
         parameters = list(self.parameters.values())
         self.w, self.b = parameters[::2], parameters[1::2]
-        self.optimizer = OPTIMIZERS[settings.optimizer](self.models, parameters)
+        self.optimizer = OPTIMIZERS[self.settings.optimizer](models, parameters)
         self.scales = [  # of what dropout spares
             per_model([1 / streams.keep_probability(p) if p else 1.0 for p in layer], device)
-            for layer in zip(*(s.dropout for s in self.models), strict=True)
+            for layer in zip(*(s.dropout for s in models), strict=True)
         ]
-        self.loss, self.metrics = LOSSES[settings.loss]
+        self.loss, self.metrics = LOSSES[self.settings.loss]
 
     def train_epoch(
-        self, examples: Examples, epoch: int, after_step: AfterStep | None = None
-    ) -> Metrics:
-        """One pass in a new order; metrics of each batch before its step, averaged (book, 3.6)."""
-        n = len(examples)
+        self, examples: Sequence[Examples], epoch: int, after_step: AfterStep | None = None
+    ) -> list[Metrics]:
+        """One pass over every model's examples, as many, in an order of its own.
+
+        Metrics are of each batch before its step, averaged (book, 3.6).
+        """
+        one_order = len({s.seed for s in self.models}) == 1
+        sets = _distinct(examples) if one_order else examples
+        n = len(sets[0])
         with arithmetic(self.device):
-            indices = order(self.settings, n, epoch, self.device)
-            examples, grid = on_grid(examples)
-            inputs, targets = Reader(examples, indices), examples.targets.index_select(0, indices)
+            orders = [order(s, n, epoch, self.device) for s in self.models[: len(sets)]]
+            targets = [e.targets.index_select(0, o) for e, o in zip(sets, orders, strict=True)]
+            sets, grids = zip(*map(on_grid, sets), strict=True)
+            scale = per_model([float(grid.scale) for grid in grids], self.device)
+            inputs = [Reader(e, o, len(sets)) for e, o in zip(sets, orders, strict=True)]
             terms = []
             for step, rows in enumerate(batches(n, self.settings.batch_size), start=1):
                 own = self.workers.own(rows)
-                x = exact.Fixed(inputs[own], grid.scale, grid.bits)
-                terms.append((own, self.step(x, targets[own], rows, epoch)))
+                x = exact.Fixed(_joined([r[own] for r in inputs]), scale, grids[0].bits)
+                terms.append((own, self.step(x, _joined([t[own] for t in targets]), rows, epoch)))
                 if after_step:
                     after_step(step)
-            return self.metrics(self.workers.gather(terms, n))
+            return self._averaged(terms, n)
 
     @torch.inference_mode()  # what autograd keeps track of costs a sixth of a step
     def step(self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int) -> Tensor:
@@ -98,28 +111,23 @@ class PortableEngine:
         self.optimizer.step(gradients)
         return terms
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """Outputs without dropout; every row's depend on that row alone."""
-        return _outputs(self.w, self.b, inputs)
-
-    def forward(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`outputs` of one piece of the inputs after another."""
-        return _forward(self.w, self.b, pieces)
-
-    def evaluate(self, examples: Examples) -> Metrics:
-        """Loss and accuracy without dropout, nothing learnt."""
-        n, inputs, terms = len(examples), Reader(examples), []
+    def evaluate(self, examples: Sequence[Examples]) -> list[Metrics]:
+        """Loss and accuracy of every model without dropout, nothing learnt."""
+        sets = _distinct(examples)
+        n, inputs, terms = len(sets[0]), [Reader(e, None, len(sets)) for e in sets], []
+        size = max(EVAL_ROWS // len(self.models), min(self.settings.batch_size, EVAL_ROWS))
         own = self.workers.own(slice(0, n))
-        starts = range(own.start, own.stop, EVAL_ROWS) or [own.start]  # none are a piece too
-        pieces = [slice(start, min(start + EVAL_ROWS, own.stop)) for start in starts]
+        shares = batches(own.stop - own.start, size) or [slice(0, 0)]  # no rows are a piece too
+        pieces = [slice(own.start + rows.start, own.start + rows.stop) for rows in shares]
         with arithmetic(self.device):
-            outputs = self.forward(inputs[rows] for rows in pieces)
-            for rows, of_piece in zip(pieces, outputs, strict=True):
-                terms.append((rows, self.loss(of_piece, examples.targets[rows])[1]))
-            return self.metrics(self.workers.gather(terms, n))
+            joined = (_joined([x[rows] for x in inputs]) for rows in pieces)
+            for rows, outputs in zip(pieces, _forward(self.w, self.b, joined), strict=True):
+                targets = _joined([e.targets[rows] for e in sets])
+                terms.append((rows, self.loss(outputs, targets)[1]))
+            return self._averaged(terms, n)
 
     def gradients(self, examples: Examples) -> Weights:
-        """Gradients of the mean loss without dropout, nothing learnt: float32, on the CPU."""
+        """Gradients of the one model's mean loss, without dropout: float32, on the CPU."""
         rows = slice(0, len(examples))
         own = self.workers.own(rows)
         with arithmetic(self.device):
@@ -128,9 +136,17 @@ class PortableEngine:
             gradients, _ = self._gradients(x, examples.targets[own], rows)
         return {name: g.cpu() for name, g in zip(self.parameters, gradients, strict=True)}
 
-    def weights(self) -> Weights:
-        """The present weights: float32, on the CPU."""
-        return {name: tensor.clone().cpu() for name, tensor in self.parameters.items()}
+    def weights(self) -> list[Weights]:
+        """The present weights of every model: float32, on the CPU."""
+        of_all = {}
+        for name, tensor in self.parameters.items():
+            shape = tensor.shape[-1:] if name.endswith("bias") else tensor.shape[-2:]
+            of_all[name] = tensor.cpu().view(len(self.models), *shape)
+        rows = torch.contiguous_format
+        return [
+            {name: tensor[i].clone(memory_format=rows) for name, tensor in of_all.items()}
+            for i in range(len(self.models))
+        ]
 
     def optimizer_state(self) -> Mapping[str, Tensor]:
         """What the optimizer remembers of its steps: its own tensors, not copies."""
@@ -140,6 +156,11 @@ class PortableEngine:
         """Go on from a state that `optimizer_state` gave."""
         for name, tensor in state.items():
             self.optimizer.state[name].copy_(tensor)
+
+    def _averaged(self, terms: Sequence[tuple[slice, Tensor]], n: int) -> list[Metrics]:
+        """Metrics of every model, from the terms of the loss of all `n` rows."""
+        gathered = self.workers.gather(terms, n)
+        return [self.metrics(of_model) for of_model in gathered.view(-1, *gathered.shape[-2:])]
 
     def _gradients(
         self, x: exact.Fixed, targets: Tensor, rows: slice, epoch: int = 0
@@ -187,6 +208,25 @@ class PortableEngine:
         masks = {key: mask(s, rows, epoch, layer, self.device) for key, s in drawn.items()}
         of_models = [masks[s.seed, s.dropout[layer]] for s in self.models]
         return torch.stack(of_models) if len(masks) > 1 else of_models[0]
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor as it is; several stacked, as matrices.
+
+    In memory every unit's weights, of all its inputs, lie in a row: so do the results of wide
+    products, and a number of every model meets long rows.
+    """
+    return torch.stack([torch.atleast_2d(x).mT for x in tensors]).mT if tensors[1:] else tensors[0]
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """One tensor as it is; several stacked."""
+    return torch.stack(tensors) if tensors[1:] else tensors[0]
+
+
+def _distinct(examples: Sequence[Examples]) -> Sequence[Examples]:
+    """The one set of examples that all models share, or that of each."""
+    return examples[:1] if len({id(e) for e in examples}) == 1 else examples
 
 
 @contextmanager
@@ -260,11 +300,5 @@ def outputs(weights: Weights, inputs: Tensor) -> Tensor:
     layers = range(len(weights) // 2)
     w = [weights[f"layers.{i}.weight"].to(inputs.device) for i in layers]
     b = [weights[f"layers.{i}.bias"].to(inputs.device) for i in layers]
-    return _outputs(w, b, inputs)
-
-
-def _outputs(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
-    """Outputs without dropout, some rows at a time: float64 [..., n, outputs]."""
     with arithmetic(inputs.device):
-        pieces = inputs.split(EVAL_ROWS, dim=-2)
-        return torch.cat(list(_forward(weights, biases, pieces)), dim=-2)
+        return torch.cat(list(_forward(w, b, inputs.split(EVAL_ROWS))))
