@@ -83,6 +83,15 @@ def sound(checkpoint: Checkpoint) -> bytes:
     return next(contents(CASES["stack"], checkpoint))
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, bytes]:
+    """A checkpoint, and its content after the first epoch of a small model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "0")
+        checkpoint = Checkpoint(tmp_path_factory.mktemp("small"), KEY)
+    return checkpoint, next(contents(CASES["softmax"], checkpoint))
+
+
 def contents(models: Sequence[Model], checkpoint: Checkpoint) -> Iterator[bytes]:
     """Train models and give the file after every epoch of every stack."""
     files = []
@@ -135,16 +144,10 @@ def test_the_state_is_not_moved_by_later_epochs(checkpoint: Checkpoint) -> None:
 
 
 @given(st.data())
-def test_no_altered_byte_stays_unseen(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_no_altered_byte_stays_unseen(small: tuple[Checkpoint, bytes], data: st.DataObject) -> None:
     """Cut, longer, or with another byte: told in one line, and the start is as it was."""
-    folder = tmp_path_factory.mktemp("altered")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "0")
-        checkpoint = Checkpoint(folder, KEY)
-    models = CASES["softmax"]
-    content = bytearray(next(contents(models, checkpoint)))
+    models, (checkpoint, sound) = CASES["softmax"], small
+    content = bytearray(sound)
     place = data.draw(st.integers(0, len(content) - 1))
     match data.draw(st.sampled_from(["cut", "longer", "other", "swapped"])):
         case "cut":

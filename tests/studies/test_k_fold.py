@@ -8,7 +8,6 @@ import torch
 
 import oracles
 import tiny
-from refashion.base.errors import UserError
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
 from refashion.studies import k_fold, study
@@ -97,8 +96,3 @@ def test_the_cut_of_the_validation_set_does_not_matter_but_the_seed_does(
     ]
     assert digests[0] == digests[1] and not digests[0] & digests[2]
     assert len(digests[0]) == 6
-
-
-def test_more_folds_than_images(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^folds: 5 is more than the 4 examples"):
-        k_fold.run(tiny.write_data(tmp_path, 4, 0), tiny.params("k_fold", folds=5))

@@ -224,10 +224,3 @@ def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
         assert [len(stack) for stack in trials.stacks(two, 1)] == [1, 1]
     mixed = trials.stacks([Settings(epochs=1), Settings(epochs=2), Settings(hidden=(2,))], 1)
     assert len(mixed) == 3
-
-
-@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "1" * 5000])
-def test_a_number_of_processes_is_a_number(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFASHION_PROCESSES", asked)
-    with pytest.raises(UserError, match="it must be an integer >= 1"):
-        executors.chosen()

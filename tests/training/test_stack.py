@@ -140,11 +140,11 @@ def mixtures(draw: st.DrawFn) -> list[Model]:
         draw(st.sampled_from([SOFTMAX, MLP, HIDDEN])),
         hidden=draw(st.sampled_from([(), (6,), (70, 5)])),
         dropout=(),
-        batch_size=draw(st.sampled_from([1, 5, 22, 100])),
+        batch_size=draw(st.sampled_from([1, 4, 10, 100])),
         optimizer=draw(st.sampled_from(["sgd", "sgd", "adam"])),
         epochs=2,
     )
-    sets = [model(kind, data) for data in range(2)]
+    sets = [model(kind, data, n=11, watched=4) for data in range(2)]
     return [
         Model(
             settings=replace(

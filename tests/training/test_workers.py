@@ -28,7 +28,7 @@ from refashion.training import workers
 from refashion.training.workers import Workers
 from sharded import MLP, MODELS, forks, golden, model, refusal, train, trainings
 
-SIZES = [2, 3, 4, 5, 8]
+SIZES = [2, 3, 8]  # 8: some have no row of a batch, the others one
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,8 @@ def test_any_number_of_processes_gives_the_bits_of_one(
         assert histories == alone()
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_the_contracts_bits(size: int, clean: ProcessPoolExecutor) -> None:
-    for differences in clean.submit(forks, size, golden).result():
+def test_the_contracts_bits(clean: ProcessPoolExecutor) -> None:
+    for differences in clean.submit(forks, 3, golden).result():
         assert not any(differences.values()), differences
 
 
@@ -114,10 +113,10 @@ def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
         workers.joined("auto").__enter__()
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", " "])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", " ", "1" * 5000])
 def test_a_number_of_processes_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFASHION_PROCESSES", text)
-    with pytest.raises(UserError, match=f"REFASHION_PROCESSES is '{text}'; it must be an integer"):
+    with pytest.raises(UserError, match=rf"^REFASHION_PROCESSES is '{text[:9]}.*'; it must be an"):
         workers.to_launch()
 
 
@@ -128,10 +127,30 @@ def test_a_number_of_processes_that_is_none(text: str, monkeypatch: pytest.Monke
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A checkout with data and settings, but without code."""
     workspace = tiny.write_data(tmp_path_factory.mktemp("stage"))
-    settings = tiny.params().model_dump(mode="json")
-    files.write_text(workspace.params_file, yaml.safe_dump(settings))
     files.write_text(workspace.root / "dvc.yaml", "stages: {}\n")
     return workspace
+
+
+def configure(workspace: Workspace, **changes: int) -> None:
+    """Write the settings, and take away the results of others."""
+    settings = tiny.params().model_dump(mode="json") | changes
+    files.write_text(workspace.params_file, yaml.safe_dump(settings))
+    for file in workspace.models.glob("dropout/*"):
+        file.unlink()
+
+
+def alone_in(workspace: Workspace, **changes: int) -> dict[str, bytes]:
+    """Results of one process, which are taken away."""
+    configure(workspace, **changes)
+    classifiers.run(workspace, workspace.params(), "dropout")
+    want = results(workspace)
+    assert set(want) >= {"weights.safetensors", "record.json"}
+    configure(workspace, **changes)
+    return want
+
+
+def results(workspace: Workspace) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in workspace.models.glob("dropout/*")}
 
 
 def start(workspace: Workspace, *command: str, **variables: str) -> subprocess.Popen[str]:
@@ -147,36 +166,18 @@ def start(workspace: Workspace, *command: str, **variables: str) -> subprocess.P
     )
 
 
+def wait_for(line: str, process: subprocess.Popen[str]) -> None:
+    """Until a process prints this line, or the beginning of it."""
+    assert process.stdout is not None
+    while line not in (printed := process.stdout.readline()):
+        assert printed
+
+
 STAGES = str(Path(__file__).parents[2] / "stages")
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", STAGES)
-
-
-def results(workspace: Workspace) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in workspace.models.glob("dropout/*")}
-
-
-@pytest.mark.parametrize("command", [(STAGES, "train", "dropout"), (*TORCHRUN, "train", "dropout")])
-def test_a_stage_in_several_processes_writes_the_same_bytes(
-    command: tuple[str, ...], workspace: Workspace
-) -> None:
-    classifiers.run(workspace, workspace.params(), "dropout")
-    want = results(workspace)
-    for file in workspace.models.glob("dropout/*"):
-        file.unlink()
-    process = start(workspace, *command, REFASHION_PROCESSES="2")
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-    assert results(workspace) == want and set(want) >= {"weights.safetensors", "record.json"}
-    for epoch in (1, 2):
-        assert printed.count(f"dropout: {epoch}/2 epochs") == 1
-
-
-def test_other_stages_refuse_several_processes_once(workspace: Workspace) -> None:
-    process = start(workspace, *TORCHRUN, "check")
-    printed, _ = process.communicate()
-    assert process.returncode == 1  # torchrun's own
-    assert printed.count("error: stage check: torchrun is for train alone") == 1
-    assert not workspace.checked.exists()
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+TRAIN = (STAGES, "train", "dropout")
+ALWAYS = {"REFASHION_CHECKPOINT_SECONDS": "0"}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
 def children(pid: int) -> list[int]:
@@ -184,73 +185,39 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in file.read_text().split()] if file.exists() else []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_training_goes_on_when_torchrun_starts_it_again_and_in_other_numbers(
-    workspace: Workspace,
-) -> None:
-    settings = workspace.params().model_dump(mode="json") | {"epochs": 40, "batch_size": 3}
-    files.write_text(workspace.params_file, yaml.safe_dump(settings))
-    classifiers.run(workspace, workspace.params(), "dropout")
-    want = results(workspace)
-    for file in workspace.models.glob("dropout/*"):
-        file.unlink()
-    always = {"REFASHION_CHECKPOINT_SECONDS": "0"}
-    first = start(workspace, STAGES, "train", "dropout", REFASHION_PROCESSES="3", **always)
-    assert first.stdout is not None
-    first.stdout.readline()
-    os.killpg(first.pid, signal.SIGINT)
-    first.communicate()
-    assert first.returncode == 130 and not results(workspace)
-    restarted = (*TORCHRUN[:-1], "--max-restarts=1", STAGES, "train", "dropout")
-    second = start(workspace, *restarted, **always)
-    assert second.stdout is not None
-    while "dropout: 3/40 epochs" not in (printed := second.stdout.readline()):
-        assert printed
-    os.kill(children(second.pid)[1], signal.SIGKILL)
-    printed, _ = second.communicate()
-    assert second.returncode == 0, printed
+def test_a_stage_in_several_processes_writes_the_same_bytes(workspace: Workspace) -> None:
+    want = alone_in(workspace)
+    process = start(workspace, *TRAIN, REFASHION_PROCESSES="2")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert results(workspace) == want
+    for epoch in (1, 2):
+        assert printed.count(f"dropout: {epoch}/2 epochs") == 1
+
+
+@linux
+def test_a_training_goes_on_when_torchrun_starts_it_again(workspace: Workspace) -> None:
+    want = alone_in(workspace, epochs=20, batch_size=3)
+    process = start(workspace, *TORCHRUN, "--max-restarts=1", *TRAIN, **ALWAYS)
+    wait_for("dropout: 3/20 epochs", process)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
     assert printed.count("dropout: goes on after epoch") == 1
+    assert printed.count("dropout: 20/20 epochs") == 1
     assert results(workspace) == want
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_processes_end_with_their_launcher(workspace: Workspace) -> None:
-    settings = workspace.params().model_dump(mode="json") | {"epochs": 400, "batch_size": 1}
-    files.write_text(workspace.params_file, yaml.safe_dump(settings))
-    for file in workspace.models.glob("dropout/*"):
-        file.unlink()
-    process = start(workspace, *TORCHRUN, "train", "dropout")
-    assert process.stdout is not None
-    while "dropout: " not in (printed := process.stdout.readline()):
-        assert printed
-    process.kill()
-    process.communicate(timeout=60)  # until all of them have closed it
-    assert not results(workspace)  # which they would have had
-
-
-def test_a_process_ends_if_its_launcher_ended_before_it_could_see_it(workspace: Workspace) -> None:
-    with socket.create_server((workers.LOOPBACK, 0)) as server:
-        port = server.getsockname()[1]
-    names = ("RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
-    variables = dict.fromkeys(names, "0") | {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": workers.LOOPBACK,
-        "MASTER_PORT": f"{port}",
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-    }
-    process = start(workspace, STAGES, "train", "dropout", **variables)
-    process.communicate(timeout=60)  # torch would wait for five minutes
-    assert process.returncode == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@linux
 @pytest.mark.parametrize("case", ["killed", "interrupted"])
-def test_nothing_is_left_of_processes_that_are_ended(case: str, workspace: Workspace) -> None:
-    settings = workspace.params().model_dump(mode="json") | {"epochs": 100, "batch_size": 1}
-    files.write_text(workspace.params_file, yaml.safe_dump(settings))
-    process = start(workspace, STAGES, "train", "dropout", REFASHION_PROCESSES="2")
-    assert process.stdout is not None
-    process.stdout.readline()  # of the first epoch
+def test_nothing_is_left_of_processes_that_are_ended_but_what_one_goes_on_from(
+    case: str,
+    workspace: Workspace,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    want = alone_in(workspace, epochs=100, batch_size=3)
+    process = start(workspace, *TRAIN, REFASHION_PROCESSES="2", **ALWAYS)
+    wait_for("dropout: 3/100 epochs", process)
     ranks = children(process.pid)
     assert len(ranks) == 2
     if case == "killed":
@@ -265,3 +232,42 @@ def test_nothing_is_left_of_processes_that_are_ended(case: str, workspace: Works
     assert (process.returncode, printed.splitlines()[-1]) == told[case]
     assert "Traceback" not in printed
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert not results(workspace)
+    classifiers.run(workspace, workspace.params(), "dropout")
+    assert "dropout: goes on after epoch" in capfd.readouterr().err
+    assert results(workspace) == want
+
+
+def test_other_stages_refuse_several_processes_once(workspace: Workspace) -> None:
+    configure(workspace)
+    process = start(workspace, *TORCHRUN, STAGES, "check")
+    printed, _ = process.communicate()
+    assert process.returncode == 1  # torchrun's own
+    assert printed.count("error: stage check: torchrun is for train alone") == 1
+    assert not workspace.checked.exists()
+
+
+@linux
+def test_processes_end_with_their_launcher(workspace: Workspace) -> None:
+    configure(workspace, epochs=100, batch_size=1)
+    process = start(workspace, *TORCHRUN, *TRAIN)
+    wait_for("dropout: ", process)
+    process.kill()
+    process.communicate(timeout=60)  # until all of them have closed it
+    assert not results(workspace)  # which they would have had
+
+
+def test_a_process_ends_if_its_launcher_ended_before_it_could_see_it(workspace: Workspace) -> None:
+    configure(workspace)
+    with socket.create_server((workers.LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+    names = ("RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    variables = dict.fromkeys(names, "0") | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": workers.LOOPBACK,
+        "MASTER_PORT": f"{port}",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    process = start(workspace, *TRAIN, **variables)
+    process.communicate(timeout=60)  # torch would wait for five minutes
+    assert process.returncode == 1
