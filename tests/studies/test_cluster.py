@@ -1,6 +1,7 @@
 """Sweeps on a Ray cluster: the same table, whatever becomes of its machines."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,13 @@ def three_machines(environment: None) -> Iterator[Any]:
         machines.add_node(num_cpus=1)
     yield machines
     machines.shutdown()
+
+
+@pytest.fixture(scope="module")
+def execute(three_machines: Any) -> Iterator[Execute]:
+    """Who trains on the three machines; connected from the first use to the end."""
+    with cluster.on_ray(three_machines.address) as execute:
+        yield execute
 
 
 def images(n: int = 40) -> Splits:
@@ -106,83 +114,34 @@ with cluster.on_ray("auto") as execute:
 
 @needs_ray
 @pytest.mark.ci
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_running(how: signal.Signals) -> None:
+def test_nothing_is_left_running() -> None:
+    """Of either of two clusters, each in a folder of its own."""
     here = Path(__file__).parent
     code = DRIVER.format(path=[str(here), str(here.parent)])
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert driver.stdout and driver.stdout.readline() == "an epoch\n"
-    processes = psutil.Process(driver.pid).children(recursive=True)
-    addresses = {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for process in processes
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert addresses == {"127.0.0.1"}
-    driver.send_signal(how)
-    driver.communicate()
-    _, alive = psutil.wait_procs(processes, timeout=120)
-    assert not alive
-
-
-# --- on clusters ---------------------------------------------------------------------------------
-
-
-@needs_ray
-@pytest.mark.ci
-def test_each_machine_takes_its_share_and_every_epoch_is_told(three_machines) -> None:
-    expected = trained(executors.in_this_process, images())
-    with cluster.on_ray(three_machines.address) as execute:
-        assert trained(execute, images()) == (2, *expected[1:])
-        # once more, as TPE and halving ask for one batch of trials after another
-        assert trained(execute, images())[1:] == expected[1:]
-
-
-@needs_ray
-@pytest.mark.ci
-def test_a_mistake_in_a_worker_is_told_as_here(three_machines) -> None:
-    with pytest.raises(UserError, match="training set: it is empty") as here:
-        trained(executors.in_this_process, images(0))
-    with (
-        pytest.raises(UserError) as there,
-        cluster.on_ray(three_machines.address) as execute,
-    ):
-        trained(execute, images(0))
-    assert str(there.value) == str(here.value)
-
-
-@needs_ray
-@pytest.mark.ci
-def test_devices_of_the_cluster(three_machines) -> None:
-    with cluster.on_ray(three_machines.address) as execute:
-        with pytest.raises(UserError, match="the Ray cluster has no GPU, and device is cuda"):
-            trained(execute, images(), "cuda")
-        machine = three_machines.add_node(num_cpus=1, num_gpus=1)
-        three_machines.wait_for_nodes()
-        assert trained(execute, images(), "auto")[0] == 1  # one GPU, one stack
-    three_machines.remove_node(machine)
-
-
-@needs_ray
-@pytest.mark.ci
-def test_the_table_is_the_same_if_machines_are_lost(three_machines, tmp_path: Path) -> None:
-    expected = table_of(tmp_path / "here", executors.in_this_process)
-    lost = list(three_machines.worker_nodes)
-    told: list[float] = []
-    with cluster.on_ray(three_machines.address) as execute:
-
-        def losing(settings: Any, data: Splits, device: str, advance: Any) -> Any:
-            def lose(amount: float = 1, note: str = "") -> None:
-                told.append(amount)
-                if lost:
-                    three_machines.remove_node(lost.pop(), allow_graceful=False)
-
-            return execute(settings, data, device, lose)
-
-        assert table_of(tmp_path / "there", losing) == expected
-    assert not lost
-    assert sum(told) == 12 * 4  # not twice, though trained twice
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        drivers = {
+            how: subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | {"RAY_TMPDIR": folder},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for how, folder in ((signal.SIGINT, one), (signal.SIGTERM, other))
+        }
+        for how, driver in drivers.items():
+            assert driver.stdout and driver.stdout.readline() == "an epoch\n"
+            processes = psutil.Process(driver.pid).children(recursive=True)
+            addresses = {
+                connection.laddr.ip.removeprefix("::ffff:")
+                for process in processes
+                for connection in process.net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            }
+            assert addresses == {"127.0.0.1"}
+            driver.send_signal(how)
+            driver.communicate()
+            _, alive = psutil.wait_procs(processes, timeout=120)
+            assert not alive
 
 
 # --- without one ---------------------------------------------------------------------------------
@@ -239,3 +198,58 @@ def test_native_numerics_are_refused() -> None:
 def test_nothing_to_train_needs_no_cluster() -> None:
     with cluster.on_ray("127.0.0.1:9") as execute:
         assert not list(execute([], images(), "cpu", lambda amount=1, note="": None))
+
+
+# --- on clusters ---------------------------------------------------------------------------------
+
+
+@needs_ray
+@pytest.mark.ci
+def test_each_machine_takes_its_share_and_every_epoch_is_told(execute: Execute) -> None:
+    expected = trained(executors.in_this_process, images())
+    assert trained(execute, images()) == (2, *expected[1:])
+    # once more, as TPE and halving ask for one batch of trials after another
+    assert trained(execute, images())[1:] == expected[1:]
+
+
+@needs_ray
+@pytest.mark.ci
+def test_a_mistake_in_a_worker_is_told_as_here(execute: Execute) -> None:
+    with pytest.raises(UserError, match="training set: it is empty") as here:
+        trained(executors.in_this_process, images(0))
+    with pytest.raises(UserError) as there:
+        trained(execute, images(0))
+    assert str(there.value) == str(here.value)
+
+
+@needs_ray
+@pytest.mark.ci
+def test_devices_of_the_cluster(three_machines: Any, execute: Execute) -> None:
+    with pytest.raises(UserError, match="the Ray cluster has no GPU, and device is cuda"):
+        trained(execute, images(), "cuda")
+    machine = three_machines.add_node(num_cpus=1, num_gpus=1)
+    three_machines.wait_for_nodes()
+    assert trained(execute, images(), "auto")[0] == 1  # one GPU, one stack
+    three_machines.remove_node(machine)
+
+
+@needs_ray
+@pytest.mark.ci
+def test_the_table_is_the_same_if_machines_are_lost(
+    three_machines: Any, execute: Execute, tmp_path: Path
+) -> None:
+    expected = table_of(tmp_path / "here", executors.in_this_process)
+    lost = list(three_machines.worker_nodes)
+    told: list[float] = []
+
+    def losing(settings: Any, data: Splits, device: str, advance: Any) -> Any:
+        def lose(amount: float = 1, note: str = "") -> None:
+            told.append(amount)
+            if lost:
+                three_machines.remove_node(lost.pop(), allow_graceful=False)
+
+        return execute(settings, data, device, lose)
+
+    assert table_of(tmp_path / "there", losing) == expected
+    assert not lost
+    assert sum(told) == 12 * 4  # not twice, though trained twice
