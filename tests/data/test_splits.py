@@ -49,12 +49,6 @@ def test_a_share_that_leaves_a_split_empty(labels: np.ndarray, share: float) -> 
         splits.stratified(labels, share, 0)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
-def test_shares_outside_their_range_are_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
-        splits.stratified(TENS, share, 0)
-
-
 def test_equal_remainders_go_to_the_lower_labels() -> None:
     labels = np.repeat(np.arange(4, dtype=np.uint8), 2)
     assert labels[held_out(labels, 0.25, 0)].tolist() == [0, 1]

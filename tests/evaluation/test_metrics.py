@@ -116,22 +116,6 @@ def test_certain_and_wrong_is_finite() -> None:
     assert metrics["test_prediction_entropy_nats"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("outputs", "classes", "label", "message"),
-    [
-        (torch.float64, torch.int64, -1, "must be classes 0 to 9"),
-        (torch.float64, torch.int64, 10, "must be classes 0 to 9"),
-        (torch.float32, torch.int64, 0, "must be float64 and int64"),
-        (torch.float64, torch.int32, 0, "must be float64 and int64"),
-    ],
-)
-def test_what_is_no_class_or_of_another_type_is_refused(
-    outputs: torch.dtype, classes: torch.dtype, label: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        evaluate(example(2)[0].to(outputs), torch.tensor([0, label], dtype=classes), CLASSES)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_diverged_model_is_refused(value: float) -> None:
     logits, labels = example(3)

@@ -65,13 +65,10 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
 
     Raises
     ------
-    ValueError
-        `share` is not in [0, 1).
     UserError
         Nothing would stay, or nothing would be held out although `share` is not 0.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share {share}: must be in [0, 1)")
+    assert 0 <= share < 1
     n = len(labels)
     total = round(share * n)
     if share > 0 and total in (0, n):

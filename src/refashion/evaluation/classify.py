@@ -19,7 +19,8 @@ ADVICE = "give each as 28x28 or 784 whole numbers from 0 (black) to 255 (white)"
 def probabilities(weights: Weights, images: Any) -> np.ndarray:
     """Probabilities of the classes, float64 [n, 10], of images as `pixels` takes them.
 
-    `UserError` for those, and where the model's own numbers go beyond all bounds.
+    `UserError` for images that `pixels` refuses, and where the model's own numbers go beyond all
+    bounds.
     """
     shares = softmax(outputs(weights, torch.from_numpy(pixels(images)))).numpy()
     for i in np.flatnonzero(~np.isfinite(shares).all(axis=1)):

@@ -13,11 +13,9 @@ Z_95 = 1.959963984540054  # quantile of the normal distribution
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927, without continuity correction).
 
-    Lower and upper bound, in [0, 1], where `correct` of `n` trials are successes; `ValueError` if
-    that cannot be.
+    Lower and upper bound, in [0, 1], where `correct` of `n` trials, at least 1, are successes.
     """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"{correct} successes of {n} trials: must be 0 to n of at least 1")
+    assert 0 <= correct <= n and n
     z2 = Z_95 * Z_95
     middle = correct + z2 / 2
     spread = Z_95 * math.sqrt(correct * (n - correct) / n + z2 / 4)

@@ -16,7 +16,7 @@ KINDS: dict[type, tuple[str, ...]] = {
     str: ("name", "experiment", "stage", "contract"),
     dict: ("data", "inputs", "params", "outputs"),
 }
-"""What fields are in the file."""
+"""The kind that each of these fields of the file must have."""
 
 DETERMINING = ("contract", "inputs", "name", "params")
 """Fields that determine a run's result."""

@@ -25,9 +25,11 @@ MOST_NUMBERS = 2**26
 """Parameters and activations of a batch of all models of a stack together: a quarter of a gigabyte
 for each copy of them."""
 
-Result = dict[str, Any]
-"""What is kept of a trial: fields of `Trained` as JSON has them, without the weights."""
+KEPT = ("contract", "seconds", "num_examples", "machine")
+"""Fields of `Trained` that JSON can hold."""
 
+Result = dict[str, Any]
+"""What is kept of a trial: those fields and the history, without the weights."""
 
 Splits = Mapping[str, Split]
 """The ``train`` and ``validation`` images of every trial."""
@@ -39,13 +41,8 @@ def train(stack: Sequence[Settings], splits: Splits, device: str, advance: Advan
     models = [Model(settings=settings, **examples) for settings in stack]
     trained = study.train("", models, device, may_diverge=True, advance=advance)
     return [
-        {
-            "history": [asdict(row) for row in t.training.history],
-            "contract": t.contract,
-            "seconds": list(t.seconds),
-            "num_examples": t.num_examples,
-            "machine": dict(t.machine),
-        }
+        {name: getattr(t, name) for name in KEPT}
+        | {"history": [asdict(row) for row in t.training.history]}
         for t in trained
     ]
 
@@ -59,10 +56,7 @@ def restore(settings: Settings, result: Result) -> Trained:
     return Trained(
         training=training,
         rows=[study.measures(row, {}) for row in rows],
-        contract=result["contract"],
-        seconds=result["seconds"],
-        num_examples=result["num_examples"],
-        machine=result["machine"],
+        **{name: result[name] for name in KEPT},
     )
 
 
