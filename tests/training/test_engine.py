@@ -1,29 +1,17 @@
 """Batches, their order and their masks: what both engines share."""
 
-import warnings
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refashion import selftest
-from refashion.training.engine import Examples, batches, mask, order
+from refashion.training.engine import batches, mask, order
 
 CPU = torch.device("cpu")
 SETTINGS = selftest.INSTANCES["dropout"]
-
-
-@pytest.mark.parametrize("writeable", [True, False])
-def test_images_are_not_copied(writeable: bool) -> None:
-    images = np.arange(3 * 784, dtype=np.uint8).reshape(3, 784)
-    images.flags.writeable = writeable
-    with warnings.catch_warnings(action="error"):
-        examples = Examples.of_images(images, np.zeros(3, np.uint8))
-    assert examples.inputs.data_ptr() == images.ctypes.data
-    assert examples.inputs.numpy().tolist() == images.tolist()
 
 
 @given(n=st.integers(1, 1000), size=st.integers(1, 1200))

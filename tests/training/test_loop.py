@@ -2,9 +2,7 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -62,15 +60,6 @@ def test_nothing_to_watch(numerics: str) -> None:
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(UserError, match=r"training set.*empty"):
         train(model(), model(n=0))
-
-
-def test_images_mapped_from_a_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    """Read-only pages train like any others, and without a warning."""
-    np.save(tmp_path / "images.npy", IMAGES.inputs[:200].numpy())
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    examples = Examples.of_images(mapped, IMAGES.targets[:200].numpy().astype(np.uint8))
-    assert alone(replace(model(), train=examples)).history == alone(model()).history
-    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_settings_leave_out_what_is_not_asked_for() -> None:

@@ -43,6 +43,10 @@ class Split:
         assert self.images.shape == (self.labels.size, NUM_PIXELS), self.images.shape
         assert self.labels.ndim == 1
 
+    def __getitem__(self, rows: slice | np.ndarray) -> "Split":
+        """Some of the images."""
+        return Split(images=self.images[rows], labels=self.labels[rows])
+
 
 def save(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Write a split to `folder`; a split that is there already stays until all is written."""

@@ -30,19 +30,14 @@ def split(raw: Path, *, limit: int | None, validation: float, seed: int) -> dict
         A file is not sound, or `limit` or `validation` ask for what cannot be had.
     """
     train = _read(raw, "train")
-    if limit is not None:
-        if limit > len(train.labels):
-            raise UserError(
-                f"data.limit: {limit} is more than the {len(train.labels)} training images; "
-                "lower it, or leave it empty for all"
-            )
-        train = Split(images=train.images[:limit], labels=train.labels[:limit])
+    if limit is not None and limit > len(train.labels):
+        raise UserError(
+            f"data.limit: {limit} is more than the {len(train.labels)} training images; "
+            "lower it, or leave it empty for all"
+        )
+    train = train[:limit]
     kept, held_out = stratified(train.labels, validation, seed)
-    return {
-        "train": Split(images=train.images[kept], labels=train.labels[kept]),
-        "validation": Split(images=train.images[held_out], labels=train.labels[held_out]),
-        "test": _read(raw, "test"),
-    }
+    return {"train": train[kept], "validation": train[held_out], "test": _read(raw, "test")}
 
 
 def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

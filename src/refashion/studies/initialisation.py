@@ -13,7 +13,6 @@ from refashion.base.errors import UserError
 from refashion.base.params import Params
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
-from refashion.data.prepared import Split
 from refashion.studies import study
 from refashion.studies.study import Headline
 from refashion.training import device as devices
@@ -51,7 +50,7 @@ def run(workspace: Workspace, params: Params) -> Headline:
             f"studies.initialisation.images: {p.images} is more than the {len(split.labels)} "
             "training images; lower it"
         )
-    subset = Split(images=split.images[: p.images], labels=split.labels[: p.images])
+    subset = split[: p.images]
     examples = Examples.of_images(subset.images, subset.labels)
     device = devices.resolve(params.device)
     accuracies: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """What both engines share: examples, metrics, and the batches, orders and masks of an epoch."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,10 +142,6 @@ def on_device(sets: Sequence[Examples], device: torch.device) -> list[Examples]:
         if sum(x.nbytes for x in inputs.values()) <= room:
             inputs = {key: x.to(device) for key, x in inputs.items()}
     return [replace(e, inputs=inputs[id(e.inputs)], targets=e.targets.to(device)) for e in sets]
-
-
-AfterStep = Callable[[int], None]
-"""Called with the number of every finished step of an epoch, from 1."""
 
 
 def per_model(

@@ -4,7 +4,7 @@ Softmax regression (book, 3.4-3.6), the multilayer perceptron (4.1-4.2), dropout
 decay (4.5) and linear regression (3.1), on exact products (`refashion.portable.exact`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,6 @@ from refashion.base.errors import UserError
 from refashion.portable import exact, streams
 from refashion.portable.multiply import InexactError, require_exact_float64
 from refashion.training.engine import (
-    AfterStep,
     Examples,
     Metrics,
     Reader,
@@ -77,11 +76,15 @@ class PortableEngine:
         self.loss, self.metrics = LOSSES[self.settings.loss]
 
     def train_epoch(
-        self, examples: Sequence[Examples], epoch: int, after_step: AfterStep | None = None
+        self,
+        examples: Sequence[Examples],
+        epoch: int,
+        after_step: Callable[[int], None] | None = None,
     ) -> list[Metrics]:
-        """One pass over every model's examples, as many, in an order of its own.
+        """One pass over every model's examples, as many of each, in an order of its own.
 
-        Metrics are of each batch before its step, averaged (book, 3.6).
+        Metrics are of each batch before its step, averaged (book, 3.6). `after_step` is called with
+        the number of every step that is done, from 1.
         """
         one_order = len({s.seed for s in self.models}) == 1
         sets = _distinct(examples) if one_order else examples
