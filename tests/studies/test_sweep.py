@@ -66,11 +66,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_every_trial_is_the_variant_with_its_settings(workspace: Workspace) -> None:
     whole, *runs = listing.of_study(workspace, "rates")
     assert len(runs) == 12 and {run.record.parent for run in runs} == {whole.name}
-    splits = {
-        part: prepared.load(folder)
-        for part, folder in (("train", workspace.train), ("validation", workspace.validation))
-    }
-    examples = {part: Examples.of_images(s.images, s.labels) for part, s in splits.items()}
+    examples = study.examples(study.splits(workspace)[0])
     for row, run in zip(whole.table(TRIALS), runs, strict=True):
         settings = replace(
             classifiers.settings(params(), "dropout"),

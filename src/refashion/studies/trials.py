@@ -50,11 +50,10 @@ def train(stack: Sequence[Settings], splits: Splits, device: str, advance: Advan
 def restore(settings: Settings, result: Result) -> Trained:
     """A trial from what was kept of it; its weights are not."""
     rows = [Row(**{**row, "model": 0}) for row in result["history"]]
-    training = Training(settings=settings, weights={}, history=rows)
-    if not rows:  # it diverged in the first epoch: its digest is that of its start
-        training.weights = initial.of(settings)
+    # If it diverged in the first epoch, its digest is that of its start.
+    weights = {} if rows else initial.of(settings)
     return Trained(
-        training=training,
+        training=Training(settings=settings, weights=weights, history=rows),
         rows=[study.measures(row, {}) for row in rows],
         **{name: result[name] for name in KEPT},
     )
