@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from refashion.base.errors import UserError
 from refashion.data import houses, synthetic
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.data.houses import Table
@@ -56,7 +57,9 @@ def test_the_digest_is_of_names_and_cells_whatever_python_can_print() -> None:
     assert houses.digest(table) == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize("column", [[1e200, -1e200, 3.0], [1e-200, 2e-200]])
-def test_a_variance_beyond_the_floats_is_refused(column: list[float]) -> None:
-    with pytest.raises(ValueError, match="their variance is beyond float64"):
-        houses.mean_std(column)
+@pytest.mark.parametrize("column", [[1e200, -1e200, 3.0], [1e-200, 2e-200], [1e308, 1e308, 1.0]])
+def test_a_column_beyond_the_floats_is_refused(column: list[float]) -> None:
+    ids, prices = np.array(["1", "2", "3"][: len(column)]), np.ones(len(column))
+    table = Table(ids=ids, columns={"Area": np.array(column)}, prices=prices)
+    with pytest.raises(UserError, match=r"houses: column Area: .*; fetch the official file again"):
+        houses.features(table)

@@ -119,14 +119,22 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
     Returns
     -------
     list of numpy.ndarray
-        float32 [n, features], first that of `train`; `ValueError` as `mean_std`.
+        float32 [n, features], first that of `train`.
+
+    Raises
+    ------
+    UserError
+        If the mean or the variance of a column is beyond float64.
     """
     tables = (train, *others)
     parts = []
     for name, known in train.columns.items():
         column = np.concatenate([table.columns[name] for table in tables])
         if known.dtype == np.float64:
-            mean, std = mean_std(known[~np.isnan(known)].tolist())
+            try:
+                mean, std = mean_std(known[~np.isnan(known)].tolist())
+            except (ValueError, OverflowError) as error:
+                raise UserError(f"houses: column {name}: {error}; {FETCH_AGAIN}") from None
             parts.append((column - mean) / std)
         else:
             parts.extend(column == value for value in sorted({*known.tolist(), ""}))
@@ -137,7 +145,7 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
 def mean_std(numbers: list[float]) -> tuple[float, float]:
     """Mean, and standard deviation with n - 1 in the denominator; 1 where all numbers are equal.
 
-    `ValueError` if the variance is beyond float64.
+    `ValueError` if the variance is beyond float64, `OverflowError` if the mean is.
     """
     # A difference times itself: ``** 2`` is ``pow`` of the C library, whose last bit depends on
     # whether the processor has fused multiply-add.
