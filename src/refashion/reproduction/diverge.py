@@ -9,6 +9,7 @@ from typing import Any
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.reproduction import reproduce, revisions, verdict
+from refashion.reproduction.verdict import pairs
 from refashion.reproduction.worktree import State
 from refashion.runs.run import Run, in_folder
 from refashion.tracking.contents import HARDWARE
@@ -63,17 +64,18 @@ def diverge(a: Origin, b: Origin, workspace: Workspace) -> dict[str, Any]:
     """
     runs = a.run, b.run
     environments = [reproduce.environment(run) for run in runs]
-    outputs = _pairs(*(run.record.outputs for run in runs))
+    hardware = [{k: e[k] for k in HARDWARE if k in e} for e in environments]
+    packages = [{k: e[k] for k in e if k not in HARDWARE} for e in environments]
+    outputs = pairs(*(run.record.outputs for run in runs))
     return {
         "epoch": verdict.first_epoch(*runs),
         "same_outputs": not outputs,
-        "params": _pairs(*({**r.settings, "contract": r.record.contract} for r in runs)),
-        "data": _pairs(*(run.record.inputs for run in runs)),
+        "params": pairs(*({**r.settings, "contract": r.record.contract} for r in runs)),
+        "data": pairs(*(run.record.inputs for run in runs)),
         "outputs": outputs,
-        "hardware": _known_pairs(*({k: e[k] for k in HARDWARE if k in e} for e in environments)),
-        "packages": _known_pairs(
-            *({k: e[k] for k in e if k not in HARDWARE} for e in environments)
-        ),
+        # Where nothing is known of one side, it would differ in everything.
+        "hardware": pairs(*hardware) if all(hardware) else None,
+        "packages": pairs(*packages) if all(packages) else None,
         "code": _code(a.state, b.state, workspace.root),
     }
 
@@ -91,15 +93,6 @@ def lines(difference: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {part} {name}: {a} | {b}"
     code = difference["code"]
     yield f"  code: {'unknown' if code is None else ', '.join(code) or 'the same'}"
-
-
-def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {k: [a.get(k), b.get(k)] for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
-
-
-def _known_pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]] | None:
-    """As `_pairs`; None where nothing is known of one side, which would differ in everything."""
-    return _pairs(a, b) if a and b else None
 
 
 def _code(a: State | None, b: State | None, root: Path) -> list[str] | None:

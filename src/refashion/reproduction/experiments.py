@@ -1,7 +1,6 @@
 """DVC experiments: a sweep as one, and a trial as one."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -172,10 +171,7 @@ def _experiment(
 
 
 def _run(workspace: Workspace, *arguments: str) -> None:
-    """Run a Python program that takes long and tells of its progress by itself."""
+    """Run a Python program that takes long; `UserError` if it fails."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=workspace.root, env=pipeline.environment(), stdout=2)
-    if done.returncode < 0 or done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
+    if not pipeline.run(command, workspace.root, pipeline.environment()):
         raise UserError(f"{arguments[-1]}: failed, as told above; mend that first")

@@ -1,11 +1,9 @@
 """What must hold before results are trusted: fresh, reproducible, good enough, no worse."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 from refashion.base.errors import UserError
 from refashion.base.params import Gate
@@ -56,8 +54,7 @@ def gate(
         If nothing is committed, a stage fails, or the baseline cannot be compared with.
     """
     gates = workspace.params().gates
-    if baseline is not None:
-        revisions.require(baseline, workspace.root)
+    then = None if baseline is None else (baseline, revisions.require(baseline, workspace.root))
     # Stages and files that no longer are what dvc.lock says.
     stale = sorted(json.loads(pipeline.dvc("status", "--json", "dvc.yaml", folder=workspace.root)))
     yield Check(
@@ -69,8 +66,8 @@ def gate(
     if all(run.has("record.json") for run in runs):
         yield from _reproduces(workspace, runs, perturbed)
     yield from good_enough(runs, gates)
-    if baseline is not None:
-        yield from _no_worse(workspace, runs, baseline)
+    if then:
+        yield from _no_worse(workspace, runs, *then)
 
 
 def _reproduces(
@@ -113,16 +110,17 @@ def good_enough(runs: Sequence[Run], gates: Sequence[Gate]) -> Iterator[Check]:
         )
 
 
-def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Iterator[Check]:
+def _no_worse(
+    workspace: Workspace, runs: Sequence[Run], baseline: str, commit: str
+) -> Iterator[Check]:
     """Check that no run classifies significantly fewer images correctly than at a revision."""
     now = {run.name: run.predictions for run in runs if run.has(PREDICTIONS)}
-    before = _predictions_at(workspace, baseline, set(now))
+    before = _predictions_at(workspace, commit, set(now))
     pairs = {}
     for name in before:
         sides = {f"{name} at {baseline}": before[name], f"{name} now": now[name]}
         (pairs[name],) = comparison.compare(sides)["pairs"].values()
-    adjusted = holm([pair["p_value"] for pair in pairs.values()])
-    p_values = dict(zip(pairs, adjusted, strict=True))
+    p_values = dict(zip(pairs, holm([pair["p_value"] for pair in pairs.values()]), strict=True))
     for name in now:
         holds, detail = True, "new since then"
         if name in pairs:
@@ -133,11 +131,10 @@ def _no_worse(workspace: Workspace, runs: Sequence[Run], baseline: str) -> Itera
         yield Check(name=f"{name}: no worse than {baseline}", holds=holds, detail=detail)
 
 
-def _predictions_at(workspace: Workspace, revision: str, names: set[str]) -> dict[str, Columns]:
-    """A revision's predictions by run, from DVC's cache or, where it has none, made again."""
-    commit = revisions.require(revision, workspace.root)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        old_runs = reproduce.from_commit(commit, Path(folder), workspace)
+def _predictions_at(workspace: Workspace, commit: str, names: set[str]) -> dict[str, Columns]:
+    """A commit's predictions by run, from DVC's cache or, where it has none, made again."""
+    with worktree.temporary_folder() as folder, ExitStack() as stack:
+        old_runs = reproduce.from_commit(commit, folder, workspace)
         runs = {run.name: run for run in old_runs if run.name in names}
         missing = [run.record for run in runs.values() if not run.has(PREDICTIONS)]
         if missing:

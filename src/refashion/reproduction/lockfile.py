@@ -27,16 +27,14 @@ def stages_of(lock: bytes) -> dict[str, dict[str, Any]] | None:
     """Stages in the content of a ``dvc.lock``, by name; None if it is damaged."""
     try:
         stages = yaml.safe_load(lock)["stages"]
-        parts = [part for stage in stages.values() for part in _parts(stage)]
-        sound = all(stage["cmd"] for stage in stages.values()) and all(p["path"] for p in parts)
+        sound = all(
+            stage["cmd"]
+            and all(part["path"] for key in ("deps", "outs") for part in stage.get(key, ()))
+            for stage in stages.values()
+        )
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return stages if sound else None
-
-
-def _parts(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a ``dvc.lock`` tells of the files of a stage."""
-    return [*stage.get("deps", ()), *stage.get("outs", ())]
 
 
 def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -67,20 +67,17 @@ class Fault:
 
 def blocking(workspace: Workspace) -> Iterator[Fault]:
     """What killed processes have left that makes commands of DVC fail, however often they run."""
+    superfluous = partial(_superfluous, workspace)
     experiments = _experiments(workspace)
     for lock in (experiments.with_name("rwlock"), experiments / "rwlock"):
         if lock.is_file() and not _is_sound(lock.read_bytes()):
-            what = f"{workspace.relative(lock)}: is damaged"
-            yield Fault(what=what, cure="removed", mend=partial(_remove, lock))
+            yield superfluous(lock, "is damaged", partial(_remove, lock))
     for file in filter(_is_left, queue.damaged(experiments)):
-        what = f"{workspace.relative(file)}: is damaged"
-        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
+        yield superfluous(file, "is damaged")
     for file in _locks_of_git(workspace):
-        what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
-        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
+        yield superfluous(file, "of a process that was killed")
     for folder in _half_saved(workspace):
-        what = f"{os.path.relpath(folder, workspace.root)}: was half saved"
-        yield Fault(what=what, cure="removed", mend=partial(_remove_half_saved, folder))
+        yield superfluous(folder, "was half saved", partial(_remove_half_saved, folder))
     locks = [workspace.root / "dvc.lock", *workspace.root.glob("stages/*/dvc.lock")]
     conflicts = _conflicts(locks, workspace)
     for name in conflicts:
@@ -94,9 +91,8 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
         yield Fault(what=what, cure="unstaged", mend=partial(_unstage, names, workspace))
     for file in locks:
         name, committed = workspace.relative(file), b""
-        if name in conflicts or not file.is_file():
-            continue
-        if lockfile.stages_of(file.read_bytes()) is not None:
+        is_whole = not file.is_file() or lockfile.stages_of(file.read_bytes()) is not None
+        if name in conflicts or is_whole:
             continue
         with suppress(*NO_GIT):  # or not committed
             committed = revisions.git("show", f"HEAD:./{name}", folder=workspace.root)
@@ -110,23 +106,28 @@ def faults(workspace: Workspace) -> Iterator[Fault]:
     """Whatever a process that was killed has left, and no living one uses."""
     yield from blocking(workspace)
     for file in (*files.left(*workspace.written), *_left_in_cache(workspace)):
-        what = f"{os.path.relpath(file, workspace.root)}: of a process that was killed"
-        yield Fault(what=what, cure="removed", mend=partial(file.unlink, missing_ok=True))
+        yield _superfluous(workspace, file, "of a process that was killed")
     experiments = _experiments(workspace)
     for task in queue.dead(experiments):
         yield Fault(
             what=f"experiment {task.name}: its process was killed",
             cure="marked as failed; queue it again",
-            mend=partial(_fail, task.revision, workspace),
+            # DVC then finds out that the process is gone.
+            mend=partial(pipeline.dvc, "queue", "kill", task.revision[:7], folder=workspace.root),
         )
     for folder in sorted([*experiments.glob("tmp*/"), *experiments.glob("standalone/tmp*/")]):
         # DVC makes one some time before a process works there.
         if not is_used(folder) and "dvc" not in users(workspace.root):
-            yield Fault(
-                what=f"{workspace.relative(folder)}: of an experiment that was killed",
-                cure="removed",
-                mend=partial(shutil.rmtree, folder, ignore_errors=True),
-            )
+            remove = partial(shutil.rmtree, folder, ignore_errors=True)
+            yield _superfluous(workspace, folder, "of an experiment that was killed", remove)
+
+
+def _superfluous(
+    workspace: Workspace, path: Path, why: str, remove: Callable[[], object] | None = None
+) -> Fault:
+    """A fault whose cure is to remove a file, or what else `remove` does."""
+    what = f"{os.path.relpath(path, workspace.root)}: {why}"
+    return Fault(what=what, cure="removed", mend=remove or partial(path.unlink, missing_ok=True))
 
 
 def mend(workspace: Workspace) -> Iterator[str]:
@@ -203,38 +204,28 @@ def _half_saved(workspace: Workspace) -> Iterator[Path]:
     cache = _cache(workspace)
     seconds = JUST_NOW if _is_own(cache, workspace) else ELSEWHERE
     for folder in cache.glob("runs/*/*/"):
-        names = [file.name for file in folder.iterdir()]
-        if (not names or any(map(_is_temporary, names))) and _is_left(folder, seconds):
+        is_whole = any(folder.iterdir()) and not any(folder.glob(".*"))
+        if not is_whole and _is_left(folder, seconds):
             yield folder
 
 
-def _is_temporary(name: str) -> bool:
-    """Whether a file of DVC's cache has its name while it is written."""
-    return name.startswith(".")
-
-
 def _remove_half_saved(folder: Path) -> None:
-    for file in folder.iterdir():
-        if _is_temporary(file.name):
-            file.unlink(missing_ok=True)
+    for file in folder.glob(".*"):  # names of DVC's files while they are written
+        file.unlink(missing_ok=True)
     with suppress(OSError):  # something sound is in it
         folder.rmdir()
 
 
 def _conflicts(locks: Iterable[Path], workspace: Workspace) -> list[str]:
     """Of the settings and the locks of pipelines, those with conflicts of a merge."""
-    names = {workspace.relative(file) for file in locks if file.is_file() and _is_marked(file)}
+    mark = b"\n<<<<<<< "
+    names = {workspace.relative(f) for f in locks if f.is_file() and mark in f.read_bytes()}
     with suppress(*NO_GIT):
         told = revisions.git("ls-files", "--unmerged", "-z", folder=workspace.root)
         unmerged = [line.partition("\t")[2] for line in os.fsdecode(told).split("\0")]
         settings = workspace.params_file.name
         names.update(n for n in unmerged if n == settings or Path(n).name == "dvc.lock")
     return sorted(names)
-
-
-def _is_marked(lock: Path) -> bool:
-    """Whether git has marked a conflict in a file."""
-    return b"\n<<<<<<< " in lock.read_bytes()
 
 
 def _whole_settings(workspace: Workspace) -> bytes:
@@ -329,11 +320,6 @@ def _git_paths(workspace: Workspace, *names: str) -> list[Path]:
 def _put_back(file: Path, content: bytes) -> None:
     with files.replacing(file) as temporary:
         temporary.write_bytes(content)
-
-
-def _fail(revision: str, workspace: Workspace) -> None:
-    """Let DVC find out that the process of a queued experiment is gone."""
-    pipeline.dvc("queue", "kill", revision[:7], folder=workspace.root)
 
 
 def _is_left(file: Path, seconds: float = JUST_NOW) -> bool:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -90,26 +90,34 @@ def rerun(
         variables = isolation.environment()
     if isolated or (given.exists() and sources.VARIABLE not in variables):
         variables[sources.VARIABLE] = str(given)
-    done = subprocess.run(
+    succeeded = run(
         [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
-        cwd=checkout.root,
-        env={**variables, **(changes or {})},
+        checkout.root,
+        {**variables, **(changes or {})},
         stdin=subprocess.DEVNULL,
-        stdout=2,  # beside the answer
         start_new_session=isolated,  # a terminal takes what its processes type
     )
-    if done.returncode < 0 or done.returncode == 130:
-        raise KeyboardInterrupt
     worktree.refuse_links(checkout.root)
-    if checkout.no_source.exists() and isolated:
+    if checkout.no_source.exists():
         raise UserError(
             "--isolated: DVC's cache has not all data, and there is no network; run the stage that "
             "downloads them here first, as with `dvc repro download`"
+            if isolated
+            else checkout.no_source.read_text(encoding="utf-8").strip()
         )
-    if checkout.no_source.exists():
-        raise UserError(checkout.no_source.read_text(encoding="utf-8").strip())
-    if done.returncode:
+    if not succeeded:
         raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
+
+
+def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], **others: Any) -> bool:
+    """Run what takes long and tells of its progress on standard error; whether it succeeded.
+
+    `KeyboardInterrupt` if it was interrupted or killed.
+    """
+    done = subprocess.run(command, cwd=folder, env=variables, stdout=2, **others)
+    if done.returncode < 0 or done.returncode == 130:
+        raise KeyboardInterrupt
+    return done.returncode == 0
 
 
 def _refuse_frozen(checkout: Workspace) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -134,9 +134,12 @@ def _tensors(expected: Run, actual: Run) -> dict[str, dict[str, float]]:
 def _differences(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
     """How far values are apart that differ, by name; infinitely, where one is no number."""
     differences = {}
-    for name in sorted({*a, *b}):
-        if a.get(name) != b.get(name):
-            values = a.get(name), b.get(name)
-            are_numbers = all(isinstance(value, int | float) for value in values)
-            differences[name] = abs(a[name] - b[name]) if are_numbers else math.inf
+    for name, values in pairs(a, b).items():
+        are_numbers = all(isinstance(value, int | float) for value in values)
+        differences[name] = abs(values[0] - values[1]) if are_numbers else math.inf
     return differences
+
+
+def pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Both values of what differs, by name, None where there is none."""
+    return {k: [a.get(k), b.get(k)] for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
