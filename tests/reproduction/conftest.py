@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mlflow.entities import Run
 
 from refashion import cli
 from refashion.base.workspace import Workspace
+from refashion.pictures import of_run
 from refashion.reproduction import pipeline, republish, revisions
 from refashion.tracking import store
 
@@ -47,12 +47,11 @@ class Repository:
         pipeline.dvc(*arguments, "--quiet", folder=self.workspace.root)
 
     def experiment(self, name: str) -> str:
-        """Commit everything as an experiment of DVC, then go back; the full hash."""
+        """Commit everything as an experiment of DVC, then go back in git; the full hash."""
         parent = self.git("rev-parse", "HEAD")
         commit = self.commit(name)
         self.git("update-ref", f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", commit)
         self.git("reset", "--quiet", "--hard", parent)
-        self.dvc("checkout")
         return commit
 
     def refashion(self, *arguments: str) -> Result:
@@ -75,12 +74,13 @@ class Repository:
         return self.client.search_runs(ids, f"tags.name = '{name}'")[0]
 
 
-def variables() -> Iterator[tuple[str, str]]:
-    """For git, and for stages that import the code under test."""
+def prepare(patch: pytest.MonkeyPatch) -> None:
+    """Let git know who commits, and stages the code under test; draw nothing, which takes long."""
     for role in ("AUTHOR", "COMMITTER"):
-        yield f"GIT_{role}_NAME", "Tester"
-        yield f"GIT_{role}_EMAIL", "tester@example.org"
-    yield "PYTHONPATH", str(Workspace.here().root / "src")
+        patch.setenv(f"GIT_{role}_NAME", "Tester")
+        patch.setenv(f"GIT_{role}_EMAIL", "tester@example.org")
+    patch.setenv("PYTHONPATH", str(Workspace.here().root / "src"))
+    patch.setattr(of_run, "draw", lambda run, workspace: {})
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +93,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
     repository = Repository(Workspace(root))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables():
-            patch.setenv(name, value)
+        prepare(patch)
         repository.git("init", "--quiet", "--initial-branch", "main")
         repository.change(variants=VARIANTS, gates=[], sweeps={})
         repository.commit("Start")
@@ -109,8 +108,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def repository(original: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Give a copy that a test may change."""
-    for name, value in variables():
-        monkeypatch.setenv(name, value)
+    prepare(monkeypatch)
     return Repository(Workspace(shutil.copytree(original.workspace.root, tmp_path / "project")))
 
 

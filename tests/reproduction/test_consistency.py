@@ -107,12 +107,13 @@ def test_a_fault_is_named_with_its_cure(
 
 
 def test_the_command(repository: Any) -> None:
+    done = repository.refashion("gate", "--quick")
+    assert done.exit_code == 0 and done.stdout.startswith("## Gate: holds\n"), done.output
+    alter_code(repository)
     done = repository.refashion("gate", "--quick", "--json")
     (check,) = json.loads(done.stdout)
-    assert (done.exit_code, check["holds"]) == (0, True), done.output
-    alter_code(repository)
-    done = repository.refashion("gate", "--quick")
-    assert done.exit_code == 1 and "FAILS  consistent: stages/make.py: " in done.stderr
+    assert (done.exit_code, check["holds"]) == (1, False)
+    assert "FAILS  consistent: stages/make.py: " in done.stderr
     for name, text in (("dvc.lock", "stages: {track: {cmd: 1}}"), ("dvc.yaml", "stages: {")):
         (repository.workspace.root / name).write_text(text)
         assert name in repository.refused("gate", "--quick")

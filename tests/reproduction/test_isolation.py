@@ -136,53 +136,51 @@ def test_the_verdict_of_an_isolated_run(hostile: Any, tmp_path: Path) -> None:
     assert "reproduced" not in hostile.client.get_run(run.info.run_id).data.tags
 
 
-def test_data_that_only_a_network_has(
-    repository: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def hacked(repository: Any, code: str) -> State:
+    """The state of a commit whose stages run some code first."""
     file = repository.workspace.root / "stages" / "make.py"
-    file.write_text(f"import os\nos.environ['OFFLINE'] = '1'\n{file.read_text()}")
-    repository.commit("Have no source")
-    cache = repository.workspace.root / ".dvc" / "cache"
-    cache.rename(tmp_path / "cache")
-    answer = repository.refused("reproduce", "HEAD", "--isolated", "--name", "softmax")
-    assert answer.startswith("error: --isolated: DVC's cache has not all data")
+    file.write_text(f"{code}\n{file.read_text()}")
+    return State(commit=repository.commit("Be hacked"))
 
 
-@pytest.mark.parametrize(
-    ("path", "left"),
-    [
-        ("reports/evaluation/mlp/metrics.json", "symlink('{outside}', {path!r})"),
-        ("models/mlp/record.json", "symlink('/etc/passwd', {path!r})"),
-        ("logs/mlp.json", "mkfifo({path!r})"),
-    ],
-)
-def test_what_a_stage_leaves_is_not_followed(
-    repository: Any, tmp_path: Path, path: str, left: str
-) -> None:
+def test_data_that_only_a_network_has(repository: Any, tmp_path: Path) -> None:
+    state = hacked(repository, "import os\nos.environ['OFFLINE'] = '1'")
+    (repository.workspace.root / ".dvc" / "cache").rename(tmp_path / "cache")
+    with (
+        worktree.checkout(state, repository.workspace) as checkout,
+        pytest.raises(UserError, match=r"^--isolated: DVC.s cache has not all data"),
+    ):
+        pipeline.rerun(checkout, ["evaluate@softmax"], repository.workspace, isolated=True)
+
+
+@pytest.mark.parametrize("left", ["symlink('/etc/passwd', path)", "mkfifo(path)"])
+def test_what_a_stage_leaves_is_not_followed(repository: Any, left: str) -> None:
     """Links out of the checkout, and pipes, which nobody would write to."""
-    file = repository.workspace.root / "stages" / "make.py"
-    leave = left.format(outside=tmp_path, path=path)
-    text = "import atexit, contextlib\n@atexit.register\ndef leave():\n"
-    text += f"    with contextlib.suppress(OSError):\n        os.remove({path!r})\n"
-    text += f"    os.makedirs(os.path.dirname({path!r}), exist_ok=True)\n    os.{leave}\n"
-    file.write_text(file.read_text().replace("RAW =", f"{text}RAW =", 1))
-    repository.commit("Leave a link")
-    answer = repository.refused("reproduce", "HEAD", "--isolated", "--name", "mlp")
-    assert answer.startswith(f"error: {path}: is ")
-    assert answer.endswith("; remove it from the run\n")
+    path = "logs/mlp.json"
+    leave = f"import atexit, os\npath = {path!r}\nos.makedirs('logs', exist_ok=True)\n"
+    leave += f"atexit.register(lambda: os.path.lexists(path) or os.{left})"
+    with (
+        worktree.checkout(hacked(repository, leave), repository.workspace) as checkout,
+        pytest.raises(UserError, match=f"^{path}: is .*; remove it from the run$"),
+    ):
+        pipeline.rerun(checkout, ["evaluate@mlp"], repository.workspace, isolated=True)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from refashion.base.workspace import Workspace
+from refashion.reproduction import pipeline, worktree
+workspace = Workspace(Path.cwd())
+with worktree.checkout(worktree.State(commit=sys.argv[1]), workspace) as checkout:
+    pipeline.rerun(checkout, ["evaluate@mlp"], workspace, isolated=True)
+"""
 
 
 def test_nothing_outlives_a_killed_run(repository: Any, temporary: Path) -> None:
-    file = repository.workspace.root / "stages" / "make.py"
-    file.write_text(f"import time\ntime.sleep(600)\n{file.read_text()}")
-    repository.commit("Sleep")
-    code = (
-        "from pathlib import Path; from refashion import cli; from refashion.base import workspace;"
-        "cli.main(['reproduce', 'HEAD', '--isolated', '--name', 'mlp'],"
-        "obj=workspace.Workspace(Path.cwd()))"
-    )
-    root = repository.workspace.root
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE)
+    state, root = hacked(repository, "import time\ntime.sleep(600)"), repository.workspace.root
+    command = [sys.executable, "-c", RUN, state.commit]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE)
     assert process.stderr
     for line in process.stderr:
         if b"Running stage" in line:
