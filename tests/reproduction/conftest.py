@@ -112,6 +112,22 @@ def repository(original: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return Repository(Workspace(shutil.copytree(original.workspace.root, tmp_path / "project")))
 
 
+GPG = r"""#!/bin/sh
+cat > /dev/null
+printf '\n[GNUPG:] SIG_CREATED x\ngpg: Good\tsignature\n' >&2
+printf -- '-----BEGIN PGP SIGNATURE-----\n\nx\n-----END PGP SIGNATURE-----\n'
+"""
+
+
+@pytest.fixture
+def gpg(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program that signs anything, and finds every signature good."""
+    program = tmp_path_factory.mktemp("gpg") / "gpg"
+    program.write_text(GPG)
+    program.chmod(0o700)
+    return str(program)
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for temporary ones, of this process and of those it starts, that no other sweeps."""

@@ -129,9 +129,8 @@ def test_what_a_stage_can_reach(hostile: Any, isolated: bool) -> None:
 def test_the_verdict_of_an_isolated_run(hostile: Any, tmp_path: Path) -> None:
     run = hostile.published("mlp")
     before = sorted(path for path in tmp_path.rglob("*") if ".git" not in path.parts)
-    done = hostile.refashion("reproduce", "HEAD", "--isolated", "--json")
-    assert done.exit_code == 0, done.output
-    assert [row["verdict"]["outcome"] for row in json.loads(done.stdout)] == ["identical"] * 3
+    done = hostile.refashion("reproduce", "HEAD", "--isolated", "--name", "mlp")
+    assert (done.exit_code, done.stdout.endswith("): identical\n")) == (0, True), done.output
     assert sorted(path for path in tmp_path.rglob("*") if ".git" not in path.parts) == before
     assert "reproduced" not in hostile.client.get_run(run.info.run_id).data.tags
 

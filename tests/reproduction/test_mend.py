@@ -70,7 +70,6 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
         assert not (checkout.root / name).exists()
 
 
-@pytest.mark.parametrize("name", ["dvc.lock", "stages/sweep/dvc.lock"])
 @pytest.mark.parametrize(
     "content",
     [
@@ -78,15 +77,16 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
         SOUND + b"    params: {p: {day: 2001-99-99}}\n",
     ],
 )
-def test_a_damaged_lock_of_a_pipeline_is_put_back(
-    checkout: Workspace, name: str, content: bytes
-) -> None:
-    (checkout.root / name).write_bytes(content)
+def test_damaged_locks_of_pipelines_are_put_back(checkout: Workspace, content: bytes) -> None:
+    names = ("dvc.lock", "stages/sweep/dvc.lock")
+    for name in names:
+        (checkout.root / name).write_bytes(content)
     told = CliRunner().invoke(cli.main, ["mend", "--check"], obj=checkout)
-    assert (told.exit_code, told.stdout) == (1, f"{name}: is damaged; run `refashion mend`\n")
-    assert (checkout.root / name).read_bytes() == content
-    assert mended(checkout) == [f"{name}: is damaged: put back as in HEAD"]
-    assert (checkout.root / name).read_bytes() == SOUND
+    assert told.exit_code == 1
+    assert told.stdout.splitlines() == [f"{n}: is damaged; run `refashion mend`" for n in names]
+    assert all((checkout.root / name).read_bytes() == content for name in names)
+    assert mended(checkout) == [f"{name}: is damaged: put back as in HEAD" for name in names]
+    assert all((checkout.root / name).read_bytes() == SOUND for name in names)
 
 
 def test_a_damaged_lock_that_git_does_not_know_goes(checkout: Workspace) -> None:
@@ -305,13 +305,13 @@ def test_a_file_of_its_own_tells_that_an_experiment_has_staged_the_settings(
     assert line.startswith(f"{mend.QUEUED}, params.yaml: staged by ")
 
 
-@pytest.mark.parametrize("state", mend.UNDER_WAY)
-def test_what_is_staged_while_git_is_at_work_stays(checkout: Workspace, state: str) -> None:
+def test_what_is_staged_while_git_is_at_work_stays(checkout: Workspace) -> None:
     detach(checkout)
     told = staged(checkout, "params.yaml")
-    (checkout.root / ".git" / state).touch()
-    assert mended(checkout) == ["there is nothing to mend"]
-    (checkout.root / ".git" / state).unlink()
+    for state in mend.UNDER_WAY:
+        (checkout.root / ".git" / state).touch()
+        assert not list(mend.faults(checkout)), state
+        (checkout.root / ".git" / state).unlink()
     assert mended(checkout) == [told]
 
 
@@ -330,15 +330,8 @@ def test_a_rebase_goes_on(checkout: Workspace) -> None:
     assert git(checkout, "show", "HEAD:params.yaml") == "lr: 2\n"
 
 
-def test_signed_commits_are_no_entries_of_the_log(checkout: Workspace) -> None:
-    gpg = checkout.root / ".git" / "gpg"
-    gpg.write_text(
-        "#!/bin/sh\ncat > /dev/null\n"
-        "printf '\\n[GNUPG:] SIG_CREATED x\\n' >&2\n"
-        "printf -- '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n'\n"
-    )
-    gpg.chmod(0o700)
-    git(checkout, "config", "gpg.program", str(gpg))
+def test_signed_commits_are_no_entries_of_the_log(checkout: Workspace, gpg: str) -> None:
+    git(checkout, "config", "gpg.program", gpg)
     git(checkout, "config", "log.showSignature", "true")
     git(checkout, "commit", "-qS", "--amend", "-m", "Signed")
     detach(checkout)
@@ -348,18 +341,11 @@ def test_signed_commits_are_no_entries_of_the_log(checkout: Workspace) -> None:
 
 
 def test_a_file_that_an_experiment_has_renamed_is_unstaged(checkout: Workspace) -> None:
+    """Names of files may be no text."""
     git(checkout, "update-ref", mend.RUNS, "HEAD")
     detach(checkout)
-    git(checkout, "mv", "dvc.lock", "renamed")
-    told = "dvc.lock, renamed: staged by a `dvc exp run` that was killed: unstaged"
-    assert mended(checkout) == [told]
-
-
-def test_names_of_files_may_be_no_text(checkout: Workspace) -> None:
-    git(checkout, "update-ref", mend.RUNS, "HEAD")
-    detach(checkout)
-    staged(checkout, os.fsdecode(b"caf\xe9.txt"))
-    told = "caf\\udce9.txt: staged by a `dvc exp run` that was killed: unstaged"
+    git(checkout, "mv", "dvc.lock", os.fsdecode(b"caf\xe9.txt"))
+    told = "caf\\udce9.txt, dvc.lock: staged by a `dvc exp run` that was killed: unstaged"
     assert mended(checkout) == [told]
 
 

@@ -156,7 +156,7 @@ def test_interrupted(repository: Any) -> None:
     """Ctrl-C while the stages run: the checkout goes, nothing else does."""
     code = (
         "from pathlib import Path; from refashion import cli; from refashion.base import workspace;"
-        "cli.main(['reproduce', 'HEAD'], obj=workspace.Workspace(Path.cwd()))"
+        "cli.main(['verify'], obj=workspace.Workspace(Path.cwd()))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -184,7 +184,10 @@ def test_interrupted(repository: Any) -> None:
 
 def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     """Code and a setting changed, nothing committed; then the workspace moves on."""
-    code = repository.workspace.root / "stages" / "make.py"
+    code, head = (
+        repository.workspace.root / "stages" / "make.py",
+        repository.git("rev-parse", "HEAD"),
+    )
     code.write_text(f"{code.read_text()}# changed\n")
     repository.change(variants={"softmax": {"hidden": [], "lr": 0.05}})
     repository.dvc("repro")
@@ -205,7 +208,6 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     done = repository.refashion("reproduce", dirty)
     assert (done.exit_code, done.stdout.endswith("): identical\n")) == (0, True), done.output
 
-    assert "choose one with --name" in repository.refused("diverge", "HEAD", dirty)
     done = repository.refashion("diverge", "HEAD", dirty, "--name", "softmax", "--json")
     difference = json.loads(done.stdout)
     first, second, _, _, *last = diverge.lines(difference)
@@ -218,7 +220,7 @@ def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     assert (first, second) == ("diverged in epoch 1", "  params lr: 0.1 | 0.05")
     assert last == ["  hardware: unknown", "  packages: unknown", "  code: stages/make.py"]
 
-    repository.dvc("exp", "remove", "puffy-hake")
+    repository.git("update-ref", "-d", f"refs/exps/{head[:2]}/{head[2:]}/puffy-hake")
     for lines in ([f"puffy-hake: removed: softmax, run {dirty}"], []):  # told once
         done = repository.refashion("publish")
         assert done.exit_code == 0
@@ -235,6 +237,11 @@ def test_records_on_their_own(repository: Any) -> None:
     assert (done.exit_code, done.stdout.splitlines()) == (0, ["same history", *unknown])
     other = repository.refused("diverge", record, str(repository.workspace.params_file))
     assert "params.yaml: is no record; name a record.json" in other
+    for name in ("mlp", "softmax"):
+        run_id = repository.published(name).info.run_id
+        repository.client.set_tag(run_id, f"{marks.OF_EXPERIMENT}pair", marks.THERE)
+    several = repository.refused("diverge", record, "pair")
+    assert "pair: has several runs (mlp, softmax); choose one with --name" in several
 
 
 def test_another_machine_is_a_reason(tmp_path: Path) -> None:

@@ -69,24 +69,13 @@ def test_weights_saved_anew_and_long_gone_from_the_workspace(bare: Any, tmp_path
     }
 
 
-GPG = r"""#!/bin/sh
-cat > /dev/null
-printf '\n[GNUPG:] SIG_CREATED x\ngpg: Good\tsignature\n' >&2
-printf -- '-----BEGIN PGP SIGNATURE-----\n\nx\n-----END PGP SIGNATURE-----\n'
-"""
-"""Signs anything, and finds every signature good."""
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("log.showSignature", "true"), ("log.showRoot", "false"), ("core.quotePath", "false")],
 )
-def test_settings_of_git_change_no_answer(bare: Any, name: str, value: str, tmp_path: Path) -> None:
+def test_settings_of_git_change_no_answer(bare: Any, name: str, value: str, gpg: str) -> None:
     """Of a first commit, which is signed, and brings a file whose name is no text."""
-    gpg = tmp_path / "gpg"
-    gpg.write_text(GPG)
-    gpg.chmod(0o700)
-    bare.git("config", "gpg.program", str(gpg))
+    bare.git("config", "gpg.program", gpg)
     (bare.workspace.models / os.fsdecode(b"caf\xe9.txt")).touch()
     bare.commit("Add a file")
     commit = bare.git("commit-tree", "-S", "-m", "Start", "HEAD^{tree}")

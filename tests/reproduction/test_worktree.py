@@ -54,18 +54,17 @@ def state_of(repository: Any, how: str) -> State:
     return State(commit=head, diff=diff, params=b"{}\n", lock=b"{}\n")
 
 
-@pytest.mark.parametrize("how", ["commit", "diff"])
 @pytest.mark.parametrize(
-    ("name", "target"),
+    ("name", "target", "how"),
     [
-        ("params.yaml", "{outside}/file"),
-        ("dvc.lock", "../outside/file"),
-        ("dvc.lock", "{outside}/missing"),
-        ("models/mlp/record.json", "../../../../../../etc/passwd"),
-        ("logs", "{outside}"),
-        ("stages", "{outside}"),
-        (".dvc/config", "{outside}/file"),
-        ("data", "/"),
+        ("params.yaml", "{outside}/file", "commit"),
+        ("dvc.lock", "../outside/file", "commit"),
+        ("dvc.lock", "{outside}/missing", "diff"),
+        ("models/mlp/record.json", "../../../../../../etc/passwd", "commit"),
+        ("logs", "{outside}", "commit"),
+        ("stages", "{outside}", "diff"),
+        (".dvc/config", "{outside}/file", "commit"),
+        ("data", "/", "diff"),
     ],
 )
 def test_links_that_leave_the_checkout_are_refused(

@@ -140,7 +140,6 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
             _configure_dvc(project, workspace.root)
             yield Workspace(project, commit=state.commit)
         finally:
-            shutil.rmtree(root, ignore_errors=True)
             shutil.rmtree(_entries(workspace) / root.name, ignore_errors=True)
 
 
