@@ -90,7 +90,7 @@ def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_output_that_is_full_is_named(root: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "refashion.cli", "gate", "--quick", "--json"]
+        command = [sys.executable, "-m", "refashion.cli", "mend", "--check"]
         done = subprocess.run(command, cwd=root, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     told = done.stderr.splitlines()[-1]

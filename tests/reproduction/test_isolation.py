@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from campaign import processes
 from refashion.base.errors import UserError
 from refashion.reproduction import isolation, pipeline, worktree
 from refashion.reproduction.worktree import PREFIX, State
@@ -185,27 +186,17 @@ def test_nothing_outlives_a_killed_run(repository: Any, temporary: Path) -> None
         if b"Running stage" in line:
             break
     (swept,) = (root / ".git" / "worktrees").iterdir()
-    inside = [pid for pid in processes() if swept.name in cwd(pid)]
-    assert inside
+    assert processes(temporary / swept.name)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    while left := set(inside) & set(processes()):
-        assert any(cwd(pid) for pid in left) or time.sleep(0.1) is None
+    patience = time.monotonic() + 60
+    while processes(temporary / swept.name):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
     removed = worktree.sweep(repository.workspace)
     assert {temporary / swept.name, swept} <= set(removed)
     assert repository.git("worktree", "list").count("\n") == 0
-
-
-def processes() -> list[str]:
-    return [path.name for path in Path("/proc").glob("[0-9]*")]
-
-
-def cwd(pid: str) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/cwd").readlink())
-    except OSError:
-        return ""
 
 
 @pytest.mark.parametrize("refusal", ["", "unshare: unshare failed: Operation not permitted"])

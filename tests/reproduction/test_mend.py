@@ -308,7 +308,8 @@ def test_a_file_of_its_own_tells_that_an_experiment_has_staged_the_settings(
 def test_what_is_staged_while_git_is_at_work_stays(checkout: Workspace) -> None:
     detach(checkout)
     told = staged(checkout, "params.yaml")
-    for state in mend.UNDER_WAY:
+    heads = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
+    for state in ("rebase-merge", "rebase-apply", *heads, "BISECT_LOG"):
         (checkout.root / ".git" / state).touch()
         assert not list(mend.faults(checkout)), state
         (checkout.root / ".git" / state).unlink()
