@@ -179,6 +179,13 @@ def test_interrupted(repository: Any) -> None:
     assert repository.git("worktree", "list").count("\n") == 0
 
 
+@pytest.mark.parametrize("end", ["os._exit(130)", "os.kill(os.getpid(), 15)"])
+def test_a_program_that_was_interrupted(tmp_path: Path, end: str) -> None:
+    """Though this process was not."""
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run([sys.executable, "-c", f"import os; {end}"], tmp_path, {})
+
+
 # --- diverge ----------------------------------------------------------------------------------
 
 
