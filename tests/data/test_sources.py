@@ -133,7 +133,7 @@ class Place:
 def place(
     tmp_path: Path, official_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Place]:
-    monkeypatch.delenv(sources.VARIABLE, raising=False)
+    monkeypatch.delenv(catalogue.VARIABLE, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setitem(catalogue.DATASETS, "kmnist", catalogue.DATASETS["kmnist"])
     root = tmp_path / "home" / "checkout"
@@ -155,7 +155,7 @@ def test_folder_of_folders(place: Place, monkeypatch) -> None:
     # A relative name is one from the user's checkout, wherever the stage runs.
     root = place.workspace.root
     write_all(root.parent / "sets" / "kmnist", place.files)
-    monkeypatch.setenv(sources.VARIABLE, "../sets")
+    monkeypatch.setenv(catalogue.VARIABLE, "../sets")
     monkeypatch.setenv("DVC_ROOT", str(root))
     place.workspace = Workspace(root / "tmp" / "exps")
     place.fetch()
@@ -172,7 +172,7 @@ def test_folder_beside_either_checkout(this: bool, place: Place, monkeypatch) ->
 def test_order_of_the_sources(place: Place, raw: Path, monkeypatch, capsys) -> None:
     mirror = place.start()
     write_all(place.beside, place.files)
-    monkeypatch.setenv(sources.VARIABLE, str(raw))
+    monkeypatch.setenv(catalogue.VARIABLE, str(raw))
     for number, source in enumerate((raw, place.beside, mirror.url)):
         place.fetch()
         told = capsys.readouterr()
@@ -378,7 +378,7 @@ def test_digits_are_enlarged(tmp_path: Path) -> None:
 def test_houses_by_the_same_rules(place: Place, monkeypatch) -> None:
     houses, pinned = place.workspace.houses, catalogue.HOUSES["kaggle"]
     sources.fetch("synthetic", houses, place.workspace)
-    monkeypatch.setenv(sources.VARIABLE, str(houses))
+    monkeypatch.setenv(catalogue.VARIABLE, str(houses))
     monkeypatch.setitem(catalogue.HOUSES, "kaggle", dataclasses.replace(pinned, mirrors=()))
     lines = place.fails("kaggle")
     train = HOUSE_FILES["train"]

@@ -19,10 +19,7 @@ from refashion.base.files import replacing, write_text
 from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.data import idx, synthetic
-from refashion.data.catalogue import DATASETS, HOUSES, Dataset
-
-VARIABLE = "REFASHION_DATA"
-"""Environment variable that names a folder with the files (relative: to the user's checkout)."""
+from refashion.data.catalogue import DATASETS, HOUSES, VARIABLE, Dataset
 
 CONNECT, READ = 5.0, 10.0
 """Seconds in which a mirror must accept a connection, and between two things that it sends."""

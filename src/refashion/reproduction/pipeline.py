@@ -14,6 +14,7 @@ import yaml
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
+from refashion.data import catalogue
 from refashion.reproduction import isolation, lockfile, worktree
 from refashion.tracking import context
 
@@ -69,8 +70,6 @@ def rerun(
     no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
     isolate it.
     """
-    from refashion.data import sources  # which takes its time
-
     sandbox = isolation.sandbox(checkout.root) if isolated else []
     _refuse_frozen(checkout)
     locked = lockfile.outputs(lockfile.read(checkout.root / "dvc.lock"))
@@ -88,8 +87,8 @@ def rerun(
     if isolated:
         worktree.forget_remotes(checkout.root)
         variables = isolation.environment()
-    if isolated or (given.exists() and sources.VARIABLE not in variables):
-        variables[sources.VARIABLE] = str(given)
+    if isolated or (given.exists() and catalogue.VARIABLE not in variables):
+        variables[catalogue.VARIABLE] = str(given)
     succeeded = run(
         [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
         checkout.root,
