@@ -18,6 +18,7 @@ from typing import Any
 import filelock
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Engine, event
 
 from publishing import address, die, published, tell
@@ -26,8 +27,7 @@ from refashion.base.workspace import Workspace
 from refashion.tracking import store
 from servers import environment, free_port
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store"])
+PROCESSES = multiprocessing.get_context("fork")  # any other would import MLflow for seconds
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_server_that_dies_later_is_told_in_time(
     silent: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO())  # once it answers
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     started = time.monotonic()
     assert re.match("MLflow at http.*`refashion publish`", refusal(workspace, silent))
-    assert time.monotonic() - started < 8  # it is tried twice
+    assert time.monotonic() - started < 6  # it is tried twice
 
 
 def test_users_own_patience_stays(
@@ -125,7 +125,7 @@ def test_password_is_not_shown_in_what_mlflow_tells(
         ("http://me#secret@h", "no legal address"),
         ("sqlite:////", "/: is a folder; name a file"),
         ("sqlite://runs.db", "checkout: is a folder; name a file"),
-        ("sqlite:///runs.db?timeout=secs", "runs.db?timeout=secs: could not convert string"),
+        ("sqlite:///mlflow.db?timeout=s", "mlflow.db?timeout=s: could not convert string"),
         ("mysql://me@localhost/runs", "No module named 'MySQLdb'; install this driver"),
         ("mssql://settings", "No module named 'pyodbc'; install this driver"),
     ],
@@ -257,23 +257,19 @@ def connect_in_place(root: Path) -> None:
     MlflowClient(tracking_uri=address(Workspace(root))).search_experiments()
 
 
-def run_until(make: Callable[[Path], None], root: Path, statement: int, name: str = "") -> None:
+def run_until(make: Callable[[Path], None], root: Path, moment: int | str) -> None:
     """Make a database, and die before a statement of SQL, or where a path's method is called."""
-    statements = iter(range(statement))
-
-    def one_more(*_: Any) -> None:
-        if next(statements, None) is None:
-            die()
-
-    event.listen(Engine, "before_cursor_execute", one_more)
-    if name:
-        setattr(Path, name, die)
+    if isinstance(moment, str):
+        setattr(Path, moment, die)
+    else:
+        statements = iter([None] * moment + [die])
+        event.listen(Engine, "before_cursor_execute", lambda *_: (next(statements) or bool)())
     make(root)
 
 
-def killed(*arguments: Any) -> None:
+def killed(make: Callable[[Path], None], root: Path, moment: int | str) -> None:
     """Wait for a process that `run_until` kills."""
-    process = PROCESSES.Process(target=run_until, args=arguments)
+    process = PROCESSES.Process(target=run_until, args=(make, root, moment))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -283,9 +279,27 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("moment", [(5,), (1000,), (10**9, "replace")])
-def test_killed_while_it_is_made_leaves_none(tmp_path: Path, moment: tuple[Any, ...]) -> None:
-    killed(connect, tmp_path, *moment)
+@pytest.fixture
+def copying(empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called on, a new database is a copy: to make its tables takes seconds."""
+    make = SqlAlchemyStore.__init__
+
+    def copy(self: SqlAlchemyStore, uri: str, artifacts: str) -> None:
+        if not Path(uri.removeprefix("sqlite:///")).exists():
+            shutil.copyfile(empty_database, uri.removeprefix("sqlite:///"))
+        make(self, uri, artifacts)
+
+    return lambda: monkeypatch.setattr(SqlAlchemyStore, "__init__", copy)
+
+
+@pytest.mark.parametrize("moment", [100, "replace"])
+def test_killed_while_it_is_made_leaves_none(
+    tmp_path: Path, moment: int | str, copying: Callable[[], None]
+) -> None:
+    if moment == "replace":
+        copying()
+    killed(connect, tmp_path, moment)
+    copying()
     assert not (tmp_path / "mlflow.db").exists()
     assert "no such database" in refusal(Workspace(tmp_path), reading=True)
     connect(tmp_path)
@@ -300,8 +314,11 @@ def test_a_folder_that_was_left_aside_goes(workspace: Workspace) -> None:
     assert not aside.exists()
 
 
-def test_a_journal_of_a_former_database_does_no_harm(workspace: Workspace) -> None:
+def test_a_journal_of_a_former_database_does_no_harm(
+    workspace: Workspace, copying: Callable[[], None]
+) -> None:
     """It would be rolled back into the database that has its name."""
+    copying()
     database = store.default_database(workspace)
     journal = database.with_name("mlflow.db-journal")
     database.unlink()
@@ -320,11 +337,14 @@ def test_a_journal_of_a_former_database_does_no_harm(workspace: Workspace) -> No
 
 
 @pytest.mark.parametrize("statement", [40, 900])
-def test_what_mlflow_left_half_made_is_told(workspace: Workspace, statement: int) -> None:
+def test_what_mlflow_left_half_made_is_told(
+    workspace: Workspace, statement: int, copying: Callable[[], None]
+) -> None:
     """And it comes back as the message says."""
     database = store.default_database(workspace)
     database.unlink()
     killed(connect_in_place, workspace.root, statement)
+    copying()
     for reading in (False, True):
         told = refusal(workspace, reading=reading)
         assert told.startswith(f"{database}: was interrupted when it was made; move it away")
@@ -333,8 +353,11 @@ def test_what_mlflow_left_half_made_is_told(workspace: Workspace, statement: int
 
 
 @pytest.mark.parametrize("content", [b"", None])
-def test_an_empty_database_is_made_anew(tmp_path: Path, content: bytes | None) -> None:
+def test_an_empty_database_is_made_anew(
+    tmp_path: Path, content: bytes | None, copying: Callable[[], None]
+) -> None:
     """One without a page, or without a table."""
+    copying()
     file = tmp_path / "mlflow.db"
     if content is None:
         with sqlite3.connect(file) as connection:
@@ -382,11 +405,22 @@ def test_a_locked_database_is_called_locked(
     connect(workspace.root)
 
 
-@pytest.mark.ci
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Let MLflow wait for a locked database for 0.1 s, and not for 20."""
+
+    def shorten(*arguments: Any) -> tuple[str, Any]:
+        _, _, statement, parameters, *_ = arguments
+        return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
+
+    event.listen(Engine, "before_cursor_execute", shorten, retval=True)
+    yield
+    event.remove(Engine, "before_cursor_execute", shorten)
+
+
 def test_a_database_that_is_locked_meanwhile_is_called_locked(
-    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+    workspace: Workspace, capfd: pytest.CaptureFixture[str], impatient: None
 ) -> None:
-    """MLflow waits for 20 s."""
     other = sqlite3.connect(store.default_database(workspace), isolation_level=None)
     told = "database is locked; another process is writing to it"
     with pytest.raises(UserError, match=told), store.connect(workspace) as connected:
@@ -396,46 +430,37 @@ def test_a_database_that_is_locked_meanwhile_is_called_locked(
     other.close()
 
 
-def in_a_namespace(script: str) -> str:
-    """What a script prints that may mount things; the test is skipped where none may."""
-    command = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*command, "true"]).returncode:
-        pytest.skip("no namespaces of one's own here")
-    done = subprocess.run([*command, "sh", "-ec", script], capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
 CONNECT = """
 import sys
 from pathlib import Path
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.tracking import store
-try:
-    with store.connect(Workspace(Path(sys.argv[1])), reading=len(sys.argv) > 2):
-        print("connected")
-except UserError as error:
-    print(error)
+full, read_only = (Workspace(Path(folder)) for folder in sys.argv[1:])
+for workspace, reading in ((full, False), (read_only, False), (read_only, True)):
+    try:
+        with store.connect(workspace, reading=reading):
+            print("connected")
+    except UserError as error:
+        print(error)
 """
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    told = in_a_namespace(
-        f"mount -t tmpfs -o size=200k tmpfs {tmp_path}/disk\n"
-        f"{sys.executable} -c '{CONNECT}' {tmp_path}/disk\nls {tmp_path}/disk"
-    )
-    line, left = told.splitlines()
-    assert "database or disk is full; make room on its disk; no result is lost" in line
-    assert left == "mlflow.db.lock"
-
-
-def test_a_read_only_database_is_told_and_can_be_read(workspace: Workspace) -> None:
-    root = workspace.root
-    told = in_a_namespace(
+def test_a_full_disk_and_a_read_only_one_are_told(workspace: Workspace) -> None:
+    """Of the latter a database can be read."""
+    root, disk = workspace.root, workspace.root.parent / "disk"
+    disk.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=200k tmpfs {disk}\n"
         f"mount --bind {root} {root}\nmount -o remount,ro,bind {root}\n"
-        f"{sys.executable} -c '{CONNECT}' {root}\n{sys.executable} -c '{CONNECT}' {root} reading"
+        f"{sys.executable} -c '{CONNECT}' {disk} {root}\nls {disk}"
     )
-    refused, read = told.splitlines()
-    assert "readonly database; allow writing to it and to its folder; no result is l" in refused
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"]).returncode:
+        pytest.skip("no namespaces of one's own here")
+    done = subprocess.run([*command, "sh", "-ec", script], capture_output=True, text=True)
+    full, read_only, read, left = (done.stdout + done.stderr).splitlines()
+    assert "database or disk is full; make room on its disk; no result is lost" in full
+    assert left == "mlflow.db.lock"
+    assert "readonly database; allow writing to it and to its folder; no result is l" in read_only
     assert read == "connected"
