@@ -75,9 +75,17 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def publish_study(root: Path, uri: str, study: str) -> dict[str, str]:
-    """Publish a study in a process of its own: ids of its runs, by name."""
+def be_publisher(uri: str) -> None:
+    """Let a process of its own publish to a store, without pictures."""
+    # Eight processes on few cores: patience is not what is tested here.
     os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+    of_run.draw = lambda run, workspace: {}
+
+
+def publish_study(root: Path, uri: str, study: str) -> dict[str, str]:
+    """Publish a study in a process of its own, as a large one: ids of its runs, by name."""
+    be_publisher(uri)
+    publish.MANY = 0
     workspace = Workspace(root)
     names = [run.name for run in listing.of_study(workspace, study)]
     return {done.name: done.run_id for done in tell(workspace, *names)}
@@ -86,13 +94,11 @@ def publish_study(root: Path, uri: str, study: str) -> dict[str, str]:
 def publish_softmax(
     root: Path, uri: str, experiment: str = "", deadly: str = ""
 ) -> tuple[str, str]:
-    """Publish in a process of its own, without pictures, or die in a method of MLflow's client."""
-    # Eight processes on few cores: patience is not what is tested here.
-    os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+    """Publish in a process of its own, or die in a method of MLflow's client."""
+    be_publisher(uri)
     if experiment:
         os.environ["DVC_EXP_NAME"] = experiment
     if deadly:
         setattr(MlflowClient, deadly, die)
-    of_run.draw = lambda run, workspace: {}
     (done,) = tell(Workspace(root), "softmax", context=context.gather(root))
     return done.outcome, done.run_id

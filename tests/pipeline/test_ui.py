@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
-from refashion.tracking import context, publish, store
+from refashion.tracking import context, publish, store, view
 from servers import serving
 from synthetic import write_workspace
 
@@ -97,6 +97,16 @@ def test_runs_of_all_variants_are_listed(page: Page, address: str, database: Pat
     for variant in VARIANTS:
         expect(page.get_by_role("link", name=variant, exact=True).first).to_be_visible()
     screenshot(page, "mlflow-runs")
+
+
+def test_the_address_that_refashion_ui_prints_has_our_columns(
+    page: Page, address: str, database: Path
+) -> None:
+    experiment, _ = runs(database)
+    page.goto(view.address(address, experiment))
+    for key in ("tags.`name`", "params.`lr`", "metrics.`test_accuracy`"):
+        expect(page.locator(f'.ag-header-cell[col-id="{key}"]')).to_be_visible()
+    expect(page.get_by_role("link", name="mlp", exact=True)).to_be_visible()
 
 
 def test_two_runs_are_compared(page: Page, address: str, database: Path) -> None:
