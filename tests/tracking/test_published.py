@@ -53,13 +53,12 @@ def test_found_by_id_beginning_and_experiment(connected: Store, told: Workspace)
     connected.client.set_tag(run_id, integrity.PUBLISHED, integrity.COMPLETE)
 
 
-def test_found_in_every_page_of_experiments(
-    connected: Store, told: Workspace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["search_experiments", "search_runs"])
+def test_found_in_every_page_of_what_mlflow_has(
+    connected: Store, told: Workspace, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = MlflowClient.search_experiments
-    monkeypatch.setattr(
-        MlflowClient, "search_experiments", lambda *a, **k: search(*a, **k, max_results=1)
-    )
+    search = getattr(MlflowClient, what)
+    monkeypatch.setattr(MlflowClient, what, lambda *a, **k: search(*a, **k, max_results=1))
     assert len(published.complete(connected)) == len(listing.everything(told)) > 1
 
 

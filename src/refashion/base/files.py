@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from refashion.base.errors import UserError
@@ -119,6 +119,12 @@ def read_sealed(path: Path, key: str) -> bytes | None:
 
 def _seal(key: str, content: bytes) -> bytes:
     return hashlib.sha256(f"{key}\n".encode() + content).hexdigest().encode() + b"\n"
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path, as text may have it that nobody vouches for, stays in the folder it is of."""
+    place = PurePosixPath(path)
+    return not (place.is_absolute() or ".." in place.parts)
 
 
 def sha256(path: Path) -> str:

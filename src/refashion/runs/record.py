@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Any
+
+from refashion.base import files
 
 LAYOUT = 2
 """Version of records and of the files beside them; raised whenever older code cannot read them."""
@@ -105,8 +106,7 @@ def _parse(content: Mapping[str, Any]) -> Record:
     values = {name: value for name, value in content.items() if name not in ("layout", "run_key")}
     try:
         record = Record(**{**values, "folders": tuple(values["folders"])})
-        paths = (record.name, *record.folders, *record.outputs)
-        places = [PurePosixPath(path) for path in paths]
+        are_inside = [*map(files.is_inside, (record.name, *record.folders, *record.outputs))]
     except (KeyError, TypeError) as error:
         raise ValueError(f"missing or unknown keys: {error}") from None
     for kind, names in KINDS.items():
@@ -122,7 +122,7 @@ def _parse(content: Mapping[str, Any]) -> Record:
         raise ValueError("its outputs have no weights")
     if not isinstance(record.parent, str | None):
         raise ValueError("its parent is of another kind")
-    if any(place.is_absolute() or ".." in place.parts for place in places):
+    if not all(are_inside):
         raise ValueError("its name, its folders or its files are outside the checkout")
     if content.get("run_key") != record.run_key:
         raise ValueError("its run key is not the one of its settings and data")

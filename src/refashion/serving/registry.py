@@ -72,7 +72,7 @@ def register(
     with tempfile.TemporaryDirectory() as folder, store.lock, by_default(store):
         source = published.read(mlflow_run, Path(folder), store)
         promised = integrity.promised(mlflow_run, Path(folder))
-        if promised is None or logged_model.is_altered(mlflow_run, promised, store.client):
+        if not promised or logged_model.is_altered(mlflow_run, promised["model"], store.client):
             raise UserError(
                 f"{source.run.title}: its model was altered after it was published; "
                 "`refashion publish` mends it"

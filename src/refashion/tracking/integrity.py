@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refashion.base import files
@@ -24,8 +24,6 @@ RESULT, EVALUATION = "refashion.result", "refashion.evaluation"
 
 DIGESTS = "digests.json"
 """The artifact with the digests of all others, and the tags that the run was published with."""
-
-AFTER = " after it was published"
 
 LONGEST_NAME = 200
 """Characters in the path of an artifact: what no system of files takes is none."""
@@ -56,16 +54,15 @@ def _is_promise(content: Any) -> bool:
     for part in content.values():
         if not isinstance(part, dict) or not all(isinstance(v, str) for v in part.values()):
             return False
-    for name in content["files"].keys() | content["model"].keys():
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or len(name) > LONGEST_NAME:
-            return False
-    return {"record.json", "metrics.json"} <= content["files"].keys()
+    names = content["files"].keys() | content["model"].keys()
+    are_names = all(files.is_inside(name) and len(name) <= LONGEST_NAME for name in names)
+    return are_names and {"record.json", "metrics.json"} <= content["files"].keys()
 
 
 def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
     """What is missing or altered of a run, whose artifacts are in a folder, the worst first."""
     tags, metrics = published.data.tags, published.data.metrics
+    was_altered = "was altered after it was published"
     if OF_DIGESTS not in tags:
         yield f"its tag {OF_DIGESTS} is missing"
         return
@@ -73,19 +70,19 @@ def faults(published: "MlflowRun", folder: Path) -> Iterator[str]:
     lost = files.altered(folder, content["files"]) if content else [DIGESTS]
     for name in lost:
         is_there = (folder / name).is_file()
-        yield f"its artifact {name} {'was altered' + AFTER if is_there else 'is missing'}"
+        yield f"its artifact {name} {was_altered if is_there else 'is missing'}"
     if lost or content is None:
         return
     run = in_folder(folder, f"run {published.info.run_id}")
     of_record = {RESULT: run.record.result, EVALUATION: run.measured}
     for key, value in {"commit": None, "dirty": None, **content["tags"], **of_record}.items():
         if tags.get(key) != value:
-            yield f"its tag {key} was altered{AFTER}"
+            yield f"its tag {key} {was_altered}"
     if contents.params(run) != published.data.params:
         yield "its params are not those of its record"
     for metric in contents.final_metrics(run, 0):
         if metrics.get(metric.key) != metric.value:
-            yield f"its metric {metric.key} was altered{AFTER}"
+            yield f"its metric {metric.key} {was_altered}"
 
 
 def is_faulty(
@@ -102,7 +99,8 @@ def is_faulty(
                 return True
         except UserError:  # with forged digests, a record that is none
             return True
-    return WEIGHTS in content["files"] and logged_model.is_altered(published, content, client)
+    has_weights = WEIGHTS in content["files"]
+    return has_weights and logged_model.is_altered(published, content["model"], client)
 
 
 def write_digests(

@@ -188,11 +188,9 @@ def of_run(published: "MlflowRun", client: "MlflowClient") -> "list[LoggedModel]
     return sorted(own, key=lambda model: model.creation_timestamp)
 
 
-def is_altered(
-    published: "MlflowRun", promised: Mapping[str, Mapping[str, str]], client: "MlflowClient"
-) -> bool:
-    """Whether a published run has another model than its digests promise."""
-    models, digests = of_run(published, client), promised.get("model", {})
+def is_altered(published: "MlflowRun", digests: Mapping[str, str], client: "MlflowClient") -> bool:
+    """Whether a published run has another model than its digests promise, or one without any."""
+    models = of_run(published, client)
     return len(models) != bool(digests) or any(_altered(m, digests, client) for m in models)
 
 

@@ -5,7 +5,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -128,14 +127,12 @@ def publish_all(
             ids[run.name] = done.run_id
         return done
 
-    shown = progress("publish", len(runs), "runs") if len(runs) > MANY else nullcontext(None)
-    with shown as advance:
+    with progress("publish", len(runs), "runs", shown=len(runs) > MANY) as advance:
         queue = [(run, run.record.parent is not None) for run in runs]
         for run, may_wait in queue:
             if done := publish(run, may_wait=may_wait):
                 yield done
-                if advance:
-                    advance()
+                advance()
             else:
                 queue.append((run, False))
     # On a server, a rival's may have replaced a parent after runs were published under it.
@@ -241,12 +238,13 @@ def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
     same, others, is_underway = [], [], False
     run, client = job.run, job.store.client
     own = _own_tags(run)
-    record = {"record.json": files.sha256(run.file("record.json"))}
     for tag, value in own.items():
-        for published in client.search_runs([job.experiment_id], f"tags.`{tag}` = '{value}'"):
-            state = published.data.tags.get(PUBLISHED)  # None: somebody else's run
+        query = f"tags.`{tag}` = '{value}'"
+        for published in client.search_runs([job.experiment_id], query, order_by=["start_time"]):
+            tags = published.data.tags
+            state = tags.get(PUBLISHED)  # None: somebody else's run
             if state == COMPLETE:
-                if own.items() <= published.data.tags.items() or _has(published, record, client):
+                if own.items() <= tags.items() or _has_record(published, run, client):
                     same.append(published)
                 elif tag == "run_key":
                     others.append(published)
@@ -256,8 +254,6 @@ def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
                 is_underway = True
         if same:
             break
-    for found in (same, others):
-        found.sort(key=lambda r: (r.info.start_time, r.info.run_id))
     return same, others, is_underway
 
 
@@ -266,10 +262,11 @@ def _own_tags(run: Run) -> dict[str, str]:
     return {"run_key": run.record.run_key, RESULT: run.record.result}
 
 
-def _has(published: "MlflowRun", digests: Mapping[str, str], client: "MlflowClient") -> bool:
-    """Whether a run has artifacts with these digests."""
+def _has_record(published: "MlflowRun", run: Run, client: "MlflowClient") -> bool:
+    """Whether the record among the artifacts of a published run is a run's."""
+    record = {"record.json": files.sha256(run.file("record.json"))}
     with logged_model.artifacts(published.info.artifact_uri, client) as folder:
-        return not files.altered(folder, digests)
+        return not files.altered(folder, record)
 
 
 def delete(published: "MlflowRun", client: "MlflowClient") -> None:

@@ -10,7 +10,7 @@ from refashion.base.errors import UserError
 from refashion.runs.run import Run, in_folder
 from refashion.tracking import integrity, marks
 from refashion.tracking.logged_model import artifacts, fetch
-from refashion.tracking.store import Store
+from refashion.tracking.store import Store, every_page
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -32,11 +32,7 @@ def complete(store: Store) -> "list[MlflowRun]":
     """All runs that were published whole, newest first."""
     ids = [experiment.experiment_id for experiment in store.experiments()]
     query = f"tags.`{integrity.PUBLISHED}` = '{integrity.COMPLETE}'"
-    runs = page = store.client.search_runs(ids, query)
-    while page.token:
-        page = store.client.search_runs(ids, query, page_token=page.token)
-        runs += page
-    return runs
+    return every_page(store.client.search_runs, ids, query)
 
 
 def find(text: str, store: Store) -> "list[MlflowRun]":
@@ -102,7 +98,7 @@ def read(mlflow_run: "MlflowRun", folder: Path, store: Store) -> PublishedRun:
     run = in_folder(folder, f"run {run_id}", tags.get("commit"))
     if integrity.OF_DIGESTS not in tags:
         fetch(mlflow_run, ["record.json"], folder, store.client)
-        assert not run.has("record.json") or run.record  # refuses a run of an older layout
+        _ = run.has("record.json") and run.record  # which refuses an older layout
     fetch(mlflow_run, [integrity.DIGESTS], folder, store.client)
     promised = integrity.promised(mlflow_run, folder) or {"files": {}}
     fetch(mlflow_run, promised["files"], folder, store.client)

@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -76,12 +76,17 @@ class Store:
     lock: AbstractContextManager[object]  # lets one publisher in at a time; does nothing on servers
 
     def experiments(self) -> "list[Experiment]":
-        """All experiments that are not deleted; MLflow gives them in pages of 1,000."""
-        experiments = page = self.client.search_experiments()
-        while page.token:
-            page = self.client.search_experiments(page_token=page.token)
-            experiments += page
-        return experiments
+        """All experiments that are not deleted."""
+        return every_page(self.client.search_experiments)
+
+
+def every_page(search: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """All that a search of MLflow's client finds, which gives 1,000 at once."""
+    found = page = search(*arguments)
+    while page.token:
+        page = search(*arguments, page_token=page.token)
+        found += page
+    return found
 
 
 def default_database(workspace: Workspace) -> Path:
@@ -121,14 +126,12 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # what it logs, it raises too
-    beside = database or default_database(workspace)
     is_sql = "sql" in url.scheme  # SQLite, PostgreSQL, MySQL and SQL Server
-    artifacts = beside.parent / "mlflow-artifacts"
+    artifacts = (database or default_database(workspace)).parent / "mlflow-artifacts"
     lock: AbstractContextManager[object] = nullcontext()
-    if database:
-        lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
     try:
         if database:
+            lock = filelock.FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)
             _check_database(database, reading)
         try:
             with nullcontext() if reading else lock:  # two clients must not create one database
@@ -137,12 +140,11 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
                 client = _client(uri, others_make_tables=is_sql and not database)
         except (ImportError, ValueError) as error:  # no driver; an option or variable of MLflow's
             raise _refusal(url, shown, error, retry) from error
-        is_own = database == default_database(workspace)
         yield Store(
             client=client,
             uri=shown,
             artifacts=artifacts.as_uri() if is_sql else None,
-            is_own=is_own,
+            is_own=database == default_database(workspace),
             lock=lock,
         )
     except filelock.Timeout as error:
