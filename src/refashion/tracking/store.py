@@ -36,9 +36,6 @@ CONNECT_TIMEOUT = 5
 MAKING = 30
 """Seconds that publishers on a new database have, all of whom make its tables: one succeeds."""
 
-OF_MLFLOW = {"experiments", "alembic_version"}
-"""Tables of which MLflow's databases have one, however far their creation has come."""
-
 ANEW = "move it away, and `refashion publish` builds it anew from the results"
 CURES = {
     "is locked": "another process is writing to it: wait for its end, or end it",
@@ -251,10 +248,9 @@ def _check_database(file: Path, reading: bool) -> None:
             f"{file}: no such database; publish with `make repro`, or name another in "
             "MLFLOW_TRACKING_URI"
         )
-    if tables and not tables & OF_MLFLOW:
+    if tables and "experiments" not in tables:  # which MLflow makes first
         raise UserError(f"{file}: is not MLflow's database; name another in MLFLOW_TRACKING_URI")
-    # The last that MLflow makes is its default experiment.
-    if tables and not ("experiments" in tables and _ask(file, "SELECT 1 FROM experiments")):
+    if tables and not _ask(file, "SELECT 1 FROM experiments"):  # its default one comes last
         raise UserError(f"{file}: was interrupted when it was made; {ANEW}")
     if tables and not reading:
         _ask(file, "DELETE FROM experiments WHERE FALSE")  # may it be written to?
@@ -262,7 +258,7 @@ def _check_database(file: Path, reading: bool) -> None:
 
 def _tables(file: Path) -> set[str]:
     """Names of a database's tables; none, where there is no database, or an empty file."""
-    if not file.exists() or not file.stat().st_size:
+    if not file.exists():
         return set()
     return {name for (name,) in _ask(file, "SELECT name FROM sqlite_master WHERE type = 'table'")}
 
