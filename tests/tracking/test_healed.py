@@ -84,7 +84,7 @@ def test_every_artifact_is_healed(workspace: Workspace, run: MlflowRun) -> None:
             damaged = file.read_bytes()
         for damage, told in ((damaged, "was altered after it was published"), (None, "is missing")):
             file.unlink() if damage is None else file.write_bytes(damage)
-            assert f"its artifact {name} {told}" in fault(workspace)
+            assert fault(workspace).startswith(f"run {run.info.run_id}: its artifact {name} {told}")
             assert tell(workspace, "mlp")[0].outcome == "healed"
             assert content(run) == before
     assert fault(workspace) == ""
@@ -104,13 +104,15 @@ def test_every_tag_is_healed(
     workspace: Workspace, client: MlflowClient, run: MlflowRun, value: str | None
 ) -> None:
     promised = json.loads((artifacts(run) / integrity.DIGESTS).read_text())["tags"]
-    assert {"name", "commit", "run_key", "experiment"} <= promised.keys()
+    assert {"name", "commit", "dirty", "run_key", "contract", "weights_sha256"} <= promised.keys()
     for tag in [*promised, integrity.RESULT, integrity.EVALUATION, integrity.OF_DIGESTS]:
         if value:
             client.set_tag(run.info.run_id, tag, value)
         else:
             client.delete_tag(run.info.run_id, tag)
-        assert tag in fault(workspace) or "digests.json" in fault(workspace)
+        is_digest = value and tag == integrity.OF_DIGESTS
+        what = "artifact digests.json" if is_digest else f"tag {tag}"
+        assert fault(workspace).startswith(f"run {run.info.run_id}: its {what} ")
         (done,) = tell(workspace, "mlp")
         assert (done.run_id, done.outcome) == (run.info.run_id, "healed")
         tags = the_run(workspace).data.tags

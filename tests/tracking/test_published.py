@@ -96,48 +96,6 @@ def test_read_back_as_it_was(connected: Store, told: Workspace, tmp_path: Path) 
         assert remote.run.file("uncommitted.diff").read_bytes() == b"a diff\n"
 
 
-def test_an_altered_or_missing_artifact_is_refused(connected: Store, tmp_path: Path) -> None:
-    run = the_run("mlp", connected)
-    files = [file for file in artifacts(run).iterdir() if file.is_file()]
-    assert len(files) == 13
-    for file in files:
-        told = rf"^run {run.info.run_id}: its artifact {file.name} "
-        with altered(file):
-            with pytest.raises(UserError, match=f"{told}was altered after"):
-                published.read(run, tmp_path / "altered", connected)
-            file.unlink()
-            with pytest.raises(UserError, match=f"{told}is missing"):
-                published.read(run, tmp_path / f"without {file.name}", connected)
-
-
-@pytest.mark.parametrize(
-    "tag",
-    [
-        integrity.RESULT,
-        integrity.EVALUATION,
-        "name",
-        "contract",
-        "weights_sha256",
-        "commit",
-        "dirty",
-    ],
-)
-def test_an_altered_or_missing_tag_is_refused(connected: Store, tmp_path: Path, tag: str) -> None:
-    for change in ({tag: "--help"}, {}):
-        run = the_run("mlp", connected)
-        del run.data.tags[tag]
-        run.data.tags.update(change)
-        with pytest.raises(UserError, match=f"its tag {tag} was altered after it was published"):
-            published.read(run, tmp_path / "run", connected)
-
-
-def test_altered_params_are_refused(connected: Store, tmp_path: Path) -> None:
-    run = the_run("mlp", connected)
-    run.data.params["lr"] = "0.2"
-    with pytest.raises(UserError, match="its params are not those of its record"):
-        published.read(run, tmp_path / "run", connected)
-
-
 def test_run_of_an_older_layout_is_refused_naming_its_commit(
     connected: Store, tmp_path: Path
 ) -> None:
