@@ -167,22 +167,22 @@ def test_a_sweep_is_an_experiment_and_so_is_its_best_trial(workspace, experiment
 @pytest.mark.ci
 def test_sweeps_in_a_queue(workspace, experiment) -> None:
     """Of learning rates, and of seeds, whose mean and spread `refashion compare` shows."""
-    for name, values in (("rate", "lr=0.05,0.1"), ("seed", "seed=range(1,3)")):
+    for name, values in (("rate", "lr=0.05,0.1"), ("seed", "seed=range(1,4)")):
         queue = ("dvc", "exp", "run", "--queue", "--name", name, "-S", values)
         workspace.run(*queue, "track@mlp")
     workspace.run("dvc", "queue", "start", "-j", "2")
     patience = time.monotonic() + 600
-    while (status := workspace.run("dvc", "queue", "status")).count("Success") < 4:
+    while (status := workspace.run("dvc", "queue", "status")).count("Success") < 5:
         assert "Failed" not in status
         assert time.monotonic() < patience, status
         time.sleep(1)
     rates = {float(run["lr"]) for n in (1, 2) for run in runs(workspace, f"rate-{n}").values()}
     assert rates == {0.05, 0.1}
-    seeds = {runs(workspace, f"seed-{n}")["mlp"]["seed"] for n in (1, 2)}
-    assert seeds == {"1", "2"}
+    seeds = {runs(workspace, f"seed-{n}")["mlp"]["seed"] for n in (1, 2, 3)}
+    assert seeds == {"1", "2", "3"}
     mlp = ("--experiment", "digits", "--tag", "name=mlp")
     tables = workspace.run("refashion", "compare", *mlp, "--markdown")
-    (spread,) = (line for line in tables.splitlines() if "1,2" in line)
+    (spread,) = (line for line in tables.splitlines() if "1,2,3" in line)
     assert spread.count(" ± ") > 3
 
 
