@@ -119,7 +119,7 @@ test: $(READY) ## Run the tests, two at a time (SLOW=1: those too that only CI w
 	python -m pytest $(PARALLEL) $(if $(SLOW),-m "not emulated and (ci or not faults)")
 
 .PHONY: test-faults
-test-faults: $(READY) ## Inject faults everywhere, and count what is lost (half an hour; needs Debian's strace)
+test-faults: $(READY) ## Inject faults everywhere, and count what is lost (20 minutes; needs Debian's strace)
 	FAULTS_TABLE=benchmarks/results/faults.json python -m pytest $(PARALLEL) -v -m "faults and not ci" tests/faults
 
 .PHONY: test-emulated

@@ -194,7 +194,7 @@ def killed(name: str, number: int, ground: Ground, unharmed: Run, campaign: Camp
             trials.add(f"{how.name} to {who} after {moment:.1f} s", wrong + afterwards.check())
 
 
-CHANGES = (4, 5, 30, 31)
+CHANGES = (4, 5, 30)
 """Changes of git's index: DVC stages the settings, its own file and results, and puts it back."""
 
 

@@ -41,7 +41,7 @@ WORK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 
-MOST = 6
+MOST = 5
 """Trials of one kind of fault in one stage; of more moments, so many are chosen."""
 
 Trial = Callable[[str, str, Campaign, int], None]
