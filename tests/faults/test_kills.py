@@ -218,6 +218,7 @@ def test_killed_as_it_changes_the_index(
 
 
 MOMENTS = 8
+"""Of all calls by which DVC changes files, so many are chosen; always the same ones."""
 
 
 @pytest.mark.usefixtures("strace")
