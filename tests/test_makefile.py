@@ -34,6 +34,7 @@ def test_a_dry_run_runs_nothing(folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.ci
 def test_an_environment_without_pip_is_made_anew(folder: Path) -> None:
     """Ctrl-C in its first seconds leaves one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=folder, check=True)

@@ -86,11 +86,6 @@ def test_second_run_does_nothing(workspace) -> None:
     assert workspace.run("git", "status", "--porcelain") == ""
 
 
-def test_forced_run_gives_the_same_bytes(workspace) -> None:
-    workspace.run("dvc", "repro", "--force", "--no-run-cache", "compare", "study@weight_decay")
-    assert workspace.run("git", "status", "--porcelain") == ""
-
-
 def test_remote_brings_everything_back(workspace, tmp_path) -> None:
     workspace.run("dvc", "remote", "add", "--local", "-d", "storage", str(tmp_path))
     workspace.run("dvc", "push")

@@ -72,6 +72,7 @@ def test_one_number(workspace, experiment) -> None:
     assert "plots" in workspace.run("dvc", "plots", "show", "--out", "plots")
 
 
+@pytest.mark.ci
 def test_one_variant_changed_shown_taken_and_removed(workspace, experiment) -> None:
     settings = ("-S", "variants.mlp.lr=0.03", "-S", "variants.mlp.hidden=[512,256]")
     printed = experiment("puffy-hake", *settings)
@@ -91,6 +92,7 @@ def test_one_variant_changed_shown_taken_and_removed(workspace, experiment) -> N
     assert "puffy-hake" not in workspace.run("dvc", "exp", "list", "--name-only")
 
 
+@pytest.mark.ci
 def test_a_study(workspace, experiment) -> None:
     printed = experiment("a-study", "-S", "studies.weight_decay.weight_decays=[0,1,3]")
     assert "train@softmax' didn't change" in printed
@@ -103,6 +105,7 @@ def test_a_study(workspace, experiment) -> None:
     assert metrics["test_loss"]["decay_1"] == tracked["test_loss"]
 
 
+@pytest.mark.ci
 def test_one_variant_alone(workspace, experiment) -> None:
     """Trained, evaluated and published by one command."""
     params = (workspace.root / "params.yaml").read_text()
@@ -194,6 +197,7 @@ def test_other_images(workspace, experiment) -> None:
     assert (name, run["batch_size"], run["data.limit"]) == ("mlp", "32", "500")
 
 
+@pytest.mark.ci
 def test_a_new_variant_and_back(workspace, experiment) -> None:
     """What an experiment leaves changes nothing in the workspace that it is put back to."""
     experiment("wide", "-S", "+variants.wide={hidden: [512], lr: 0.1}")

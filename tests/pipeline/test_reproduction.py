@@ -71,6 +71,7 @@ def test_a_run_by_its_id(workspace: Any, client: MlflowClient) -> None:
     assert workspace.run("git", "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.ci
 def test_a_run_of_a_pipeline_of_its_own(workspace: Any, client: MlflowClient) -> None:
     names = [run.data.tags["name"] for run in runs(client)]
     name = sorted(name for name in names if name.startswith("k_fold/softmax"))[-1]
@@ -80,6 +81,7 @@ def test_a_run_of_a_pipeline_of_its_own(workspace: Any, client: MlflowClient) ->
     assert answer.endswith("): identical\n")
 
 
+@pytest.mark.ci
 def test_an_experiment_with_its_changes(restored: Any) -> None:
     """Code and a setting changed, nothing committed; then the workspace moves on."""
     code = restored.root / "stages/evaluate.py"
@@ -90,6 +92,7 @@ def test_an_experiment_with_its_changes(restored: Any) -> None:
     assert answer.startswith("softmax (run ") and answer.endswith("): identical\n")
 
 
+@pytest.mark.ci
 def test_the_gate_sees_one_bit_of_a_weight(restored: Any) -> None:
     """That it holds for good results is what the project's own CI shows, on the real data."""
     weights = restored.root / "models/mlp/weights.safetensors"

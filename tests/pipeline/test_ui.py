@@ -24,9 +24,12 @@ TRAINING = "workflowType=machine_learning"
 PATIENCE = 60_000
 """Milliseconds that a page may take on a busy machine."""
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium: apt-get install chromium, then run again"
-)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="there is no chromium: apt-get install chromium, then run again"
+    ),
+]
 expect.set_options(timeout=PATIENCE)
 VARIANTS = ("softmax", "mlp", "dropout")
 FLAGS = [

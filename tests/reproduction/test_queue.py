@@ -87,6 +87,7 @@ def project(killed: Project) -> Project:
     return killed
 
 
+@pytest.mark.ci
 def test_dead_experiment_is_named_and_the_queue_works_again(project: Project) -> None:
     assert "Running" in project.run("dvc", "queue", "status")
     damaged = project.damage("celery/broker/control/*pidbox.exchange")

@@ -105,6 +105,7 @@ def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
     assert done.exit_code == 1
 
 
+@pytest.mark.ci
 def test_what_cannot_be_brought_back(repository: Any) -> None:
     assert "no run, experiment or revision" in repository.refused("reproduce", "nothing")
     no_wide = repository.refused("reproduce", "main", "--name", "wide")
@@ -189,6 +190,7 @@ def test_a_program_that_was_interrupted(tmp_path: Path, end: str) -> None:
 # --- diverge ----------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_uncommitted_changes_belong_to_a_run(repository: Any) -> None:
     """Code and a setting changed, nothing committed; then the workspace moves on."""
     code, head = (
@@ -271,6 +273,7 @@ def test_another_machine_is_a_reason(tmp_path: Path) -> None:
 # --- verify -----------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_a_commit_that_promises_what_does_not_come_out(repository: Any) -> None:
     """A digest changed in the lock; a stage that the pipeline no longer has does not matter.
 

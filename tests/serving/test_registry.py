@@ -186,6 +186,7 @@ def test_illegal_alias_is_refused_before_anything_is_made(
     assert versions(tmp_path.name) == []
 
 
+@pytest.mark.ci
 def test_server_of_mlflow_keeps_the_model(
     world: Any, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

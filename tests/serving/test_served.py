@@ -12,6 +12,8 @@ import requests
 from refashion.evaluation.classify import ADVICE
 from servers import free_port, running
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture
 def address(world: Any, tmp_path: Path) -> Iterator[str]:

@@ -387,6 +387,7 @@ def test_a_healed_run_has_the_present_evaluation(workspace: Workspace, run: Mlfl
     assert fault(workspace) == ""
 
 
+@pytest.mark.ci
 def test_a_run_on_a_server_is_healed(
     workspace: Workspace, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def postgres() -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(params=["SQLite", "server", "postgres"])
+@pytest.fixture(params=["SQLite", pytest.param("server", marks=pytest.mark.ci), "postgres"])
 def uri(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[str]:
     """Give a database or a server with no run in it."""
     if request.param == "SQLite":

@@ -23,6 +23,7 @@ MAIN = (
 )
 
 
+@pytest.mark.ci
 def test_the_table_of_runs_is_served_until_ctrl_c(
     workspace: Workspace, client: MlflowClient
 ) -> None:

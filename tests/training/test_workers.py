@@ -28,8 +28,6 @@ from refashion.training import workers
 from refashion.training.workers import Workers
 from sharded import MLP, MODELS, forks, golden, model, refusal, train, trainings
 
-SIZES = [2, 3, 8]  # 8: some have no row of a batch, the others one
-
 
 @pytest.fixture(scope="module")
 def clean() -> Iterator[ProcessPoolExecutor]:
@@ -51,11 +49,11 @@ def test_the_models_are_what_they_are_called() -> None:
     assert len({rows[-1] for rows in alone().values() if rows}) == len(MODELS) - 1
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [2, 3, pytest.param(8, marks=pytest.mark.ci)])
 def test_any_number_of_processes_gives_the_bits_of_one(
     size: int, clean: ProcessPoolExecutor
 ) -> None:
-    """Int8 and float64 kernels are mixed."""
+    """Int8 and float64 kernels are mixed. Of 8, some have no row of a batch, the others one."""
     for histories in clean.submit(forks, size, trainings).result():
         assert histories == alone()
 
@@ -195,6 +193,7 @@ def test_a_stage_in_several_processes_writes_the_same_bytes(workspace: Workspace
         assert printed.count(f"dropout: {epoch}/2 epochs") == 1
 
 
+@pytest.mark.ci
 @linux
 def test_a_training_goes_on_when_torchrun_starts_it_again(workspace: Workspace) -> None:
     want = alone_in(workspace, epochs=20, batch_size=3)
@@ -208,6 +207,7 @@ def test_a_training_goes_on_when_torchrun_starts_it_again(workspace: Workspace) 
     assert results(workspace) == want
 
 
+@pytest.mark.ci
 @linux
 @pytest.mark.parametrize("case", ["killed", "interrupted"])
 def test_nothing_is_left_of_processes_that_are_ended_but_what_one_goes_on_from(
