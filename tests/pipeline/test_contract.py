@@ -81,8 +81,8 @@ def test_audit_can_see(workspace) -> None:
 
 
 def test_second_run_does_nothing(workspace) -> None:
-    assert "up to date" in workspace.run("dvc", "repro")
-    assert "up to date" in workspace.run("dvc", "status")
+    for command in (("repro",), ("repro", "study@weight_decay"), ("status",)):
+        assert "up to date" in workspace.run("dvc", *command)
     assert workspace.run("git", "status", "--porcelain") == ""
 
 
