@@ -57,13 +57,14 @@ def run(name: str, *item: str) -> None:
             raise errors.UserError(f"{changed} changed while the stage was running: run it again")
 
 
-def end_with(parent: int) -> None:
+def end_with_launcher(launcher: int) -> None:
     """End this process once its launcher has ended: torchrun, if killed, leaves it running."""
+    from refashion.base.machine import end_with
+
     time.sleep(1)
-    if not store_is_closed():
-        while os.getppid() == parent:
-            time.sleep(1)
-    os._exit(1)
+    if store_is_closed():
+        os._exit(1)
+    end_with(launcher)
 
 
 def store_is_closed() -> bool:
@@ -73,10 +74,8 @@ def store_is_closed() -> bool:
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         socket.create_connection(address, timeout=60).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:  # another machine's, say, that cannot be reached: torch will tell
-        return False
+    except OSError as error:  # another machine's, say, that cannot be reached: torch will tell
+        return isinstance(error, ConnectionRefusedError)
     return False
 
 
@@ -93,7 +92,7 @@ def tell(line: str) -> None:
 def main() -> int:
     """Return the exit code: 0 done, 2 the user's mistake, 130 interrupted."""
     if BY_TORCHRUN:
-        Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+        Thread(target=end_with_launcher, args=(os.getppid(),), daemon=True).start()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

@@ -211,6 +211,16 @@ def test_only_the_training_houses_tell(columns: dict[str, list[Any]], data: Any)
 @pytest.mark.parametrize(
     "values", [[5.0, 5.0, 5.0], [5.0, None, None], [0.5, None, 0.5], [0.1, 0.1, 0.1]]
 )
+def test_a_column_that_training_houses_do_not_have_tells_nothing(train: Table) -> None:
+    """Its numbers have no scale there, and no weight has learnt from them."""
+    first, second = (
+        Table(ids=np.array(["1", "2"]), columns={"area": np.array(x)}, prices=train.prices[:2])
+        for x in ([np.nan, np.nan], [50_000.0, np.nan])
+    )
+    for table in houses.features(first, second):
+        assert not table.any()
+
+
 def test_a_constant_column_tells_nothing(values: list[Any]) -> None:
     (features,) = houses.features(table({"c": values}))
     assert np.array_equal(features, np.zeros((3, 1)))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +181,6 @@ def test_a_ray_that_cannot_start_here(tmp_path: Path, monkeypatch: pytest.Monkey
         cluster.on_ray("auto") as execute,
     ):
         trained(execute, images())
-
-
-@needs_ray
-def test_native_numerics_are_refused() -> None:
-    native = [replace(settings, numerics="native") for settings in SETTINGS]
-    with (
-        pytest.raises(UserError, match="native has other bits on other machines"),
-        cluster.on_ray("127.0.0.1:9") as execute,
-    ):
-        list(execute(native, images(), "cpu", lambda amount=1, note="": None))
 
 
 @needs_ray

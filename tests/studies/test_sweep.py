@@ -1,14 +1,22 @@
 """Sweeps at a small size: every trial as if alone, and one table however it was computed."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -102,6 +110,57 @@ def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace
 
 def test_two_processes_leave_the_same_files(workspace: Workspace, tmp_path: Path) -> None:
     assert run(tmp_path, params(), partial(executors.in_processes, 2)) == read(workspace)
+
+
+def test_native_trainings_stay_in_this_process(tmp_path: Path) -> None:
+    """Their bits depend on threads, which processes share, and on the machine."""
+    native = params().model_copy(update={"numerics": "native"})
+    with pytest.raises(UserError, match=r"^sweeps\.rates: numerics: native has other bits "):
+        run(tmp_path, native, partial(executors.in_processes, 2))
+
+
+def test_no_more_processes_than_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(joblib, "parallel_config", lambda *_, n_jobs, **__: counts.append(n_jobs))
+    monkeypatch.setattr(trials, "train", lambda *_: [])
+    settings = [Settings(seed=seed, epochs=seed) for seed in (1, 2, 3)]
+    for number in (0, 1):
+        done = executors.in_processes(40, settings[:number], {}, "cpu", lambda *_: None)
+        assert len(list(done)) == number
+    with pytest.raises(TypeError, match="context manager"):
+        list(executors.in_processes(40, settings, {}, "cpu", lambda *_: None))
+    assert counts == [3]
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_processes_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    """Nobody would have their results."""
+    workspace = write_data(tmp_path)
+    code = (
+        "from functools import partial; from pathlib import Path; import test_sweep as t;"
+        "e = partial(t.executors.in_processes, 2); w = t.Workspace(Path.cwd());"
+        "t.sweep.run(w, t.params().model_copy(update={'epochs': 10**6}), 'rates', e)"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=workspace.root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([path, *sys.path])},
+        start_new_session=True,
+    ) as driver:
+        try:
+            own = psutil.Process(driver.pid)
+            patience = time.monotonic() + 60
+            while len(busy := [p for p in own.children() if p.cpu_times().user > 5]) < 2:
+                assert driver.poll() is None and time.monotonic() < patience
+                time.sleep(0.2)
+            driver.kill()
+            gone, alive = psutil.wait_procs(busy, timeout=20)
+            assert len(gone) == 2, alive
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)
 
 
 def test_processes_tell_of_every_epoch_while_they_train(

@@ -5,6 +5,7 @@ import gc
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 HOST = platform.node()
@@ -26,6 +27,13 @@ def is_running(pid: int) -> bool:
         return stat.rpartition(b")")[2].split()[0] not in b"ZX"
     except OSError:
         return True
+
+
+def end_with(parent: int) -> None:
+    """End this process once its parent has ended; for a thread."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def collect_garbage_seldom() -> None:

@@ -112,9 +112,9 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
     """Encode tables as numbers, with statistics of `train` alone.
 
     A column of numbers is standardised with the mean and the standard deviation of the known
-    ones; a missing number becomes 0, the mean. Of a column of text, each value that `train` has
-    becomes an indicator, and so does a missing value. (The book takes the statistics from the
-    test houses too, which a model must not have seen.)
+    ones; a missing number becomes 0, the mean, and where `train` knows none, every number does. Of
+    a column of text, each value that `train` has becomes an indicator, and so does a missing value.
+    (The book takes the statistics from the test houses too, which a model must not have seen.)
 
     Returns
     -------
@@ -131,11 +131,12 @@ def features(train: Table, *others: Table) -> list[np.ndarray]:
     for name, known in train.columns.items():
         column = np.concatenate([table.columns[name] for table in tables])
         if known.dtype == np.float64:
+            numbers = known[~np.isnan(known)].tolist()
             try:
-                mean, std = mean_std(known[~np.isnan(known)].tolist())
+                mean, std = mean_std(numbers)
             except (ValueError, OverflowError) as error:
                 raise UserError(f"houses: column {name}: {error}; {FETCH_AGAIN}") from None
-            parts.append((column - mean) / std)
+            parts.append((column - mean) / std if numbers else np.zeros(len(column)))
         else:
             parts.extend(column == value for value in sorted({*known.tolist(), ""}))
     together = np.nan_to_num(np.stack(parts, 1)).astype(np.float32)

@@ -50,8 +50,8 @@ def on_ray(address: str) -> Iterator[Execute]:
     Raises
     ------
     UserError
-        If Ray is not installed, nothing answers at the address, the numerics are native, there is
-        no processor or GPU for the trials, or workers are lost again and again.
+        If Ray is not installed, nothing answers at the address, there is no processor or GPU for
+        the trials, or workers are lost again and again.
     """
     os.environ.update(ENVIRONMENT | os.environ)
     try:
@@ -77,11 +77,6 @@ def _train(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    if any(s.numerics == "native" for s in settings):
-        raise UserError(
-            "numerics: native has other bits on other machines; sweep with portable, or without "
-            "--ray"
-        )
     if not settings:
         return
     shared = {part: share(split) for part, split in splits.items()}

@@ -4,11 +4,12 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from threading import Thread
 
 import torch
 
+from refashion.base import machine
 from refashion.base.errors import UserError
 from refashion.base.progress import Advance
 from refashion.studies import trials
@@ -39,18 +40,22 @@ def in_processes(
 ) -> Finished:
     """Train as many stacks at once as there are processes, which share this one's threads.
 
-    The images are in memory once. `UserError` if a process is killed.
+    The images are in memory once. The processes end with this one. `UserError` if one is killed.
     """
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    stacks = trials.stacks(settings, count)
+    count = min(count, len(stacks))
+    if count < 2:
+        yield from in_this_process(settings, splits, device, advance)
+        return
     threads = max(1, torch.get_num_threads() // count)
     with (
         _listening(advance) as address,
         parallel_config("loky", n_jobs=count, inner_max_num_threads=threads),
     ):
-        stacks = trials.stacks(settings, count)
-        tasks = (delayed(_train)(stack, splits, device, address) for stack in stacks)
+        tasks = (delayed(_train)(stack, splits, device, address, os.getpid()) for stack in stacks)
         try:
             yield from Parallel(return_as="generator_unordered")(tasks)
         except TerminatedWorkerError:
@@ -78,15 +83,23 @@ def _listening(advance: Advance) -> Iterator[tuple[str, int]]:
 
 
 def _train(
-    stack: Sequence[Settings], splits: Splits, device: str, address: tuple[str, int]
+    stack: Sequence[Settings], splits: Splits, device: str, address: tuple[str, int], parent: int
 ) -> tuple[Sequence[Settings], list[Result]]:
     """Train a stack in a process of its own, which sends a byte after every epoch of a trial."""
+    _end_with(parent)
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
 
         def advance(amount: float = 1, note: str = "") -> None:
             sender.sendto(b".", address)
 
         return stack, trials.train(stack, splits, device, advance)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent does: nobody else would have its results."""
+    if os.getpid() != parent:  # as it is where joblib is told to start none
+        Thread(target=machine.end_with, args=(parent,), daemon=True).start()
 
 
 def chosen() -> AbstractContextManager[Execute]:

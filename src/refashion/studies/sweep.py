@@ -44,8 +44,8 @@ def run(
     Raises
     ------
     UserError
-        If there is nothing to validate on, every trial diverges, or the best one comes out
-        otherwise when it is trained again.
+        If there is nothing to validate on, native trainings would leave this process, every trial
+        diverges, or the best one comes out otherwise when it is trained again.
     """
     sweep, base = params.sweeps[name], classifiers.settings(params, params.sweeps[name].variant)
     splits, inputs = study.splits(workspace)
@@ -53,6 +53,11 @@ def run(
         raise UserError(
             f"sweeps.{name}: the best trial is chosen by validation accuracy, and data.validation "
             "holds out no image; set it above 0"
+        )
+    if base.numerics == "native" and execute is not executors.in_this_process:
+        raise UserError(
+            f"sweeps.{name}: numerics: native has other bits with other threads and on other "
+            "machines; use portable, or sweep in one process, without Ray"
         )
     done = Done(workspace.trials, sweep.variant, params.device, inputs)
     made: dict[Settings, Trained] = {}
