@@ -34,10 +34,12 @@ def test_the_name_follows_from_the_sweep() -> None:
     others = [("softmax", overrides, None), ("mlp", overrides[:1], None), ("mlp", overrides, 9)]
     names = {experiments.define(v, o, trials=trials)[0] for v, o, trials in others}
     assert len({first, *names}) == 4
+    assert len(experiments.define("v" * 64, overrides)[0]) == 64  # as names may have
 
 
 @pytest.mark.parametrize(
-    "override", ["", "lr", "~lr", "+lr=1", "lr=0.1,", "lr=[", "x y=1", "lr=f(1)", "lr={1:a,b:2}"]
+    "override",
+    ["", "lr", "~lr", "+lr=1", "lr=0.1,", "lr=[", "x y=1", "lr=f(1)", "lr={1:a,b:2}", "lr@x=1"],
 )
 def test_what_cannot_be_read_is_said_in_one_line(override: str) -> None:
     with pytest.raises(UserError, match="cannot be read") as caught:

@@ -44,7 +44,8 @@ def define(variant: str, overrides: Iterable[str], **others: Any) -> tuple[str, 
     sweep: dict[str, Any] = {"variant": variant, "space": space}
     sweep |= {name: value for name, value in others.items() if value is not None}
     digest = sha256(json.dumps(sweep, sort_keys=True).encode()).hexdigest()
-    return f"{variant}-{digest[:8]}", sweep
+    # A name has 64 characters at most.
+    return f"{variant[:55]}-{digest[:8]}", sweep
 
 
 def _axis(text: str) -> tuple[str, Any]:
@@ -55,7 +56,7 @@ def _axis(text: str) -> tuple[str, Any]:
 
     try:
         override = OverridesParser.create().parse_override(text)
-        if override.type is not OverrideType.CHANGE:
+        if override.type is not OverrideType.CHANGE or override.package is not None:
             raise HydraException("it sets nothing")
         name, values = override.key_or_group, override.value()
         if isinstance(values, RangeSweep):

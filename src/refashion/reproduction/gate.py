@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from refashion.base.errors import UserError
@@ -82,13 +81,12 @@ def _reproduces(
     stages = [run.record.stage for run in runs]
     with ExitStack() as stack:
         checkouts = [stack.enter_context(worktree.checkout(state, workspace)) for _ in perturbed]
-        pool = stack.enter_context(ThreadPoolExecutor())
         reruns = [
-            pool.submit(pipeline.rerun, checkout, stages, workspace, variables)
+            stack.enter_context(pipeline.rerunning(checkout, stages, workspace, variables))
             for checkout, variables in zip(checkouts, perturbed.values(), strict=True)
         ]
-        for name, checkout, rerun in zip(perturbed, checkouts, reruns, strict=True):
-            rerun.result()
+        for name, checkout, finish in zip(perturbed, checkouts, reruns, strict=True):
+            finish()
             verdicts = [verdict.compare(r, in_checkout(checkout, r.record)) for r in runs]
             details = [f"{v.name}: {v}" for v in verdicts if v.outcome != "identical"]
             yield Check(

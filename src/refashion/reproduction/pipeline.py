@@ -4,9 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.data import catalogue
-from refashion.reproduction import isolation, lockfile, worktree
+from refashion.reproduction import attended, isolation, lockfile, worktree
 from refashion.tracking import context
 
 DOWNLOADED = ("data/raw", "data/houses")
@@ -57,18 +58,32 @@ def environment() -> dict[str, str]:
 
 
 def rerun(
+    checkout: Workspace, stages: Iterable[str], workspace: Workspace, isolated: bool = False
+) -> None:
+    """Run stages and all that they need, as `rerunning` says, to their end."""
+    with rerunning(checkout, stages, workspace, isolated=isolated) as finish:
+        finish()
+
+
+@contextmanager
+def rerunning(
     checkout: Workspace,
     stages: Iterable[str],
     workspace: Workspace,
     changes: Mapping[str, str] | None = None,
     isolated: bool = False,
-) -> None:
-    """Run stages and all that they need, nothing out of a cache but the downloaded files.
+) -> Iterator[Callable[[], None]]:
+    """Start stages and all that they need, nothing out of a cache but the downloaded files.
 
     Stages are given as DVC addresses them, `workspace` is the user's own, and `changes` are
-    environment variables to set; `isolated`: see `refashion.reproduction.isolation`. `UserError` if
-    no source has the data, a stage fails or leaves a link out of the checkout, or the system cannot
-    isolate it.
+    environment variables to set; `isolated`: see `refashion.reproduction.isolation`. What it yields
+    waits for their end. Where it was not called, they are interrupted.
+
+    Raises
+    ------
+    UserError
+        If no source has the data, a stage fails or leaves a link out of the checkout, or the system
+        cannot isolate it.
     """
     sandbox = isolation.sandbox(checkout.root) if isolated else []
     _refuse_frozen(checkout)
@@ -89,34 +104,41 @@ def rerun(
         variables = isolation.environment()
     if isolated or (given.exists() and catalogue.VARIABLE not in variables):
         variables[catalogue.VARIABLE] = str(given)
-    succeeded = run(
-        [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets],
-        checkout.root,
-        {**variables, **(changes or {})},
-        stdin=subprocess.DEVNULL,
-        start_new_session=isolated,  # a terminal takes what its processes type
-    )
-    worktree.refuse_links(checkout.root)
-    if checkout.no_source.exists():
-        raise UserError(
-            "--isolated: DVC's cache has not all data, and there is no network; run the stage that "
-            "downloads them here first, as with `dvc repro download`"
-            if isolated
-            else checkout.no_source.read_text(encoding="utf-8").strip()
-        )
-    if not succeeded:
-        raise UserError(f"{' '.join(targets)}: a stage failed, as told above; mend that first")
+    command = [*sandbox, *DVC, "repro", "--no-commit", "--no-run-cache", "--", *targets]
+    with attended.running(command, checkout.root, {**variables, **(changes or {})}) as process:
+
+        def finish() -> None:
+            succeeded = succeeds(process)
+            worktree.refuse_links(checkout.root)
+            if checkout.no_source.exists():
+                raise UserError(
+                    "--isolated: DVC's cache has not all data, and there is no network; run the "
+                    "stage that downloads them here first, as with `dvc repro download`"
+                    if isolated
+                    else checkout.no_source.read_text(encoding="utf-8").strip()
+                )
+            if not succeeded:
+                raise UserError(
+                    f"{' '.join(targets)}: a stage failed, as told above; mend that first"
+                )
+
+        yield finish
 
 
-def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], **others: Any) -> bool:
+def run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> bool:
     """Run what takes long and tells of its progress on standard error; whether it succeeded.
 
     `KeyboardInterrupt` if it was interrupted or killed.
     """
-    done = subprocess.run(command, cwd=folder, env=variables, stdout=2, **others)
-    if done.returncode < 0 or done.returncode == 130:
+    with attended.running(command, folder, variables) as process:
+        return succeeds(process)
+
+
+def succeeds(process: Popen[bytes]) -> bool:
+    """Wait for a command, and say whether it succeeded; `KeyboardInterrupt` as for `run`."""
+    if (code := process.wait()) == attended.INTERRUPTED or code < 0:
         raise KeyboardInterrupt
-    return done.returncode == 0
+    return code == 0
 
 
 def _refuse_frozen(checkout: Workspace) -> None:
