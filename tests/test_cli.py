@@ -97,6 +97,19 @@ def test_an_output_that_is_full_is_named(root: Path) -> None:
     assert told == "error: standard output: No space left on device; free some space"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str, root: Path) -> None:
+    """They change no exit code, and what was for one goes to no other."""
+    command = f"exec {sys.executable} -m refashion.cli mend --check"
+    open_streams, done = (
+        subprocess.run(f"{command} {streams}", shell=True, cwd=root, capture_output=True, text=True)
+        for streams in ("", closed)
+    )
+    assert done.returncode == open_streams.returncode < 2
+    assert done.stdout == ("" if ">&-" in closed.split() else open_streams.stdout)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     "options", [["--trials", "0"], ["--name", ""], ["--ray", ""]], ids=lambda o: o[0]
 )

@@ -105,6 +105,9 @@ def main(debug: bool) -> None:
     Example: refashion reproduce 3f2a9c
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: what is opened next would be in its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     machine.collect_garbage_seldom()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
@@ -490,15 +493,15 @@ def compare(
         chosen = choice.choose(runs, experiment, tag, connected)
         read = [published.read(run, Path(folder) / run.info.run_id, connected) for run in chosen]
         comparison = side_by_side.of([r.run for r in read], {r.run: r.id for r in read})
-        if as_json:
-            answer(comparison.as_dict(), [], as_json)
-        elif markdown:
-            print(tables.markdown(comparison))
-        elif html:
+        if html:
             page.write(html, page.of(comparison, workspace.test), page.stamp(workspace))
-            print(html)
-        else:
-            tables.show(comparison)
+    if html:
+        lines = [str(html)]
+    elif markdown:
+        lines = [tables.markdown(comparison)]
+    else:
+        lines = tables.lines(tables.tables(comparison), comparison.notes)
+    answer(comparison.as_dict() if as_json else None, lines, as_json)
 
 
 @main.command()
@@ -516,8 +519,8 @@ def report(workspace: Workspace, output: Path | None) -> None:
     """
     from refashion.reporting import page
 
-    for path in page.write_all(workspace, output or workspace.root / "build" / "report.html"):
-        print(path)
+    paths = page.write_all(workspace, output or workspace.root / "build" / "report.html")
+    answer(None, [*map(str, paths)], as_json=False)
 
 
 @main.command()
@@ -533,14 +536,10 @@ def explain(workspace: Workspace, name: str | None) -> None:
     Example: refashion explain
              refashion explain --run softmax
     """
-    from rich.console import Console
+    from refashion.reporting import explained, tables
 
-    from refashion.reporting import explained
-
-    console = Console(markup=False)
-    for table in explained.tables(*explained.explain(workspace, name)):
-        console.print(table)
-    console.print(explained.NOTES[-1])
+    shown = explained.tables(*explained.explain(workspace, name))
+    answer(None, tables.lines(shown, explained.NOTES[-1:]), as_json=False)
 
 
 @main.command()

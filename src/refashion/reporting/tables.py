@@ -103,14 +103,14 @@ def _cells(metrics: Mapping[str, float], names: Iterable[str]) -> Iterator[str]:
         yield number if std is None else f"{number} ± {std:.2g}"
 
 
-def show(comparison: Comparison) -> None:
-    """Print tables and notes, on a terminal as wide as that is."""
+def lines(shown: Iterable[Table], notes: Iterable[str]) -> list[str]:
+    """Tables and notes for standard output, on a terminal as wide as that is."""
     is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(markup=False, width=WIDE if is_piped else None)
-    for table in tables(comparison):
-        console.print(table)
-    for note in comparison.notes:
-        console.print(note)
+    with console.capture() as captured:
+        for part in (*shown, *notes):
+            console.print(part)
+    return captured.get().splitlines()
 
 
 def markdown(comparison: Comparison) -> str:
