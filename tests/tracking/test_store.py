@@ -23,6 +23,7 @@ from sqlalchemy import Engine, event
 
 from publishing import address, die, published, tell
 from refashion.base.errors import UserError
+from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
 from refashion.tracking import store
 from servers import environment, free_port
@@ -306,12 +307,17 @@ def test_killed_while_it_is_made_leaves_none(
     assert names(tmp_path) == ["mlflow.db", "mlflow.db.lock"]
 
 
-def test_a_folder_that_was_left_aside_goes(workspace: Workspace) -> None:
-    aside = workspace.root / "mlflow.db.new"
-    aside.mkdir()
-    (aside / "mlflow.db-journal").touch()
-    connect(workspace.root)
-    assert not aside.exists()
+def test_a_folder_that_was_left_aside_goes_and_others_stay(
+    tmp_path: Path, copying: Callable[[], None]
+) -> None:
+    copying()
+    mine = ["mlflow.db.new", f".mlflow.db.{HOST}.mine.tmp", f".runs.db.{HOST}.1.tmp"]
+    for name in (*mine, f".mlflow.db.{HOST}.1.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db-journal").touch()
+    connect(tmp_path)
+    assert names(tmp_path) == sorted([*mine, "mlflow.db", "mlflow.db.lock"])
+    assert all(names(tmp_path / name) == ["mlflow.db-journal"] for name in mine)
 
 
 def test_a_journal_of_a_former_database_does_no_harm(

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from refashion.base.errors import UserError
+from refashion.base.files import TEMPORARY
+from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -273,12 +275,16 @@ def _ask(file: Path, query: str) -> list[tuple[Any, ...]]:
 def _create(database: Path, artifacts: Path) -> None:
     """Make a database, if there is none; in a folder aside, so that no kill leaves half of it."""
     database = database.resolve()  # where a link leads to
-    aside = Path(f"{database}.new")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     if _tables(database):
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    beginning = f".{database.name}.{HOST}."
+    for path in database.parent.iterdir():
+        pid = path.name.removeprefix(beginning).removesuffix(TEMPORARY)
+        if path.name == f"{beginning}{pid}{TEMPORARY}" and pid.isdecimal():
+            shutil.rmtree(path, ignore_errors=True)  # it was killed, or it would have the lock
+    aside = database.with_name(f"{beginning}{os.getpid()}{TEMPORARY}")
     aside.mkdir()
     try:
         new = aside / database.name
