@@ -107,6 +107,15 @@ def test_run_carries_everything(
     }
 
 
+def test_logging_that_the_user_made_asynchronous_is_not(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end would not be waited for, and a run that is read back too early would be deleted."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    for outcome in ("published", "already there"):
+        assert tell(workspace, "mlp")[0].outcome == outcome
+
+
 def test_runs_of_a_study_carry_theirs(workspace: Workspace, client: MlflowClient) -> None:
     record = listing.find(workspace, "weight_decay/decay_3").record
     table = {"gradients.csv": (["layer", "norm"], [[1, 0.5]])}

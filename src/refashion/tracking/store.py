@@ -118,6 +118,8 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         _check_alive(url, shown, retry)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if not reading:  # what is written is read back at once
+        os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 
     import filelock
     import requests
