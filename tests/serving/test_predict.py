@@ -309,6 +309,23 @@ def test_model_of_somebody_else_is_refused(world: Any, tmp_path: Path) -> None:
         predict.load(world.workspace, "models:/foreign/1")
 
 
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_model_whose_files_are_lost_is_told(world: Any, tmp_path: Path, is_emptied: bool) -> None:
+    world.register("mlp", tmp_path.name)
+    uri = f"models:/{tmp_path.name}/1"
+    folder = Path(mlflow.models.get_model_info(uri).artifact_path.removeprefix("file://"))
+    folder.rename(tmp_path / "away")
+    if is_emptied:
+        folder.mkdir()
+    try:
+        with pytest.raises(UserError, match=rf"^{uri}: its files are missing; `refashion publish`"):
+            predict.load(world.workspace, uri)
+    finally:
+        if is_emptied:
+            folder.rmdir()
+        (tmp_path / "away").rename(folder)
+
+
 def test_a_pickle_in_a_model_is_not_read(world: Any, tmp_path: Path) -> None:
     """What MLflow itself would load: the model of somebody who can write to the registry."""
     world.register("mlp", tmp_path.name)

@@ -192,7 +192,13 @@ def _of_registry(workspace: Workspace, uri: str) -> Model:
     ):
         from mlflow.artifacts import download_artifacts
 
-        here = Path(download_artifacts(uri, dst_path=folder)) / "artifacts"
+        model = Path(download_artifacts(uri, dst_path=folder))
+        if not (model / "MLmodel").is_file():
+            raise UserError(
+                f"{uri}: its files are missing; `refashion publish` mends the model of a run that "
+                "is in the workspace or a DVC experiment; else choose another"
+            )
+        here = model / "artifacts"
         if not (here / "record.json").is_file():
             raise UserError(f"{uri}: is no model of this project; make one by `refashion register`")
         return _model(uri, *_read(in_folder(here, uri)))
