@@ -21,7 +21,7 @@ from refashion.data.catalogue import DATASETS
 from refashion.evaluation import model
 from refashion.portable.softmax import softmax
 from refashion.runs import listing
-from refashion.serving import registry
+from refashion.serving import predict, registry
 from refashion.tracking import store
 from refashion.training.portable import outputs
 from servers import serving
@@ -184,6 +184,23 @@ def test_illegal_alias_is_refused_before_anything_is_made(
     with pytest.raises(UserError, match="is not legal"):
         world.register("mlp", tmp_path.name, alias)
     assert versions(tmp_path.name) == []
+
+
+@pytest.mark.parametrize("name", ["", " ", "a?b", "a/b", "a:b", "a\nb"])
+def test_name_that_could_not_be_loaded_is_refused_before_anything_is_made(
+    world: Any, name: str
+) -> None:
+    before = MlflowClient().search_registered_models()
+    with pytest.raises(UserError, match="is not legal in models:/NAME"):
+        world.register("mlp", name)
+    assert [m.name for m in MlflowClient().search_registered_models()] == [m.name for m in before]
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b@c;d%41&e=é"])
+def test_name_that_is_odd_can_be_loaded(world: Any, name: str) -> None:
+    world.register("mlp", name)
+    for uri in (f"models:/{name}@champion", f"models:/{name}/1"):
+        assert predict.load(world.workspace, uri).name == "mlp"
 
 
 @pytest.mark.ci

@@ -63,11 +63,17 @@ def register(
     Raises
     ------
     UserError
-        If the alias is not legal, or a file of the run or of its model is missing or was altered.
+        If the alias or the name is not legal, or a file of the run or of its model is missing or
+        was altered.
     """
     if not re.fullmatch(r"(?!latest$|v\d+$)[\w-]{1,255}", alias, re.ASCII | re.IGNORECASE):
         raise UserError(
             f"alias {alias!r}: is not legal; use letters, digits, _ and -, but not latest, v1, v2"
+        )
+    if name is not None and not _is_legal(name):
+        raise UserError(
+            f"name {name!r}: is not legal in models:/NAME; use letters, digits, _ and -, or leave "
+            "it out for DATASET-NAME"
         )
     with tempfile.TemporaryDirectory() as folder, store.lock, by_default(store):
         source = published.read(mlflow_run, Path(folder), store)
@@ -78,7 +84,8 @@ def register(
                 "`refashion publish` mends it"
             )
         (model,) = logged_model.of_run(mlflow_run, store.client)
-        name = name or f"{source.run.record.data['dataset']}-{source.run.name}"
+        if name is None:
+            name = f"{source.run.record.data['dataset']}-{source.run.name}"
         versions = store.client.search_model_versions(f"run_id = '{source.id}'")
         same = [v for v in versions if (v.name, v.source) == (name, model.model_uri)]
         version = max((str(v.version) for v in same), key=int, default=None)
@@ -86,6 +93,11 @@ def register(
             version = _create(name, source, model, store)
         store.client.set_registered_model_alias(name, alias, version)
     return Registration(name=name, version=version, run_id=source.id, is_new=not same)
+
+
+def _is_legal(name: str) -> bool:
+    """Whether a model of that name can be loaded by ``models:/NAME@ALIAS`` or with a version."""
+    return bool(name.strip()) and name.isprintable() and not set("/:?") & set(name)
 
 
 def _create(name: str, source: published.PublishedRun, model: "LoggedModel", store: Store) -> str:
