@@ -169,12 +169,21 @@ def test_text_must_mean_one_run(world: Any) -> None:
         for text, told in (
             ("puffy-hake", f"puffy-hake: means 2 runs; give the id of one: {ids}"),
             ("nonsense", "nonsense: no run or experiment of that name"),
-            (world.runs["weight_decay/decay_0"], "has no model; choose a run of a variant"),
+            (world.runs["weight_decay/decay_0"], "has no model; choose a run of a variant$"),
         ):
             with pytest.raises(UserError, match=told):
                 registry.one_run(text, connected)
         run_id = world.runs["mlp"]
         assert registry.one_run(run_id[:8], connected).info.run_id == run_id
+
+
+def test_run_whose_model_is_gone_is_to_be_published_anew(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MlflowClient, "search_logged_models", lambda *_: [])
+    told = "has no model; choose a run of a variant, or delete this run in MLflow and publish"
+    with pytest.raises(UserError, match=told):
+        world.register("mlp")
 
 
 @pytest.mark.parametrize("alias", ["", "latest", "Latest", "v2", "a b", "a@b", "é"])

@@ -42,14 +42,23 @@ def one_run(text: str, store: Store) -> "MlflowRun":
         )
     with_model = [run for run in runs if logged_model.of_run(run, store.client)]
     if not with_model:
-        raise UserError(
-            f"{text}: has no model; choose a run of a variant, or delete this run in MLflow and "
-            "publish it anew with `refashion publish`"
-        )
+        cures = ["choose a run of a variant"]
+        if any(_promises_model(run, store) for run in runs):
+            cures.append("delete this run in MLflow and publish it anew with `refashion publish`")
+        raise UserError(f"{text}: has no model; {', or '.join(cures)}")
     if len(with_model) > 1:
         names = ", ".join(f"{run.info.run_name} {run.info.run_id}" for run in with_model)
         raise UserError(f"{text}: means {len(with_model)} runs; give the id of one: {names}")
     return with_model[0]
+
+
+def _promises_model(mlflow_run: "MlflowRun", store: Store) -> bool:
+    """Whether a run was published with a model."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        logged_model.fetch(mlflow_run, [integrity.DIGESTS], folder, store.client)
+        promised = integrity.promised(mlflow_run, folder)
+        return bool(promised and promised["model"])
 
 
 def register(
