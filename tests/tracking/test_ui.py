@@ -1,5 +1,6 @@
 """`refashion ui`, as a user calls it; `tests/pipeline/test_ui.py` looks at its page."""
 
+import errno
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 
 from publishing import tell
 from refashion import cli
+from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.tracking import store, ui, view
 from servers import environment, free_port, listening
@@ -77,3 +79,16 @@ def test_what_cannot_be_shown_is_told_in_one_line(workspace: Workspace, busy: bo
         done = CliRunner().invoke(cli.main, ["ui", "--port", str(port)], obj=workspace)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.endswith(told)
+
+
+@pytest.mark.parametrize(("port", "other"), [(65534, 65535), (65535, 65534)])
+def test_another_port_is_one_that_there_is(
+    workspace: Workspace, port: int, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bind(*_: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    told = f"^port {port}: .* `refashion ui --port {other}`$"
+    with store.connect(workspace) as connected, pytest.raises(UserError, match=told):
+        ui.show(connected, "1", port, workspace.logs / "ui.txt")

@@ -20,6 +20,8 @@ from refashion.tracking.store import Store
 HOST = "127.0.0.1"
 """The loopback interface: nobody else can look."""
 
+LAST_PORT = 65535
+
 PATIENCE = 60
 """Seconds that MLflow has to start."""
 
@@ -97,9 +99,10 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
+            other = port + 1 if port < LAST_PORT else port - 1
             raise UserError(
-                f"port {port}: {error.strerror}; choose another, as in `make ui PORT={port + 1}` "
-                f"or `refashion ui --port {port + 1}`"
+                f"port {port}: {error.strerror}; choose another, as in `make ui PORT={other}` "
+                f"or `refashion ui --port {other}`"
             ) from None
 
 
