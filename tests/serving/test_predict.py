@@ -263,6 +263,35 @@ def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
         predict.read(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+@pytest.mark.parametrize("white", [7, 255, 1023, 65535])
+def test_a_ppm_of_more_than_8_bits_is_refused(tmp_path: Path, kind: str, white: int) -> None:
+    numbers = 28 * 28 * (3 if kind in ("P3", "P6") else 1)
+    one = white.to_bytes(1 + (white > 255), "big") if kind in ("P5", "P6") else b"%d " % white
+    (tmp_path / "a.ppm").write_bytes(f"{kind} 28 28 {white}\n".encode() + one * numbers)
+    if white <= 255:
+        assert (predict.read(tmp_path / "a.ppm") == 255).all()
+    else:
+        with pytest.raises(UserError, match="has more than 8 bits a channel"):
+            predict.read(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize("content", [b"P1 28 28\n" + b"0 " * 784, b"P4 28 28\n" + bytes(4 * 28)])
+def test_a_picture_of_bits_is_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pbm").write_bytes(content)
+    assert (predict.read(tmp_path / "a.pbm") == 255).all()
+
+
+def test_colours_of_16_bits_in_all_are_read(tmp_path: Path) -> None:
+    """Five of red, six of green and five of blue."""
+    header = struct.pack("<IiiHHIIiiII", 40, 28, 28, 1, 16, 3, 28 * 28 * 2, 0, 0, 0, 0)
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(header + masks)
+    content = struct.pack("<2sIHHI", b"BM", start + 28 * 28 * 2, 0, 0, start) + header + masks
+    (tmp_path / "a.bmp").write_bytes(content + b"\xff" * (28 * 28 * 2))
+    assert (predict.read(tmp_path / "a.bmp") == 255).all()
+
+
 def test_a_picture_that_unpacks_to_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:

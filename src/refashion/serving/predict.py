@@ -1,5 +1,6 @@
 """Classify images with a model of the workspace, of a run or of the registry."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,14 +74,21 @@ def _decoded(images: Any) -> Any:
 
 def _grey(picture: Image.Image) -> Image.Image:
     """A picture the right way up, as 8 bits of grey, with black behind what is transparent."""
-    encodings = [str(tile[3]) for tile in getattr(picture, "tile", ())]  # "RGB;16B" of a file
-    if picture.mode.startswith(("I", "F")) or any(";16" in encoding for encoding in encodings):
+    tiles = getattr(picture, "tile", ())  # of a file
+    if picture.mode.startswith(("I", "F")) or any(_is_deep(*tile) for tile in tiles):
         raise UserError("has more than 8 bits a channel; save it with 8")
     try:
         rgba = ImageOps.exif_transpose(picture).convert("RGBA")
     except Exception as error:  # of damaged data or metadata, of any kind
         raise _unreadable(error) from None
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L")
+
+
+def _is_deep(decoder: str, _extents: Any, _offset: int, encoding: Any) -> bool:
+    """Whether a part of a file has more than 8 bits a channel, which Pillow would cut to 8."""
+    if decoder.startswith("ppm") and isinstance(encoding, tuple):
+        return int(encoding[1]) > 255  # the file's value of white; one of bits has none
+    return re.search(";16[A-Z]", str(encoding)) is not None  # as RGB;16B; BGR;16 is of a pixel
 
 
 def read(file: Path, resize: bool = False) -> np.ndarray:
