@@ -292,13 +292,15 @@ def test_colours_of_16_bits_in_all_are_read(tmp_path: Path) -> None:
     assert (predict.read(tmp_path / "a.bmp") == 255).all()
 
 
+@pytest.mark.parametrize("limit", [28 * 28 - 1, 28 * 28 // 2 - 1])
 def test_a_picture_that_unpacks_to_gigabytes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 28 * 28 - 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     (tmp_path / "large.png").write_bytes(png(NOISE))
-    with pytest.raises(UserError, match=r"^cannot be read \(Image size"):
-        predict.read(tmp_path / "large.png")
+    for resize in (False, True):
+        with pytest.raises(UserError, match=f"^has 784 pixels, more than {limit}; scale it down"):
+            predict.read(tmp_path / "large.png", resize)
     assert not recwarn.list
 
 

@@ -95,8 +95,8 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
     """Read an image of one of the `FORMATS` as `Model` takes it: uint8 [28, 28].
 
     On request other sizes are scaled by Lanczos' filter, with black borders beside what is no
-    square. `UserError` if the file is missing, is no image, or has not 28x28 pixels of 8 bits; it
-    says what is wrong, but not with which file.
+    square. `UserError` if the file is missing, is no image, has not 28x28 pixels of 8 bits, or
+    more than 89 million pixels; it says what is wrong, but not with which file.
     """
     try:
         if file.exists() and not file.is_file():  # a pipe would be waited for
@@ -110,6 +110,11 @@ def read(file: Path, resize: bool = False) -> np.ndarray:
         raise
     except FileNotFoundError:
         raise UserError("no such file; check its name") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        pixels = re.findall(r"\d+", str(error))[0]  # Pillow tells no more of it
+        raise UserError(
+            f"has {pixels} pixels, more than {Image.MAX_IMAGE_PIXELS}; scale it down first"
+        ) from None
     except UnidentifiedImageError:
         raise UserError(f"is not an image; {ADVICE}") from None
     except Exception as error:  # of damaged data, of any kind
