@@ -141,7 +141,8 @@ def test_odd_address_is_told_in_one_line(workspace: Workspace, uri: str, told: s
 @pytest.mark.parametrize(
     ("name", "uri", "value"),
     [("MLFLOW_HTTP_REQUEST_TIMEOUT", "http://h", value) for value in ["abc", "0", "-1", "1e400"]]
-    + [("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "sqlite:///new.db", "abc")],
+    + [("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "sqlite:///new.db", "abc")]
+    + [("MLFLOW_LOGGING_LEVEL", "", "verbose")],
 )
 def test_odd_variable_of_mlflow_is_told(
     workspace: Workspace, name: str, uri: str, value: str, monkeypatch: pytest.MonkeyPatch

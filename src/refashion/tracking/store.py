@@ -51,6 +51,9 @@ CURES = {
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 """MLflow's variable with the seconds that a server has to answer."""
 
+LEVEL = "MLFLOW_LOGGING_LEVEL"
+"""MLflow's variable with the least severe of the messages that it logs."""
+
 # A dead server must be told in seconds; what the user has set stays.
 ENVIRONMENT = {
     TIMEOUT: str(CONNECT_TIMEOUT),
@@ -60,7 +63,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    LEVEL: "WARNING",
 }
 
 
@@ -118,6 +121,7 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
         _check_alive(url, shown, retry)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    _check_level()
     if not reading:  # what is written is read back at once
         os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 
@@ -323,6 +327,13 @@ def _timeout() -> int:
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
         raise UserError(f"{TIMEOUT}={text}: is no whole number from 1 to 999999999; mend it")
     return int(text)
+
+
+def _check_level() -> None:
+    """Refuse a level of logging that is none: MLflow does, in many lines, when it is imported."""
+    level, levels = os.environ[LEVEL], logging.getLevelNamesMapping()
+    if level and level.upper() not in levels:
+        raise UserError(f"{LEVEL}={level}: is no level; mend it, as in {LEVEL}=WARNING")
 
 
 def _port(url: SplitResult) -> int | str | None:
