@@ -27,7 +27,7 @@ from refashion.reproduction import lockfile, mend, processes
 
 AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
 ROOT = Path(__file__).parents[2]
-SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: z\n"
+SOUND = b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: y\n      md5: abc\n"
 
 
 @pytest.fixture
@@ -75,6 +75,12 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
     [
         *(b"", b"schema: '2.0'\n", SOUND[:-9] + b"\xff", b"a: [", b"- 1"),
         SOUND + b"    params: {p: {day: 2001-99-99}}\n",
+        # cut off in a stage's params or a file's digest, or merged so that a stage stands twice
+        *(
+            SOUND + b"    params:\n",
+            SOUND + b"      hash:\n",
+            SOUND + SOUND[SOUND.index(b"  a:") :],
+        ),
     ],
 )
 def test_damaged_locks_of_pipelines_are_put_back(checkout: Workspace, content: bytes) -> None:
@@ -104,7 +110,7 @@ def merging(checkout: Workspace) -> Workspace:
     (checkout.root / "dvc.yaml").touch()
     for number, name in enumerate(("base", "other", branch)):
         git(checkout, "checkout", "--quiet", "-B", name, "HEAD" if name == "base" else "base")
-        (checkout.root / "dvc.lock").write_bytes(SOUND.replace(b"z", b"%d" % number))
+        (checkout.root / "dvc.lock").write_bytes(SOUND.replace(b"abc", b"%03d" % number))
         checkout.params_file.write_text(f"lr: {number}\n")
         git(checkout, "add", "--all")
         git(checkout, "commit", "-qm", name)
@@ -528,7 +534,12 @@ def test_every_command_offers_to_mend(checkout: Workspace, monkeypatch: pytest.M
 
 
 def test_outputs_without_a_digest_are_left_out() -> None:
-    outs = [{"path": "a"}, {"path": "s3://b", "etag": "x"}, {"path": "c", "md5": "y"}]
+    outs = [
+        {"path": "a"},
+        {"path": "s3://b", "etag": "x"},
+        {"path": "c", "md5": "y"},
+        {"path": "d", "md5": None},
+    ]
     assert lockfile.outputs({"stage": {"cmd": "x", "outs": outs}}) == {"c": "y"}
 
 

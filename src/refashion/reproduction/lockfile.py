@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from refashion.base import files
 from refashion.base.errors import UserError
 
@@ -24,17 +22,19 @@ def read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def stages_of(lock: bytes) -> dict[str, dict[str, Any]] | None:
-    """Stages in the content of a ``dvc.lock``, by name; None if it is damaged."""
+    """Stages in the content of a ``dvc.lock``, by name; None if it is damaged.
+
+    It is sound if it has stages and DVC itself accepts it.
+    """
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
+    from voluptuous import Invalid
+
     try:
-        stages = yaml.safe_load(lock)["stages"]
-        sound = all(
-            stage["cmd"]
-            and all(part["path"] for key in ("deps", "outs") for part in stage.get(key, ()))
-            for stage in stages.values()
-        )
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
+        content = COMPILED_LOCKFILE_SCHEMA(parse_yaml(lock.decode(), "dvc.lock"))
+        return dict(content["stages"])
+    except (YAMLFileCorruptedError, Invalid, ValueError, KeyError):
         return None
-    return stages if sound else None
 
 
 def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -44,4 +44,4 @@ def outputs(lock: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     are left out.
     """
     outs = [out for stage in lock.values() for out in stage.get("outs", [])]
-    return {out["path"]: out["md5"] for out in outs if "md5" in out}
+    return {out["path"]: out["md5"] for out in outs if out.get("md5")}
