@@ -69,6 +69,23 @@ def test_weights_saved_anew_and_long_gone_from_the_workspace(bare: Any, tmp_path
     }
 
 
+def test_what_merges_brought_and_what_they_left_out(bare: Any) -> None:
+    """By commits that no branch names any more; each file has one commit that brought it."""
+    record = bare.workspace.models / "mlp" / "record.json"
+    bare.git("checkout", "--quiet", "-b", "side")
+    write_variant(bare.workspace, "mlp", outcome="left out")
+    left_out, side = record.read_bytes(), bare.commit("Another result")
+    bare.git("checkout", "--quiet", "main")
+    bare.git("merge", "--quiet", "--no-commit", "--strategy", "ours", "side")
+    bare.git("branch", "--quiet", "-D", "side")
+    write_variant(bare.workspace, "mlp", outcome="brought")
+    merge = bare.commit("Merge")
+    for content, commit in ((record.read_bytes(), merge), (left_out, side)):
+        record.write_bytes(content)
+        (source,) = which(bare, record)
+        assert source["commits"] == [commit]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("log.showSignature", "true"), ("log.showRoot", "false"), ("core.quotePath", "false")],

@@ -137,13 +137,15 @@ def _brought(blob: str, root: Path) -> Iterator[tuple[str, str, bool, Record | N
     """
     form = ("--format=%H", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM")
     own = ("--root", "--no-show-signature", "--no-relative")  # whatever the user's settings
-    log = revisions.git("log", "--all", *form, *own, "--", "models", "reports", folder=root)
+    merges = ("-c", "--full-history")  # what they brought themselves, and what they left out
+    options = (*form, *own, *merges)
+    log = revisions.git("log", "--all", *options, "--", "models", "reports", folder=root)
     rows, commit = [], ""
     for line in filter(None, os.fsdecode(log).split("\n")):
-        about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH
+        about, _, path = line.partition("\t")  # :100644 100644 BEFORE AFTER M<tab>PATH, or more
         if not path:
             commit = line
-        elif (is_file := about.split()[3] == blob) or path.endswith(RECORD):
+        elif (is_file := about.split()[-2] == blob) or path.endswith(RECORD):
             rows.append((commit, path, is_file))
     names = [f"{commit}:{PurePosixPath(path).with_name(RECORD)}\n" for commit, path, _ in rows]
     feed = os.fsencode("".join(names))
