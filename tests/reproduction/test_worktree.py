@@ -184,6 +184,20 @@ def test_a_project_in_a_folder_of_a_repository(repository: Any, tmp_path: Path) 
     assert not list((whole / ".git" / "worktrees").glob("*"))
 
 
+def test_a_copy_of_the_project_that_git_ignores(repository: Any) -> None:
+    """As the demo's: no commit has its folder, whose settings, lock and cache are its own."""
+    (repository.workspace.root / ".gitignore").write_text("/build/\n")
+    commit = repository.commit("Ignore builds")
+    repository.git("checkout-index", "--all", "--prefix=build/demo/")
+    demo = Workspace(repository.workspace.root / "build" / "demo")
+    state = State(commit=commit, params=b"seed: 7\n", lock=b"{}\n")
+    with worktree.checkout(state, demo) as checkout:
+        assert (checkout.root / "stages" / "make.py").is_file()
+        assert checkout.params_file.read_bytes() == b"seed: 7\n"
+        local = (checkout.root / ".dvc" / "config.local").read_text()
+        assert str(demo.root / ".dvc" / "cache") in local
+
+
 @pytest.mark.parametrize(("name", "value"), [("core.autocrlf", "true"), ("core.eol", "crlf")])
 def test_line_ends_are_those_of_the_commit(repository: Any, name: str, value: str) -> None:
     repository.git("config", name, value)

@@ -132,10 +132,9 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
         as_it_is = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         prefix = git("rev-parse", "--show-prefix", folder=workspace.root)
-        project = root / os.fsdecode(prefix.rstrip(b"\n"))  # in a repository that has others too
         try:
             git(*as_it_is, *add, folder=workspace.root)
-            _apply(state, root, project)
+            project = _apply(state, root, Path(os.fsdecode(prefix.rstrip(b"\n"))))
             _refuse_imports(project)
             _configure_dvc(project, workspace.root)
             yield Workspace(project, commit=state.commit)
@@ -168,8 +167,12 @@ def _refuse_imports(root: Path) -> None:
             raise UserError(f"{name}: imports what this repository does not hold; remove it")
 
 
-def _apply(state: State, root: Path, project: Path) -> None:
-    """Bring the changes, params and lock of a state into a checkout of its commit."""
+def _apply(state: State, root: Path, place: Path) -> Path:
+    """Bring the changes, params and lock of a state into a checkout of its commit.
+
+    Returns the project in it: at the place that the user's own has in the repository or, where the
+    user's is a copy that git ignores, as the demo's, above that.
+    """
     lines = state.diff.splitlines(keepends=True)
     for line in lines:
         if line.startswith(LEFT_OUT):
@@ -184,10 +187,13 @@ def _apply(state: State, root: Path, project: Path) -> None:
                 f"({error}); the run cannot be brought back"
             ) from None
     refuse_links(root)
+    folders = [root / folder for folder in (place, *place.parents)]
+    project = next((f for f in folders if (f / "dvc.yaml").is_file()), folders[0])
     for name, content in (("params.yaml", state.params), ("dvc.lock", state.lock)):
         if content is not None:
             with files.replacing(project / name) as temporary:
                 temporary.write_bytes(content)
+    return project
 
 
 def _configure_dvc(root: Path, user: Path) -> None:
