@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from refashion.reproduction import revisions
+from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
+from refashion.reproduction import revisions, worktree
+from refashion.reproduction.worktree import State
 
 
 def test_experiments_of_one_name_are_told_apart(repository: Any) -> None:
@@ -36,6 +39,19 @@ def test_an_experiment_does_not_hide_a_branch(repository: Any) -> None:
     assert [revisions.is_reference(name, root) for name in ("main", "HEAD", head, "x")] == [
         *(True, True, False, False)
     ]
+
+
+def test_how_to_fetch_a_commit_that_is_missing(repository: Any, tmp_path: Path) -> None:
+    commit = repository.git("rev-parse", "HEAD~1")
+    origin, clone = repository.workspace.root, tmp_path / "clone"
+    repository.git("clone", "--quiet", "--depth=1", f"file://{origin}", str(clone))
+    with pytest.raises(UserError, match=r"tag, or fetch old ones \(`git fetch --unshallow`\)$"):
+        revisions.require(commit, clone)
+    for missing, root, how in ((commit, clone, "--unshallow"), ("0" * 40, origin, "--all")):
+        with pytest.raises(UserError, match=rf"fetch it \(`git fetch {how}`\)"):
+            worktree.checkout(State(commit=missing), Workspace(root)).__enter__()
+    with pytest.raises(UserError, match=r"name a commit, branch or tag$"):
+        revisions.require("0" * 40, origin)
 
 
 def test_what_git_tells_a_hook_is_not_passed_on(

@@ -44,6 +44,11 @@ def is_reference(name: str, folder: Path) -> bool:
     return False
 
 
+def is_shallow(folder: Path) -> bool:
+    """Whether git has left out old commits when it cloned the repository."""
+    return git("rev-parse", "--is-shallow-repository", folder=folder) == b"true\n"
+
+
 def resolve(revision: str, folder: Path) -> str | None:
     """Return the full hash of a commit, by any name that git has, or else of a DVC experiment."""
     with suppress(UserError):
@@ -57,5 +62,6 @@ def require(revision: str, folder: Path) -> str:
     """Return what `resolve` does; UserError, if there is no such revision."""
     commit = resolve(revision, folder)
     if commit is None:
-        raise UserError(f"{revision}: no such revision; name a commit, branch or tag")
+        others = ", or fetch old ones (`git fetch --unshallow`)" if is_shallow(folder) else ""
+        raise UserError(f"{revision}: no such revision; name a commit, branch or tag{others}")
     return commit

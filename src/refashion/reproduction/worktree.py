@@ -17,7 +17,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
-from refashion.reproduction.revisions import git, resolve
+from refashion.reproduction.revisions import git, is_shallow, resolve
 from refashion.tracking.context import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -122,9 +122,10 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     checkout.
     """
     if resolve(state.commit, workspace.root) is None:
+        how = "--unshallow" if is_shallow(workspace.root) else "--all"
         raise UserError(
             f"commit {state.commit}: is not in this repository; fetch it "
-            "(`git fetch --all`), or ask whoever made the run to push it"
+            f"(`git fetch {how}`), or ask whoever made the run to push it"
         )
     sweep(workspace)
     with temporary_folder() as folder:
