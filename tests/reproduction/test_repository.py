@@ -18,16 +18,19 @@ from pydantic import Field
 from publishing import CONTEXT, tell
 from refashion.base import files, params
 from refashion.base.errors import UserError
+from refashion.base.workspace import Workspace
 from refashion.reproduction import (
     diverge,
     gate,
     lockfile,
     pipeline,
     reproduce,
+    revisions,
     worktree,
 )
+from refashion.reproduction.worktree import State
 from refashion.runs.run import in_folder
-from refashion.tracking import integrity, marks, published, store
+from refashion.tracking import context, integrity, marks, published, store
 from synthetic import TIMINGS, write_variant, write_workspace
 
 # --- reproduce --------------------------------------------------------------------------------
@@ -251,6 +254,32 @@ def test_records_on_their_own(repository: Any) -> None:
         repository.client.set_tag(run_id, f"{marks.OF_EXPERIMENT}pair", marks.THERE)
     several = repository.refused("diverge", record, "pair")
     assert "pair: has several runs (mlp, softmax); choose one with --name" in several
+
+
+def test_code_that_only_one_side_has_is_named(repository: Any, tmp_path: Path) -> None:
+    """Of a project in a folder, with spaces in names; what is the same, or no code, is not."""
+    project = shutil.copytree(repository.workspace.root, tmp_path / "whole" / "a" / "project")
+    shutil.rmtree(project / ".git")
+    top, stages = project.parents[1], project / "stages"
+    run, origins = in_folder(project / "models" / "mlp", "mlp"), []
+    for i in range(2):
+        for name in ("dvc.lock", "both.py") if i == 0 else ("dvc.lock", "committed caf\xe9.py"):
+            (stages / name).write_text(f"{i}\n")
+        for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", f"{i}")):
+            revisions.git(*command, folder=top)
+        (stages / "both.py").write_text("changed\n")
+        (stages / f"new {i}.py").write_text("new\n")
+        for file in (project / "params.yaml", top / "src"):
+            file.write_text(f"{i + 2}\n")
+        origin = context.gather(project)
+        assert origin.commit and origin.diff
+        state = State(commit=origin.commit, diff=origin.diff)
+        origins.append(diverge.Origin(run=run, state=state))
+        revisions.git("stash", "--quiet", "--include-untracked", folder=top)
+    names = ("committed caf\xe9.py", "new 0.py", "new 1.py")
+    assert diverge.diverge(*origins, Workspace(project))["code"] == [
+        f"a/project/stages/{name}" for name in names
+    ]
 
 
 def test_another_machine_is_a_reason(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where two runs diverge, and everything that could be the reason."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -96,13 +97,27 @@ def lines(difference: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _code(a: State | None, b: State | None, root: Path) -> list[str] | None:
-    """Files of code that differ, with those of uncommitted changes that only one has."""
+    """Files of code that differ between the commits, or whose uncommitted changes do."""
     if a is None or b is None or None in (revisions.resolve(s.commit, root) for s in (a, b)):
         return None
-    arguments = ("diff", "--name-only", a.commit, b.commit, "--", *CODE)
-    changed = set(revisions.git(*arguments, folder=root).decode().split())
-    if a.diff != b.diff:
-        diffs = (a.diff + b.diff).decode(errors="replace")
-        names = re.findall("^diff --git a/.* b/(.*)$", diffs, re.MULTILINE)
-        changed |= {name for name in names if name.startswith(CODE)}
-    return sorted(changed)
+    prefix = os.fsdecode(revisions.git("rev-parse", "--show-prefix", folder=root).rstrip(b"\n"))
+    options = ("--name-only", "--no-renames", "--no-relative", "-z")
+    told = revisions.git("diff", *options, a.commit, b.commit, folder=root)
+    changed = {*os.fsdecode(told).split("\0")[:-1]}
+    changed.update(pairs(*(_uncommitted(state.diff, root) for state in (a, b))))
+    code = [f for f in changed if f.startswith(prefix) and not f.endswith("dvc.lock")]
+    return sorted(f for f in code if f.removeprefix(prefix).partition("/")[0] in CODE)
+
+
+def _uncommitted(diff: bytes, root: Path) -> dict[str, bytes]:
+    """Part of a diff by the name of the file that it changes, from the top of the repository."""
+    parts = re.split(b"^(?=diff --git )", diff, flags=re.MULTILINE)[1:]
+    if not parts:
+        return {}
+    top = os.fsdecode(revisions.git("rev-parse", "--show-toplevel", folder=root).rstrip(b"\n"))
+    command = ("apply", "--numstat", "-z", "--whitespace=nowarn", "-")  # which changes nothing
+    told = revisions.git(*command, folder=Path(top), feed=b"".join(parts))
+    names = [os.fsdecode(row.split(b"\t", 2)[2]) for row in told.split(b"\0")[:-1]]
+    # How long git's hashes are depends on the repository.
+    changes = [re.sub(b"^index .*\n", b"", part, count=1, flags=re.MULTILINE) for part in parts]
+    return dict(zip(names, changes, strict=True))
