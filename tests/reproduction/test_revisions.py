@@ -1,5 +1,6 @@
 """Names of revisions and of DVC's experiments: git's come first, and none is an option of git."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def test_experiments_of_one_name_are_told_apart(repository: Any) -> None:
 def test_a_reference_that_is_an_option_is_no_experiment(repository: Any) -> None:
     repository.git("update-ref", "refs/exps/--/output=params.yaml/evil", "HEAD")
     assert revisions.experiments(repository.workspace.root) == {}
+
+
+def test_names_of_experiments_may_have_white_space(repository: Any) -> None:
+    names = ["a\u3000b", "a\x85c", "a", os.fsdecode(b"caf\xe9")]
+    found = {name: repository.experiment(name) for name in names}
+    experiments = revisions.experiments(repository.workspace.root)
+    assert {name: commit for name, (commit, _) in experiments.items()} == found
 
 
 def test_an_experiment_does_not_hide_a_branch(repository: Any) -> None:

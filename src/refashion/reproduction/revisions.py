@@ -1,5 +1,6 @@
 """Commits, branches, tags and DVC experiments of a git repository."""
 
+import os
 import re
 import subprocess
 from collections import Counter
@@ -26,7 +27,8 @@ def experiments(folder: Path) -> dict[str, tuple[str, str]]:
     To a name that several have, the commit that each started from is added: ``a@3f2a9c7``.
     """
     form = "--format=%(objectname)/%(refname)"  # refs/exps/<two digits>/<the others>/<name>
-    lines = git("for-each-ref", form, "refs/exps", folder=folder).decode().split()
+    told = git("for-each-ref", form, "refs/exps", folder=folder)
+    lines = os.fsdecode(told).split("\n")  # a name may have other white space
     parts = [line.split("/") for line in lines]
     found = [(p[5], p[0], p[3] + p[4]) for p in parts if len(p) == 6]
     found = [row for row in found if re.fullmatch("[0-9a-f]{40}", row[2])]
