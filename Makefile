@@ -48,6 +48,9 @@ environment: $(READY) ## Create .venv and install what requirements.lock pins (E
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 			echo "error: $(PYTHON) is not Python 3.11 or newer: install one and name it, as in 'make $(or $(MAKECMDGOALS),environment) PYTHON=python3.12'" >&2; \
 			exit 2; }; \
+		case "$$PWD" in *:*) \
+			echo "error: $$PWD: Python creates no environment in a path with ':'; move the checkout to one without" >&2; \
+			exit 2;; esac; \
 		echo "Creating .venv with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear .venv || { \
 			echo "error: $(PYTHON) cannot create environments: install its venv module (Debian: apt install python3-venv)" >&2; \

@@ -34,6 +34,13 @@ def test_a_dry_run_runs_nothing(folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_path_in_which_python_makes_no_environment(folder: Path) -> None:
+    named = folder.rename(folder.with_name("a:b"))
+    done = make(named, "environment")
+    assert done.returncode == 2 and not (named / ".venv").exists()
+    assert f"error: {named}: Python creates no environment in a path with ':'; move" in done.stderr
+
+
 @pytest.mark.ci
 def test_an_environment_without_pip_is_made_anew(folder: Path) -> None:
     """Ctrl-C in its first seconds leaves one."""
