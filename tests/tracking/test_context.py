@@ -1,5 +1,6 @@
 """The commit and the diff give the checkout back; outside git there is nothing to give."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def test_diff_gives_the_checkout_back(repository: Path, tmp_path: Path) -> None:
 def contents(root: Path) -> dict[str, bytes]:
     files = (f for f in root.rglob("*") if f.is_file() and ".git" not in f.parts)
     return {str(f.relative_to(root)): f.read_bytes() for f in files}
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_change_in_the_instant_of_the_index_is_seen(repository: Path, new: bool) -> None:
+    """Of the same size: git compares what is no older than the index, and trusts what is."""
+    git(repository, "config", "core.trustctime", "false")  # which nobody can set back
+    code, index = repository / "code.py", repository / ".git" / "index"
+    os.utime(code, (1, 1))
+    git(repository, "update-index", "--refresh")
+    code.write_text("changed\n")
+    for file in (code, index):
+        os.utime(file, (1, 1))
+    if new:
+        (repository / "new.py").touch()  # to be announced in the index
+    assert b"+++ b/code.py" in context.gather(repository).diff
 
 
 def test_large_new_file_is_named_not_copied(repository: Path) -> None:

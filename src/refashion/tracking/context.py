@@ -117,7 +117,7 @@ def _uncommitted(root: Path) -> bytes:
         index = Path(folder) / "index"
         original = root / os.fsdecode(_git(root, "rev-parse", "--git-path", "index").rstrip(b"\n"))
         if original.exists():
-            shutil.copyfile(original, index)
+            shutil.copy2(original, index)  # its time: git reads files that are no older
         announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
         small = b"\0".join(sizes.keys() - set(large))
         if small:
