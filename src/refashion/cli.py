@@ -107,7 +107,9 @@ def main(debug: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: what is opened next would be in its place
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
     machine.collect_garbage_seldom()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
@@ -495,13 +497,15 @@ def compare(
         comparison = side_by_side.of([r.run for r in read], {r.run: r.id for r in read})
         if html:
             page.write(html, page.of(comparison, workspace.test), page.stamp(workspace))
+    if as_json:
+        answer(comparison.as_dict(), [], as_json)
     if html:
         lines = [str(html)]
     elif markdown:
         lines = [tables.markdown(comparison)]
     else:
         lines = tables.lines(tables.tables(comparison), comparison.notes)
-    answer(comparison.as_dict() if as_json else None, lines, as_json)
+    answer(None, lines, as_json)
 
 
 @main.command()

@@ -28,7 +28,7 @@ def running(
     If it still runs at the end, it is interrupted with all that it has started, and waited for; a
     second interruption kills them.
     """
-    words = [sys.executable, "-I", __file__, *command]
+    words = [sys.executable, "-I", __file__, str(os.getpid()), *command]
     with subprocess.Popen(
         words,
         cwd=folder,
@@ -49,9 +49,8 @@ def running(
                 raise
 
 
-def _attend(*command: str) -> int:
+def _attend(parent: int, *command: str) -> int:
     """Run a command to its end, or interrupt it when this process's parent has ended."""
-    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which nohup's and sh's `&` ignore
     process = subprocess.Popen(command)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -67,4 +66,4 @@ def _attend(*command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_attend(*sys.argv[1:]))
+    sys.exit(_attend(int(sys.argv[1]), *sys.argv[2:]))

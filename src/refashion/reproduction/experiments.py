@@ -105,6 +105,8 @@ def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None 
             "sweep a variant, name settings: -S lr=0.05,0.1"
         )
     if definition is None or (raw.get("sweeps") or {}).get(name) == definition:
+        if definition:  # as an experiment that was interrupted leaves it
+            print(f"{name}: is in params.yaml, so it runs in the workspace", file=sys.stderr)
         _run(workspace, "-m", "dvc", "repro", target)
         # In a fresh clone dvc.lock says that this was published, and this machine has nothing yet.
         _run(workspace, "stages", "track", name)
