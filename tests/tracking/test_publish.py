@@ -3,14 +3,12 @@
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import subprocess
 import time
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -358,37 +356,6 @@ def test_what_was_deleted_in_mlflow(workspace: Workspace, client: MlflowClient) 
     client.delete_experiment(the_run(workspace).info.experiment_id)
     with pytest.raises(UserError, match=r"'fashion_mnist': was deleted .* restore -x 1`"):
         tell(workspace, "mlp")
-
-
-@pytest.mark.parametrize("is_moved", [False, True])
-def test_a_checkout_that_was_copied_or_moved_leaves_the_former_place_alone(
-    workspace: Workspace, tmp_path: Path, is_moved: bool, empty_database: Path
-) -> None:
-    tell(workspace, "mlp")
-    other = Workspace(tmp_path / "a#b [c] d")
-    (shutil.move if is_moved else shutil.copytree)(workspace.root, other.root)
-    before = sorted(workspace.root.rglob("*"))
-    told = f"mlflow.db: keeps its artifacts in {workspace.root}/mlflow-artifacts, which is not"
-    with pytest.raises(UserError, match=re.escape(told)):
-        tell(other, "mlp", "softmax")
-    assert sorted(workspace.root.rglob("*")) == before
-    shutil.copyfile(empty_database, store.default_database(other))  # as the message says
-    assert [tell(other, "mlp")[0].outcome for _ in range(2)] == ["published", "already there"]
-
-
-def test_a_checkout_may_be_reached_by_links(workspace: Workspace, tmp_path: Path) -> None:
-    """One to it, one in place of its artifacts, and one to the database of another one."""
-    artifacts = workspace.root / "mlflow-artifacts"
-    (tmp_path / "disk").mkdir()
-    artifacts.symlink_to(tmp_path / "disk")
-    tell(workspace, "mlp")
-    (tmp_path / "link").symlink_to(workspace.root)
-    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
-    database = store.default_database(other)
-    database.unlink()
-    database.symlink_to(store.default_database(workspace))
-    for checkout in (workspace, Workspace(tmp_path / "link"), other):
-        assert tell(checkout, "mlp")[0].outcome == "already there"
 
 
 # --- interrupted ------------------------------------------------------------------------------

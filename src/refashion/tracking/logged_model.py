@@ -53,7 +53,7 @@ def artifacts(uri: str, client: "MlflowClient") -> Iterator[Path]:
     from mlflow.exceptions import MlflowException
 
     if uri.startswith("file:"):
-        yield local(uri)
+        yield _local(uri)
         return
     with TemporaryDirectory() as folder:
         copy = folder
@@ -72,8 +72,8 @@ def fetch(
     uri = published.info.artifact_uri
     if uri.startswith("file:"):
         for name in names:
-            if (local(uri) / name).is_file():
-                _copy(local(uri) / name, folder / name)
+            if (_local(uri) / name).is_file():
+                _copy(_local(uri) / name, folder / name)
         return
     repository = get_artifact_repository(uri, client.tracking_uri)
     for name in names:
@@ -88,7 +88,7 @@ def make_way(uri: str, names: Iterable[str]) -> None:
     """
     if not uri.startswith("file:"):
         return
-    folder = local(uri)
+    folder = _local(uri)
     for path in _special(folder):
         path.unlink()
     for name in names:
@@ -99,8 +99,7 @@ def make_way(uri: str, names: Iterable[str]) -> None:
                 (folder / parent).unlink()
 
 
-def local(uri: str) -> Path:
-    """The path of artifacts that are on this machine."""
+def _local(uri: str) -> Path:
     return Path(url2pathname(urlsplit(uri).path))
 
 

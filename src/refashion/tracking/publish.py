@@ -30,7 +30,6 @@ from refashion.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
     from mlflow.entities import Run as MlflowRun
 
 PATIENCE = 600
@@ -101,8 +100,7 @@ def publish_all(
     Raises
     ------
     UserError
-        If a file of a run is missing or altered, the experiment was deleted in MLflow, or the
-        checkout's own database was made in another place.
+        If a file of a run is missing or altered, or the experiment was deleted in MLflow.
     """
     experiments: dict[str, str] = {}
     swept: dict[str, dict[str, list[str]]] = {}
@@ -226,26 +224,9 @@ def _experiment(run: Run, swept: Sequence[str], store: Store) -> str:
             f"`MLFLOW_TRACKING_URI={store.uri} mlflow experiments restore "
             f"-x {experiment.experiment_id}`, then run `dvc repro`"
         )
-    _refuse_elsewhere(experiment, store)
     for key in tags.keys() - experiment.tags.keys():  # what people have changed stays
         store.client.set_experiment_tag(experiment.experiment_id, key, tags[key])
     return experiment.experiment_id
-
-
-def _refuse_elsewhere(experiment: "Experiment", store: Store) -> None:
-    """Refuse the database of a checkout that was copied or moved: it names the former folder."""
-    location = experiment.artifact_location
-    if not (store.is_own and store.artifacts and location.startswith("file:")):
-        return
-    folder, artifacts = logged_model.local(location).parent, logged_model.local(store.artifacts)
-    is_link = artifacts.with_name("mlflow.db").is_symlink()  # to a database that is shared
-    is_users = folder.name != artifacts.name  # who has made the experiment at a place of their own
-    if not (is_link or is_users or folder.resolve() == artifacts.resolve()):
-        raise UserError(
-            f"{store.uri}: keeps its artifacts in {folder}, which is not in this checkout; move "
-            "the checkout back there, or move mlflow.db away, and `refashion publish` builds it "
-            "anew from the results"
-        )
 
 
 def _look(job: _Job) -> "tuple[list[MlflowRun], list[MlflowRun], bool]":
