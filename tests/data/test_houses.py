@@ -208,9 +208,6 @@ def test_only_the_training_houses_tell(columns: dict[str, list[Any]], data: Any)
     assert all(map(np.array_equal, with_others, (alone, alone[chosen], alone)))
 
 
-@pytest.mark.parametrize(
-    "values", [[5.0, 5.0, 5.0], [5.0, None, None], [0.5, None, 0.5], [0.1, 0.1, 0.1]]
-)
 def test_a_column_that_training_houses_do_not_have_tells_nothing(train: Table) -> None:
     """Its numbers have no scale there, and no weight has learnt from them."""
     first, second = (
@@ -221,6 +218,9 @@ def test_a_column_that_training_houses_do_not_have_tells_nothing(train: Table) -
         assert not table.any()
 
 
+@pytest.mark.parametrize(
+    "values", [[5.0, 5.0, 5.0], [5.0, None, None], [0.5, None, 0.5], [0.1, 0.1, 0.1]]
+)
 def test_a_constant_column_tells_nothing(values: list[Any]) -> None:
     (features,) = houses.features(table({"c": values}))
     assert np.array_equal(features, np.zeros((3, 1)))

@@ -99,12 +99,12 @@ def table_of(root: Path, execute: Execute) -> bytes:
 
 
 DRIVER = """
-import sys
+import dataclasses, sys
 sys.path[:0] = {path}
 import test_cluster
 from refashion.studies import cluster
 
-settings = [test_cluster.replace(s, epochs=10**6) for s in test_cluster.SETTINGS]
+settings = [dataclasses.replace(s, epochs=10**6) for s in test_cluster.SETTINGS]
 with cluster.on_ray("auto") as execute:
     told = lambda amount=1, note="": print("an epoch", flush=True)
     list(execute(settings, test_cluster.images(), "cpu", told))
