@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from refashion.base.machine import is_running
 from refashion.reproduction import attended
 
 COMMAND = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, file=open("started.tmp", "w"), flush=True)
-__import__("os").rename("started.tmp", "started")
+os.rename("started.tmp", "started")
 try:
     time.sleep(600)
 except KeyboardInterrupt:
     time.sleep(1)  # DVC saves what was there before
-    print(child.poll() is None, file=open("put_back", "w"))
+    open("put_back", "w").close()
     raise
 """
 STARTER = f"""
@@ -33,13 +34,6 @@ command = [sys.executable, "-c", {COMMAND!r}]
 with attended.running(command, Path.cwd(), dict(os.environ)) as process:
     process.wait()
 """
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
-        return False
 
 
 def wait_for(path: Path) -> None:
@@ -63,13 +57,13 @@ def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
 def test_what_was_started_ends_when_its_starter_does(
     starter: subprocess.Popen[bytes], number: signal.Signals, tmp_path: Path
 ) -> None:
-    """Though the starter alone was told to; and not before it has put things back."""
+    """Though it was not told to itself; and not before it has put things back."""
     started = int((tmp_path / "started").read_text())
     os.killpg(starter.pid, number)
     wait_for(tmp_path / "put_back")
     starter.wait(60)
     patience = time.monotonic() + 60
-    while is_alive(started):
+    while is_running(started):
         assert time.monotonic() < patience
         time.sleep(0.05)
 

@@ -281,15 +281,15 @@ def _ask(file: Path, query: str) -> list[tuple[Any, ...]]:
 def _create(database: Path, artifacts: Path) -> None:
     """Make a database, if there is none; in a folder aside, so that no kill leaves half of it."""
     database = database.resolve()  # where a link leads to
-    if _tables(database):
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     beginning = f".{database.name}.{HOST}."
     for path in database.parent.iterdir():
         pid = path.name.removeprefix(beginning).removesuffix(TEMPORARY)
         if path.name == f"{beginning}{pid}{TEMPORARY}" and pid.isdecimal():
             shutil.rmtree(path, ignore_errors=True)  # it was killed, or it would have the lock
+    if _tables(database):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     aside = database.with_name(f"{beginning}{os.getpid()}{TEMPORARY}")
     aside.mkdir()
     try:
