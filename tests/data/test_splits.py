@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from refashion.base.errors import UserError
-from refashion.data import splits
+from refashion.data import idx, splits
 from refashion.data.catalogue import FILES
 
 TENS = np.arange(100, dtype=np.uint8) % 10
@@ -128,6 +128,11 @@ def test_limit_takes_the_first_images(raw: Path, arrays: dict[str, np.ndarray]) 
 TRAIN_LABELS, (TEST_IMAGES, TEST_LABELS) = FILES["train"][1], FILES["test"]
 
 
+def without_test_images(raw: Path) -> None:
+    (raw / TEST_IMAGES).write_bytes(idx.pack(np.empty((0, 28, 28), np.uint8)))
+    (raw / TEST_LABELS).write_bytes(idx.pack(np.empty(0, np.uint8)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "limit", "problem"),
     [
@@ -138,6 +143,7 @@ TRAIN_LABELS, (TEST_IMAGES, TEST_LABELS) = FILES["train"][1], FILES["test"]
             None,
             r"train-images.*its 40 images have 20 labels",
         ),
+        (without_test_images, None, r"t10k-images.*its 0 images have 0 labels"),
     ],
 )
 def test_refused(spoil: Callable[[Path], None], limit: int, problem: str, raw: Path) -> None:

@@ -114,8 +114,14 @@ PIXELS = Settings(hidden=(12, 8), dropout=(0.3, 0.3), initialisation="he", seed=
 @both_engines
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [(PIXELS, 1e-3), (Settings(), 1e-3), (HIDDEN, 1e-5), (LINEAR, 1e-5)],
-    ids=["pixels, hidden", "pixels", "features, hidden", "features"],
+    [
+        (PIXELS, 1e-3),
+        (Settings(), 1e-3),
+        (HIDDEN, 1e-5),
+        (LINEAR, 1e-5),
+        (replace(LINEAR, num_outputs=3), 1e-5),
+    ],
+    ids=["pixels, hidden", "pixels", "features, hidden", "features", "three numbers"],
 )
 def test_gradients_without_dropout_are_autograds(
     engine: type[Engine], settings: Settings, tolerance: float

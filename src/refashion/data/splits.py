@@ -120,7 +120,7 @@ def _shuffled_by_class(labels: np.ndarray, key: int) -> np.ndarray:
 def _read(raw: Path, part: str) -> Split:
     images_path, labels_path = (raw / name for name in FILES[part])
     images, labels = idx.read_images(images_path), idx.read_labels(labels_path)
-    if len(images) != len(labels):
+    if not 0 < len(images) == len(labels):
         raise UserError(
             f"{images_path}: its {len(images)} images have {len(labels)} labels in "
             f"{labels_path.name}; fetch the official files again"

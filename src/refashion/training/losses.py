@@ -37,9 +37,9 @@ def cross_entropy_metrics(terms: Tensor) -> Metrics:
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Residuals (book, section 3.1), both as gradient and as terms: float64 [..., n, outputs]."""
+    """Residuals (book, section 3.1), float64 [..., n, outputs]; a row's loss is their mean."""
     residuals = outputs - targets
-    return residuals, residuals
+    return residuals / residuals.shape[-1], residuals
 
 
 def squared_error_metrics(residuals: Tensor) -> Metrics:
