@@ -148,8 +148,9 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(checkout: W
     folder = checkout.models / "mlp"
     folder.mkdir(parents=True)
     host = platform.node()
-    gone = [folder / f".history.csv.{host}.{dead()}.tmp", folder / f".a.{host}.x.tmp"]
+    gone = [folder / f".history.csv.{host}.{dead()}.tmp"]
     stay = [
+        folder / f".history.csv.{host}.mine.tmp",
         folder / f".history.csv.{host}.{os.getpid()}.tmp",
         folder / f".history.csv.another-{host}.{dead()}.tmp",
         folder / "history.csv",

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import re
 import shutil
 import signal
@@ -312,15 +313,16 @@ def test_a_folder_that_was_left_aside_goes_and_others_stay(
     tmp_path: Path, copying: Callable[[], None]
 ) -> None:
     copying()
-    mine = ["mlflow.db.new", f".mlflow.db.{HOST}.mine.tmp", f".runs.db.{HOST}.1.tmp"]
-    for name in (*mine, left := f".mlflow.db.{HOST}.1.tmp"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "mlflow.db-journal").touch()
-    for _ in range(2):
+    beginning = f".mlflow.db.{HOST}"
+    mine = ["mlflow.db.new", f"{beginning}.mine.tmp", f"{beginning}.{os.getppid()}.tmp"]
+    for number in (999_999_999, os.getpid()):
+        left = f"{beginning}.{number}.tmp"
+        for name in (*mine, left):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "mlflow.db-journal").touch()
         connect(tmp_path)
         assert names(tmp_path) == sorted([*mine, "mlflow.db", "mlflow.db.lock"])
         assert all(names(tmp_path / name) == ["mlflow.db-journal"] for name in mine)
-        (tmp_path / left).mkdir()  # of one that was killed when the database was there
 
 
 def test_a_journal_of_a_former_database_does_no_harm(

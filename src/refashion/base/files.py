@@ -57,6 +57,11 @@ def refuse_special(path: Path) -> None:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
+def aside(path: Path) -> Path:
+    """Name beside ``path`` for what becomes it: that of this machine and this process."""
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}{TEMPORARY}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Lend a temporary name beside ``path``; what is written there becomes ``path`` at the end.
@@ -66,7 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
     was written survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}{TEMPORARY}")
+    temporary = aside(path)
     try:
         yield temporary
         _flush(temporary)
@@ -83,13 +88,14 @@ def replacing(path: Path) -> Iterator[Path]:
 def left(*folders: Path) -> Iterator[Path]:
     """Temporary files in folders, of processes that were killed: of this machine, and DVC's."""
     for folder in folders:
-        yield from filter(_is_left, folder.rglob(f".*{TEMPORARY}"))
+        yield from filter(is_left, folder.rglob(f".*{TEMPORARY}"))
 
 
-def _is_left(file: Path) -> bool:
+def is_left(file: Path) -> bool:
+    """Whether the process is gone that gave a temporary file its name."""
     if not OF_DVC.fullmatch(file.name):
         pid = file.name.split(".")[-2]
-        return f".{HOST}." in file.name and not (pid.isdecimal() and is_running(int(pid)))
+        return f".{HOST}." in file.name and pid.isdecimal() and not is_running(int(pid))
     with suppress(FileNotFoundError):
         return time.time() - file.lstat().st_ctime > SOON
     return False

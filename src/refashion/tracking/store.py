@@ -1,5 +1,6 @@
 """The MLflow server or database that results are published to."""
 
+import glob
 import logging
 import os
 import re
@@ -18,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.base.files import TEMPORARY
-from refashion.base.machine import HOST
 from refashion.base.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -281,16 +281,14 @@ def _ask(file: Path, query: str) -> list[tuple[Any, ...]]:
 def _create(database: Path, artifacts: Path) -> None:
     """Make a database, if there is none; in a folder aside, so that no kill leaves half of it."""
     database = database.resolve()  # where a link leads to
-    beginning = f".{database.name}.{HOST}."
-    for path in database.parent.iterdir():
-        pid = path.name.removeprefix(beginning).removesuffix(TEMPORARY)
-        if path.name == f"{beginning}{pid}{TEMPORARY}" and pid.isdecimal():
-            shutil.rmtree(path, ignore_errors=True)  # it was killed, or it would have the lock
+    aside = files.aside(database)
+    for path in database.parent.glob(f".{glob.escape(database.name)}.*{files.TEMPORARY}"):
+        if path == aside or files.is_left(path):  # of a killed one that had this one's number
+            shutil.rmtree(path, ignore_errors=True)
     if _tables(database):
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    aside = database.with_name(f"{beginning}{os.getpid()}{TEMPORARY}")
     aside.mkdir()
     try:
         new = aside / database.name
