@@ -128,8 +128,8 @@ def tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
     if not comparison["pairs"]:
         return
     table = Table(
-        *(Column("pair", no_wrap=True), "correct only in the first / only in the second"),
-        *("p, McNemar", "p, Holm", Column("better", no_wrap=True)),
+        *(Column("pair", overflow="fold"), "correct only in the first / only in the second"),
+        *("p, McNemar", "p, Holm", Column("better", overflow="fold")),
         title="Which is better: exact McNemar tests with Holm's correction",
     )
     for name, pair in comparison["pairs"].items():

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 
 from refashion.evaluation import comparison as statistics
@@ -39,9 +40,7 @@ LEFT_OUT = {
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table for a terminal; `rows_of` gives its cells back."""
-    first, *others = header
-    columns = (Column(name, overflow="fold") for name in others)
-    filled = Table(Column(first, no_wrap=True), *columns, title=title)
+    filled = Table(*(Column(name, overflow="fold") for name in header), title=title)
     for row in rows:
         filled.add_row(*row)
     return filled
@@ -104,11 +103,17 @@ def _cells(metrics: Mapping[str, float], names: Iterable[str]) -> Iterator[str]:
 
 
 def lines(shown: Iterable[Table], notes: Iterable[str]) -> list[str]:
-    """Tables and notes for standard output, on a terminal as wide as that is."""
+    """Tables and notes for standard output.
+
+    On a terminal they are as wide as that is, and wider only where a word would be lost.
+    """
     is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(markup=False, width=WIDE if is_piped else None)
+    width, unbounded = console.width, console.options.update(max_width=WIDE)
     with console.capture() as captured:
         for part in (*shown, *notes):
+            least = Measurement.get(console, unbounded, part).minimum
+            console.width = max(width, least)
             console.print(part)
     return captured.get().splitlines()
 
