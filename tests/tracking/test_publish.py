@@ -6,9 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from refashion.tracking.published import read
 from synthetic import TIMINGS, write_evaluation, write_variant
 
 DRAW = of_run.draw  # which conftest replaces
+TESTS = str(Path(__file__).parents[1])
 COMMON = {
     *("record.json", "history.csv", "metrics.json", "params.yaml", "dvc.yaml"),
     *("training_log.json", "uncommitted.diff", "environment.txt", "digests.json"),
@@ -114,6 +117,17 @@ def test_logging_that_the_user_made_asynchronous_is_not(
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     for outcome in ("published", "already there"):
         assert tell(workspace, "mlp")[0].outcome == outcome
+
+
+def test_a_model_that_the_user_made_active_gets_no_metric_of_a_run(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in store.ACTIVE_MODEL:
+        monkeypatch.setenv(name, "m-0")  # which there is not: it could not be written
+    code = "import publishing; publishing.tell(publishing.Workspace.here(), 'mlp')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=workspace.root, env=os.environ | {"PYTHONPATH": TESTS})
+    assert done.returncode == 0
 
 
 def test_runs_of_a_study_carry_theirs(workspace: Workspace, client: MlflowClient) -> None:

@@ -15,6 +15,8 @@ DPI = 110
 COLOURS = ("#1f5fa8", "#e0802b", "#3c8d40", "#c22f2f", "#7b52ab", "#4a4a4a", "#b8860b", "#2a9d9d")
 TRAIN, VALIDATION, WRONG = COLOURS[0], COLOURS[1], COLOURS[3]
 
+matplotlib.rcdefaults()  # a user's own style may ask for LaTeX
+
 
 def blank(width: float, height: float, title: str) -> Figure:
     """An empty figure; width and height in inches."""

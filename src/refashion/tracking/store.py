@@ -38,6 +38,9 @@ CONNECT_TIMEOUT = 5
 MAKING = 30
 """Seconds that publishers on a new database have, all of whom make its tables: one succeeds."""
 
+ACTIVE_MODEL = ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID")
+"""Variables that name a model which MLflow takes all metrics for that name none."""
+
 ANEW = "move it away, and `refashion publish` builds it anew from the results"
 CURES = {
     "is locked": "another process is writing to it: wait for its end, or end it",
@@ -122,8 +125,10 @@ def connect(workspace: Workspace, *, reading: bool = False) -> Iterator[Store]:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     _check_level()
-    if not reading:  # what is written is read back at once
-        os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
+    if not reading:
+        os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what is written is read back at once
+        for name in ACTIVE_MODEL:
+            os.environ.pop(name, None)
 
     import filelock
     import requests
@@ -233,7 +238,8 @@ def by_default(store: Store) -> Iterator[None]:
 
 def _refusal(url: SplitResult, shown: str, error: Exception, retry: str) -> UserError:
     """What MLflow or its database complains of, without a password, and what to do about it."""
-    reason = str(error).strip().partition("\n")[0]
+    without_advice = re.sub(r"\A\(raised as a result of .*\n", "", str(error).strip())
+    reason = without_advice.partition("\n")[0]
     reason = reason.replace(url.netloc, _without_login(url)).replace(url.query, "")
     is_sqlite = isinstance(error, sqlite3.Error) or "(sqlite3." in reason
     cures = [cure for words, cure in CURES.items() if is_sqlite and words in reason][:1]
@@ -261,7 +267,7 @@ def _check_database(file: Path, reading: bool) -> None:
     if tables and not _ask(file, "SELECT 1 FROM experiments"):  # its default one comes last
         raise UserError(f"{file}: was interrupted when it was made; {ANEW}")
     if tables and not reading:
-        _ask(file, "DELETE FROM experiments WHERE FALSE")  # may it be written to?
+        _ask(file, "UPDATE experiments SET name = name")  # may it, and its folder, be written to?
 
 
 def _tables(file: Path) -> set[str]:
