@@ -1,7 +1,6 @@
 import itertools
 import math
 from fractions import Fraction
-from random import Random
 
 import pytest
 from hypothesis import example, given
@@ -24,26 +23,16 @@ def test_wilson_is_scipys_and_holds_the_share(count: tuple[int, int]) -> None:
     assert 0 <= low <= correct / n <= high <= 1
 
 
-small = st.integers(0, 60)
+disagreements = st.integers(0, 300)
 
 
-@given(small, small)
+@given(disagreements, disagreements)
+@example(0, 0)
+@example(0, 1080)
 def test_mcnemar_is_the_correctly_rounded_rational(b: int, c: int) -> None:
     n = b + c
     tail = sum(math.comb(n, i) for i in range(min(b, c) + 1))
     assert mcnemar(b, c) == float(min(Fraction(2 * tail, 2**n), Fraction(1)))
-
-
-@given(st.integers(0, 3000), st.integers(0, 3000))
-@example(0, 0)
-@example(3000, 3000)
-def test_mcnemar_is_scipys(b: int, c: int) -> None:
-    p_value = mcnemar(b, c)
-    assert p_value == mcnemar(c, b)
-    if b == c:
-        assert p_value == 1
-    else:
-        assert p_value == pytest.approx(binomtest(b, b + c).pvalue, rel=1e-9, abs=1e-300)
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
@@ -56,12 +45,3 @@ def test_holm_closes_bonferroni(p_values: list[float]) -> None:
         for i in everything
     ]
     assert holm(p_values) == expected
-
-
-@given(st.lists(st.floats(0, 1), max_size=8), st.randoms())
-def test_holm_follows_the_order_of_the_tests(p_values: list[float], random: Random) -> None:
-    order = list(range(len(p_values)))
-    random.shuffle(order)
-    adjusted = holm(p_values)
-    assert holm([p_values[i] for i in order]) == [adjusted[i] for i in order]
-    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
