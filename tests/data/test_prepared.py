@@ -63,14 +63,6 @@ def test_save_interrupted_leaves_the_old_split(
     assert prepared.digest(prepared.load(folder)) == before
 
 
-def test_saved_files_are_numpys(tmp_path: Path) -> None:
-    split = some(5)
-    folder = folder_with(split, tmp_path / "split")
-    for name in ("images", "labels"):
-        np.save(tmp_path / "numpys.npy", getattr(split, name))
-        assert (folder / f"{name}.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
-
-
 def test_a_disk_that_is_full_is_told_however_small_the_file(tmp_path: Path) -> None:
     """`numpy.save` would leave a shorter file, and say nothing."""
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)

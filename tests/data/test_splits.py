@@ -96,14 +96,6 @@ def test_every_image_is_as_likely_as_its_siblings() -> None:
     assert np.abs(times - 80).max() < 40
 
 
-def test_golden() -> None:
-    # Moves only if the promise "same seed, same split" is broken.
-    labels = np.arange(60, dtype=np.uint8) % 10
-    assert held_out(labels, 0.15, 7).tolist() == [14, 20, 22, 25, 37, 38, 41, 46, 53]
-    folds = splits.folds(np.arange(12, dtype=np.uint8) % 3, 4, 7)
-    assert [fold.tolist() for fold in folds] == [[7, 9, 11], [2, 6, 10], [0, 4, 5], [1, 3, 8]]
-
-
 def test_split_keeps_the_files_order(raw: Path, arrays: dict[str, np.ndarray]) -> None:
     parts = splits.split(raw, limit=None, validation=0.25, seed=3)
     kept, chosen = splits.stratified(arrays[FILES["train"][1]], 0.25, 3)
