@@ -189,9 +189,7 @@ def test_wrong_content_is_refused_by_name(place: Place) -> None:
     write_all(place.beside, place.files)
     cases = {
         good[:-9]: "not a sound gzip file (Compressed file ended before",
-        pack(labels, magic=2051): "its IDX magic number is 2051, not 2049)",
         pack(labels, count=41): "its header promises 41 items (41 bytes), but 40 bytes follow)",
-        pack(labels + 7): "label 0 is 10, not in 0 to 9)",
         pack(labels): "",  # sound, but not the official one
     }
     for content, flaw in cases.items():
@@ -206,9 +204,7 @@ def test_wrong_content_is_refused_by_name(place: Place) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda path: path.mkdir(), "is no regular file"),
         (lambda path: os.mkfifo(path), "is no regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
         (lambda path: path.symlink_to(path.with_name("gone")), "No such file or directory"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "more than 67108"),
