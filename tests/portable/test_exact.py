@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
@@ -148,24 +148,6 @@ def test_a_hundred_thousand_terms(bits: int, way: str) -> None:
 # --- properties -------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 2**32), way=st.sampled_from(WAYS), k=st.integers(1, 60))
-def test_the_order_of_the_terms_does_not_matter(seed: int, way: str, k: int) -> None:
-    order = torch.randperm(k, generator=torch.Generator().manual_seed(seed))
-    x, w = random_pixels(k, 5, seed=seed), random_floats(k, 4, seed=seed)
-    h = random_floats(k, 3, seed=seed + 1)
-    with multiply.products(way):
-        for a, a_shuffled, bits in (
-            (exact.pixels(x), exact.pixels(x[order]), 22),
-            (exact.quantise(h, 14), exact.quantise(h[order], 14), 14),
-        ):
-            straight = exact.product(a.mT, exact.quantise(w, bits))
-            shuffled = exact.product(a_shuffled.mT, exact.quantise(w[order], bits))
-            assert same_bits(straight, shuffled)
-    sums = exact.total(exact.quantise(w, 22), -2), exact.total(exact.quantise(w[order], 22), -2)
-    assert same_bits(*sums)
-    assert exact.mean(w[:, 0]) == exact.mean(w[order, 0])
-
-
 @given(
     seed=st.integers(0, 2**32),
     way=st.sampled_from(WAYS),
@@ -198,31 +180,6 @@ def test_shards_of_a_batch_add_up_to_the_whole(
     assert torch.equal(added(products).rounded(0.3, dtype), want)
     totals = [exact.total_sums(part(right, rows), -2, 30) for rows in shards]
     assert same_bits(added(totals).rounded(0.3)[0], exact.total(right, -2, 0.3))
-
-
-@settings(max_examples=40)
-@given(
-    seed=st.integers(0, 2**32),
-    way=st.sampled_from(WAYS),
-    spread=st.integers(0, 20),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-)
-def test_batched_models_equal_solo_models(
-    seed: int, way: str, spread: int, dtype: torch.dtype
-) -> None:
-    sizes = 10.0 ** torch.linspace(-spread / 2, spread / 2, 4, dtype=dtype)[:, None, None]
-    h = random_floats(4, 6, 20, seed=seed, dtype=dtype) * sizes
-    w = random_floats(4, 20, 3, seed=seed + 1, dtype=dtype) / sizes
-    images, a, b = pixels(6, 20), exact.quantise(h, 14), exact.quantise(w, 22)
-    sums = exact.total(b, -2), exact.total(b, -1)
-    with multiply.products(way):
-        together, shared = exact.product(a, b), exact.product(images, b)
-        for i in range(4):
-            solo_a, solo_b = exact.quantise(h[i], 14), exact.quantise(w[i], 22)
-            assert same_bits(together[i], exact.product(solo_a, solo_b))
-            assert same_bits(shared[i], exact.product(images, solo_b))
-            assert same_bits(sums[0][i], exact.total(solo_b, -2))
-            assert same_bits(sums[1][i], exact.total(solo_b, -1))
 
 
 def test_long_batched_products_are_summed_in_pieces_too() -> None:

@@ -30,11 +30,6 @@ def splitmix64(state: int, count: int) -> list[int]:
     return numbers
 
 
-def uniform(key: int, count: int = COUNT) -> np.ndarray:
-    """Numbers in [0, 1) of 53 bits."""
-    return (streams.bits(count, key).numpy().view(np.uint64) >> np.uint64(11)) * 2.0**-53
-
-
 # --- known numbers ----------------------------------------------------------------------------
 
 
@@ -85,19 +80,6 @@ def test_a_mask_is_a_function_of_its_row(
 
 
 # --- distributions ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", [*SEEDS, 2**63 - 1])
-@pytest.mark.parametrize("purpose", list(Purpose))
-def test_uniform(seed: int, purpose: Purpose) -> None:
-    key = streams.key(seed, purpose, 1)
-    assert stats.kstest(uniform(key), "uniform").pvalue > UNLIKELY
-    octets = np.frombuffer(streams.bits(COUNT, key).numpy().tobytes(), np.uint8).reshape(-1, 8)
-    for position in range(8):
-        counts = np.bincount(octets[:, position], minlength=256)
-        assert stats.chisquare(counts).pvalue > UNLIKELY
-    ones = np.unpackbits(octets, axis=1).sum(0)
-    assert np.abs(ones - COUNT / 2).max() < 5 * math.sqrt(COUNT / 4)
 
 
 @pytest.mark.parametrize("seed", [*SEEDS, 2**63 - 1])
