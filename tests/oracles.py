@@ -1,17 +1,25 @@
 """Models in float64, written as the book writes them, and what tests compare trainings by."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from matrices import random_pixels
 from refashion.portable import streams
 from refashion.training import loop
 from refashion.training.engine import Examples
 from refashion.training.initial import Weights
 from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
+
+LINEAR = Settings(lr=0.05, epochs=3, batch_size=5, num_inputs=7, num_outputs=1, loss="squared")
+HIDDEN = replace(LINEAR, hidden=(6, 4), dropout=(), initialisation="he")
+SOFTMAX = Settings(lr=0.5, epochs=3, batch_size=5, num_inputs=12, num_outputs=3)
+MLP = replace(SOFTMAX, hidden=(70,), dropout=())  # wide enough for limbs by row
+N = 23  # the last batch of an epoch has three examples
 
 
 def train(*models: Model) -> list[Training]:
@@ -61,3 +69,19 @@ def numbers(settings: Settings, n: int, seed: int = 0, size: float = 1.0) -> Exa
     noise = streams.normal((n, settings.num_outputs), keys[1])
     first, last = inputs[:, : settings.num_outputs].double(), inputs[:, -1:].double()
     return Examples(inputs=inputs, targets=first * 2 - last + 1 + noise * 0.1)
+
+
+def examples(settings: Settings, n: int, seed: int = 0, size: float = 1.0) -> Examples:
+    """Pixels with classes, or numbers with a target."""
+    if settings.loss == "squared":
+        return numbers(settings, n, seed, size)
+    pixels = random_pixels(n, settings.num_inputs, seed=seed)
+    return Examples(inputs=pixels, targets=pixels[:, 0].long() % settings.num_outputs)
+
+
+def model(
+    settings: Settings, data: int = 0, size: float = 1.0, n: int = N, watched: int = 9
+) -> Model:
+    """A model with examples that are its own, of its own size."""
+    validation = examples(settings, watched, data + 1000, size)
+    return Model(settings=settings, train=examples(settings, n, data, size), validation=validation)

@@ -13,27 +13,17 @@ from unittest import mock
 import torch
 from torch import distributed as dist
 
-from matrices import random_pixels
-from oracles import numbers
+from oracles import HIDDEN, MLP, SOFTMAX, model
 from refashion import selftest
 from refashion.base.errors import UserError
 from refashion.portable import multiply
 from refashion.training import loop, workers
-from refashion.training.engine import Examples
 from refashion.training.loop import Model
 from refashion.training.portable import PortableEngine
-from refashion.training.settings import Settings
 from refashion.training.workers import Workers
 
 CPU = torch.device("cpu")
-N = 13  # the last batch of five has three examples
-
-SOFTMAX = Settings(lr=0.5, epochs=2, batch_size=5, num_inputs=12, num_outputs=3)
-MLP = replace(SOFTMAX, hidden=(70,), dropout=())  # wide enough for limbs by row
 DROPOUT = replace(SOFTMAX, hidden=(6, 4), dropout=(0.2, 0.5))
-NUMBERS = Settings(
-    hidden=(6,), lr=0.05, epochs=2, batch_size=5, num_inputs=7, num_outputs=2, loss="squared"
-)
 KINDS = {
     "softmax": SOFTMAX,
     "mlp": MLP,
@@ -41,7 +31,7 @@ KINDS = {
     "dropout": DROPOUT,
     "dropout of one layer": replace(DROPOUT, dropout=(0.0, 0.999), batch_size=7),
     "decay and momentum": replace(DROPOUT, weight_decay=0.01, momentum=0.9, lr=0.05),
-    "numbers": NUMBERS,
+    "numbers": replace(HIDDEN, num_outputs=2),
     "deep": replace(MLP, hidden=(9, 8, 7, 6), dropout=(), initialisation="he"),
     "one row at a time": replace(DROPOUT, batch_size=1, epochs=1),
     "two rows at a time": replace(MLP, batch_size=2, epochs=1),
@@ -49,18 +39,6 @@ KINDS = {
     "diverging at once": replace(MLP, lr=1e38, epochs=3),
     "diverging later": replace(SOFTMAX, weight_decay=1e5, epochs=9),
 }
-
-
-def model(settings: Settings, n: int = N, watched: int = 9) -> Model:
-    """A model with examples of its own shape."""
-    if settings.loss == "squared":
-        examples = numbers(settings, n + watched)
-    else:
-        pixels = random_pixels(n + watched, settings.num_inputs)
-        examples = Examples(inputs=pixels, targets=pixels[:, 0].long() % settings.num_outputs)
-    return Model(
-        settings=settings, train=examples[slice(0, n)], validation=examples[slice(n, n + watched)]
-    )
 
 
 def train(model: Model, group: Workers = workers.ALONE) -> list[str]:

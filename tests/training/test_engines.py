@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import oracles
-from oracles import distance, numbers, train
+from oracles import HIDDEN, LINEAR, distance, train
 from refashion import selftest
-from refashion.portable import multiply, streams
+from refashion.portable import streams
 from refashion.training import digest, initial, portable
 from refashion.training.engine import Examples, batches, mask, order
 from refashion.training.initial import Weights
-from refashion.training.loop import Engine, Model
+from refashion.training.loop import Engine
 from refashion.training.native import NativeEngine
 from refashion.training.portable import PortableEngine
 from refashion.training.settings import Settings
@@ -28,8 +28,6 @@ VARIANTS = {n: selftest.INSTANCES[n] for n in ("softmax", "mlp", "dropout", "mom
 GRADIENT_TOLERANCE = {"softmax": 2e-4, "mlp": 5e-3, "dropout": 8e-3, "momentum": 5e-4}
 # Relative to the weights' norm after 50 steps. Measured: 7.8e-6, 8.1e-4, 1.2e-2, 2.1e-3.
 TRAJECTORY_TOLERANCE = {"softmax": 3e-5, "mlp": 3e-3, "dropout": 3e-2, "momentum": 6e-3}
-LINEAR = Settings(lr=0.05, epochs=5, batch_size=5, num_inputs=7, num_outputs=1, loss="squared")
-HIDDEN = replace(LINEAR, hidden=(6, 4), dropout=(), initialisation="he")
 both_engines = pytest.mark.parametrize("engine", [PortableEngine, NativeEngine])
 
 
@@ -126,7 +124,7 @@ PIXELS = Settings(hidden=(12, 8), dropout=(0.3, 0.3), initialisation="he", seed=
 def test_gradients_without_dropout_are_autograds(
     engine: type[Engine], settings: Settings, tolerance: float
 ) -> None:
-    examples = numbers(settings, 100) if settings.loss == "squared" else images(100)
+    examples = oracles.numbers(settings, 100) if settings.loss == "squared" else images(100)
     start = initial.of(settings)
     model = engine([settings], [start], CPU)
     got, want = model.gradients(examples), oracles.gradients(start, examples)
@@ -140,7 +138,7 @@ def test_gradients_without_dropout_are_autograds(
 @both_engines
 def test_asking_for_gradients_changes_no_training(engine: type[Engine]) -> None:
     settings = replace(HIDDEN, optimizer="adam")
-    start, examples = initial.of(settings), numbers(settings, 23)
+    start, examples = initial.of(settings), oracles.numbers(settings, 23)
     asked, plain = (engine([settings], [start], CPU) for _ in range(2))
     for epoch in (1, 2):
         asked.gradients(examples)
@@ -180,14 +178,7 @@ def test_both_engines_learn_the_same_numbers(
     }
     settings = replace(kind, weight_decay=weight_decay, **changes[optimizer])
     portable_, native = train(
-        *(
-            Model(
-                settings=replace(settings, numerics=numerics),
-                train=numbers(settings, 23),
-                validation=numbers(settings, 9, 1),
-            )
-            for numerics in ("portable", "native")
-        )
+        *(oracles.model(replace(settings, numerics=n)) for n in ("portable", "native"))
     )
     assert distance(initial.of(settings), native.weights) > 0.05  # they went somewhere
     assert distance(portable_.weights, native.weights) < 1e-4
@@ -234,38 +225,6 @@ def test_the_epochs_metrics_are_those_of_its_batches(engine: type[Engine]) -> No
 
 
 # --- the same bits ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "n"),
-    [
-        *((VARIANTS[name], 640) for name in ("softmax", "dropout", "momentum")),
-        (replace(VARIANTS["momentum"], hidden=(1,)), 640),
-        (replace(VARIANTS["dropout"], batch_size=1), 5),
-    ],
-    ids=["softmax", "dropout", "momentum", "one wide", "one image"],
-)
-def test_both_ways_to_a_product_train_the_same_bits(settings: Settings, n: int) -> None:
-    results = []
-    for way in ("float64", "int8"):
-        with multiply.products(way) as taken:
-            weights = trained(PortableEngine, settings, images(n), initial.of(settings))
-            metrics = PortableEngine([settings], [weights], CPU).evaluate([images(50)])
-            logits = portable.outputs(weights, images(50).inputs)
-            results.append((digest.weights(weights), metrics, logits.numpy().tobytes()))
-        assert not taken["int8"] or way == "int8"
-    assert results[0] == results[1]
-
-
-@both_engines
-def test_the_same_training_twice_and_another_with_another_seed(engine: type[Engine]) -> None:
-    settings = replace(VARIANTS["dropout"], epochs=1)
-    start = initial.of(settings)
-    first, again, *others = (
-        digest.weights(trained(engine, replace(settings, seed=seed), images(), start))
-        for seed in (0, 0, 1, 2**63 - 1)
-    )
-    assert first == again and len({first, *others}) == 3
 
 
 @both_engines

@@ -10,8 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from matrices import random_pixels
-from oracles import numbers, train
+from oracles import HIDDEN, LINEAR, MLP, SOFTMAX, N, model, train
 from refashion.base.workspace import Workspace
 from refashion.data import prepared
 from refashion.portable import multiply
@@ -21,10 +20,6 @@ from refashion.training.engine import Examples
 from refashion.training.loop import Model, Training
 from refashion.training.settings import Settings
 
-LINEAR = Settings(lr=0.05, epochs=3, batch_size=5, num_inputs=7, num_outputs=1, loss="squared")
-HIDDEN = replace(LINEAR, hidden=(6, 4), dropout=(), initialisation="he")
-SOFTMAX = Settings(lr=0.5, epochs=3, batch_size=5, num_inputs=12, num_outputs=3)
-MLP = replace(SOFTMAX, hidden=(70,), dropout=())  # wide enough for limbs by row
 KINDS = {
     "linear": LINEAR,
     "momentum": replace(LINEAR, momentum=0.9, lr=0.01),
@@ -41,21 +36,6 @@ KINDS = {
     "dropout": replace(SOFTMAX, hidden=(6, 4), dropout=(0.2, 0.5)),
     "ties": replace(SOFTMAX, initialisation="constant", epochs=2, batch_size=100),
 }
-N = 23  # the last batch of an epoch has three examples
-
-
-def examples(kind: Settings, n: int, data: int = 0, size: float = 1.0) -> Examples:
-    """Pixels with classes, or numbers with a target."""
-    if kind.loss == "squared":
-        return numbers(kind, n, data, size)
-    pixels = random_pixels(n, kind.num_inputs, seed=data)
-    return Examples(inputs=pixels, targets=pixels[:, 0].long() % kind.num_outputs)
-
-
-def model(kind: Settings, data: int = 0, size: float = 1.0, n: int = N, watched: int = 9) -> Model:
-    """A model with training examples that are its own, of its own size."""
-    validation = examples(kind, watched, data + 1000, size)
-    return Model(settings=kind, train=examples(kind, n, data, size), validation=validation)
 
 
 def siblings(kind: Settings, **changes: int) -> list[Model]:
@@ -170,20 +150,9 @@ def test_any_mixture(models: list[Model], way: str) -> None:
     assert stacked == alone(models)
 
 
-def test_a_model_does_not_see_its_neighbours() -> None:
-    """Not their number, their order, their data or their decay."""
-    first, *others = siblings(HIDDEN)
-    want = together([first, *others])[0]
-    louder = [replace(m, train=numbers(HIDDEN, N, i, 2.0)) for i, m in enumerate(others, start=1)]
-    for neighbours in (others[::-1], others[:1], louder, [model(first.settings)]):
-        assert together([*neighbours, first])[-1] == want
-
-
 def test_a_stack_with_nothing_to_watch() -> None:
     unwatched = siblings(LINEAR, watched=0)
     assert together(unwatched) == alone(unwatched)
-    watched = together(siblings(LINEAR))
-    assert [digest for _, digest in together(unwatched)] == [digest for _, digest in watched]
     assert all(math.isnan(row.validation_loss) for t in train(*unwatched) for row in t.history)
 
 
@@ -263,8 +232,3 @@ def test_a_classifier_that_diverges_does_not_reach_what_shares_its_batches(
         stacked = together(models)
     assert stacked == alone(models)
     assert [len(rows) < 5 for rows, _ in stacked] == [False, True, False]
-
-
-def test_all_models_diverge() -> None:
-    models = [model(replace(LINEAR, lr=1e38, seed=seed)) for seed in range(2)]
-    assert all(training.diverged and not training.history for training in train(*models))

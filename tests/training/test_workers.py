@@ -20,13 +20,14 @@ import yaml
 
 import sharded
 import tiny
+from oracles import MLP, model
 from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.studies import classifiers
 from refashion.training import workers
 from refashion.training.workers import Workers
-from sharded import MLP, MODELS, forks, golden, model, refusal, train, trainings
+from sharded import MODELS, forks, golden, refusal, train, trainings
 
 
 @pytest.fixture(scope="module")
