@@ -10,8 +10,6 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from refashion.base import params
 from refashion.base.errors import UserError
@@ -86,20 +84,6 @@ def test_choices_are_those_there_are(root: Path) -> None:
     assert set(get_args(fields.Optimizer)) == set(OPTIMIZERS)
     modules = {path.stem for path in (root / "src" / "refashion" / "studies").glob("*.py")}
     assert set(StudiesParams.model_fields) <= modules
-
-
-def test_a_variant_by_its_name(load: Any) -> None:
-    assert load({}).variant("mlp").hidden == (256,)
-    message = r"'mpl' is not in params.yaml; there are softmax, mlp, dropout"
-    with pytest.raises(UserError, match=message):
-        load({}).variant("mpl")
-
-
-@given(lr=st.floats(0, exclude_min=True, allow_infinity=False) | st.integers(1, 2**53))
-def test_any_number_survives_being_written_by_dvc(lr: float) -> None:
-    """DVC writes YAML 1.2: the shortest digits, with or without a dot; an integer is a number."""
-    read = params.validate({**RAW, **yaml12.parse(f"lr: {lr!r}\n".encode())}, "params.yaml").lr
-    assert type(read) is float and read == lr
 
 
 @pytest.mark.parametrize("run", ["mlp", "weight_decay/decay_0.001", "weight_decay/decay_1e+16"])
