@@ -227,21 +227,6 @@ def test_the_epochs_metrics_are_those_of_its_batches(engine: type[Engine]) -> No
 # --- the same bits ----------------------------------------------------------------------------
 
 
-@both_engines
-def test_an_engine_leaves_its_start_alone_and_its_weights_to_the_caller(
-    engine: type[Engine],
-) -> None:
-    settings = replace(VARIANTS["mlp"], batch_size=64)
-    start = initial.of(settings)
-    model, want = engine([settings], [start], CPU), digest.weights(start)
-    (before,) = model.weights()
-    model.train_epoch([images()], 1)
-    (after,) = model.weights()
-    assert digest.weights(start) == digest.weights(before) == want
-    assert digest.weights(after) != want
-    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in after.values())
-
-
 def test_metrics_do_not_depend_on_the_order_of_the_examples() -> None:
     settings = VARIANTS["dropout"]
     model, shuffle = PortableEngine([settings], [grown(settings)], CPU), streams.permutation(640, 5)
