@@ -59,18 +59,22 @@ def params(study: str = "k_fold", /, *, numerics: str = "portable", **changes: A
     return known.model_copy(update=small | new)
 
 
-def write_data(root: Path, train: int = 40, validation: int = 10) -> Workspace:
+def write_data(root: Path, train: int = 40, validation: int = 10, test: int = 0) -> Workspace:
     """Write tables of houses, and images whose first pixel is their number."""
     workspace = Workspace(root)
     for name, content in synthetic.houses().items():
         files.write_text(workspace.houses / name, content.decode())
-    n = train + validation
+    n = train + validation + test
     images = np.random.default_rng(0).integers(0, 128, (n, 784), dtype=np.uint8)
     labels = np.arange(n, dtype=np.uint8) % 10
     images[np.arange(784) // 78 == labels[:, None]] += 100  # bright pixels betray the label
     images[:, 0] = np.arange(n)
-    prepared.save(workspace.train, images[:train], labels[:train])
-    prepared.save(workspace.validation, images[train:], labels[train:])
+    for folder, rows in (
+        (workspace.train, slice(0, train)),
+        (workspace.validation, slice(train, train + validation)),
+        (workspace.test, slice(train + validation, n)),
+    ):
+        prepared.save(folder, images[rows], labels[rows])
     return workspace
 
 

@@ -17,8 +17,6 @@ import pytest
 import tiny
 from refashion.base.errors import UserError
 from refashion.base.params.sweeps import SweepParams
-from refashion.base.workspace import Workspace
-from refashion.data import prepared
 from refashion.data.prepared import Split
 from refashion.runs.run import TRIALS
 from refashion.studies import cluster, executors, sweep, trials
@@ -85,9 +83,7 @@ def trained(execute: Execute, data: Splits, device: str = "cpu") -> tuple[int, f
 
 def table_of(root: Path, execute: Execute) -> bytes:
     """The table of a sweep of twelve trials."""
-    workspace: Workspace = tiny.write_data(root, train=2000, validation=20)
-    test = prepared.load(workspace.validation)
-    prepared.save(workspace.test, test.images, test.labels)
+    workspace = tiny.write_data(root, train=2000, validation=20, test=20)
     space = {"lr": [0.01, 0.1, 0.3, 0.5], "seed": {"range": [0, 3]}}
     swept = SweepParams(variant="dropout", space=space)
     params = tiny.params().model_copy(update={"epochs": 4, "sweeps": {"lr": swept}})

@@ -13,7 +13,6 @@ import tiny
 from oracles import train
 from refashion.base.errors import UserError
 from refashion.base.params.studies import HouseModelParams
-from refashion.base.workspace import Workspace
 from refashion.data import houses, splits, synthetic
 from refashion.data.catalogue import HOUSE_FILES
 from refashion.studies import house_prices
@@ -220,8 +219,3 @@ def test_prices_of_the_test_houses_are_within_bounds(
     monkeypatch.setattr(house_prices, "predict", predict)
     with pytest.raises(UserError, match="beyond all bounds for the test houses; use a learning"):
         tiny.run(house_prices, workspace, tiny.params())
-
-
-def test_tables_that_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing; run the stage `download_houses`"):
-        tiny.run(house_prices, Workspace(tmp_path), tiny.params())

@@ -6,7 +6,6 @@ from unittest import mock
 import pytest
 import torch
 
-import oracles
 import tiny
 from refashion.data import prepared, splits
 from refashion.data.prepared import Split
@@ -67,19 +66,6 @@ def test_every_training_is_a_run(result: tiny.Result, variant: str) -> None:
     assert [run.record.outputs["weights"] for run in folds] == digests
     assert len(set(digests)) == whole.metrics["folds"] == 3
     assert result.headline["validation_accuracy"][variant] == whole.metrics["validation_accuracy"]
-
-
-def test_the_mean_accuracy_is_that_of_all_images(split: Split, tmp_path: Path) -> None:
-    """With folds of one size, since every image is in one of them."""
-    result = tiny.run(k_fold, tiny.write_data(tmp_path), tiny.params("k_fold", folds=5))
-    folds = splits.folds(split.labels, 5, SEED)
-    assert {len(fold) for fold in folds} == {10}
-    for variant in tiny.VARIANTS:
-        right = 0
-        for training, fold in zip(result.trainings[variant], folds, strict=True):
-            outputs = oracles.outputs(training.weights, torch.from_numpy(split.images[fold]))
-            right += int((outputs.argmax(1).numpy() == split.labels[fold]).sum())
-        assert result.headline["validation_accuracy"][variant] == pytest.approx(right / 50)
 
 
 def test_the_cut_of_the_validation_set_does_not_matter_but_the_seed_does(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,16 +44,9 @@ def params(variant: str = "dropout", **changes: Any) -> Params:
     return tiny.params().model_copy(update={"sweeps": {"rates": SweepParams(**definition)}})
 
 
-def write_data(root: Path, validation: int = 10) -> Workspace:
-    workspace = tiny.write_data(root, 50 - validation, validation)
-    test = prepared.load(tiny.write_data(root / "test", 30, 0).train)
-    prepared.save(workspace.test, test.images, test.labels)
-    return workspace
-
-
 def run(root: Path, settings: Params, *execute: executors.Execute) -> dict[str, bytes]:
     """What a sweep leaves, by name."""
-    workspace = write_data(root)
+    workspace = tiny.write_data(root, test=30)
     sweep.run(workspace, settings, "rates", *execute)
     return read(workspace)
 
@@ -66,7 +58,7 @@ def read(workspace: Workspace) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = write_data(tmp_path_factory.mktemp("sweep"))
+    workspace = tiny.write_data(tmp_path_factory.mktemp("sweep"), test=30)
     sweep.run(workspace, params(), "rates")
     return workspace
 
@@ -108,10 +100,6 @@ def test_the_best_by_validation_is_measured_on_the_test_set(workspace: Workspace
     assert whole.metrics["test_accuracy"] == expected["test_accuracy"]
 
 
-def test_two_processes_leave_the_same_files(workspace: Workspace, tmp_path: Path) -> None:
-    assert run(tmp_path, params(), partial(executors.in_processes, 2)) == read(workspace)
-
-
 def test_native_trainings_stay_in_this_process(tmp_path: Path) -> None:
     """Their bits depend on threads, which processes share, and on the machine."""
     native = params().model_copy(update={"numerics": "native"})
@@ -136,7 +124,7 @@ def test_no_more_processes_than_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_processes_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     """Nobody would have their results."""
-    workspace = write_data(tmp_path)
+    workspace = tiny.write_data(tmp_path, test=30)
     code = (
         "from functools import partial; from pathlib import Path; import test_sweep as t;"
         "e = partial(t.executors.in_processes, 2); w = t.Workspace(Path.cwd());"
@@ -201,22 +189,6 @@ def test_a_sweep_that_was_interrupted_goes_on(
     assert len(trained) == 12 == len(set(trained))
 
 
-def test_what_was_kept_of_a_trial_is_used_only_if_it_is_whole(
-    workspace: Workspace, tmp_path: Path
-) -> None:
-    expected = read(workspace)
-    shutil.copytree(workspace.root, tmp_path / "copy")
-    copy = Workspace(tmp_path / "copy")
-    files = sorted(copy.trials.glob("*.trial"))
-    assert len(files) == 12
-    content = files[0].read_bytes()
-    for number, damage in enumerate([b"", content[:-9], content, content[65:], b"\xff"]):
-        files[number].write_bytes(damage)
-    files[-1].unlink()
-    sweep.run(copy, params(), "rates")
-    assert read(copy) == expected
-
-
 def test_a_trial_that_diverges_ends_alone(tmp_path: Path) -> None:
     files = run(tmp_path, params(space={"lr": [1e38, 0.5]}))
     assert json.loads(files["dropout.trial_1/metrics.json"]) == {"diverged_in_epoch": 1}
@@ -255,7 +227,7 @@ def test_a_best_trial_that_does_not_come_out_again_is_refused(tmp_path: Path) ->
 
 def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds out no image"):
-        sweep.run(write_data(tmp_path, 0), params(), "rates")
+        sweep.run(tiny.write_data(tmp_path, 50, 0), params(), "rates")
 
 
 def test_stacks_give_every_process_as_many_trials_and_fit_in_memory() -> None:
