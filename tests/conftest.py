@@ -1,14 +1,23 @@
 """What every test shares: a clean environment and examples that are the same every time."""
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 hypothesis.settings.register_profile("refashion", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("refashion")
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--no-first-run"),
+]
+"""Of a browser."""
 
 
 def pytest_configure() -> None:
@@ -51,6 +60,20 @@ def work(item: pytest.Item) -> str:
 def root() -> Path:
     """Root of the checkout under test."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser that asks nobody but for what its pages ask."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium: apt-get install chromium, then run again")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,13 @@
 
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
@@ -21,8 +19,6 @@ from refashion.runs import listing
 from refashion.studies import k_fold, sweep
 from synthetic import write_evaluation, write_run, write_sweep, write_workspace
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
 PICTURES = [
     *("learning curves", "calibration", "confusion matrix"),
     *("most confident mistakes", "first test images", "first-layer weights"),
@@ -163,16 +159,6 @@ def test_a_workspace_without_variants_has_no_page(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("variants: {}\n")
     with pytest.raises(UserError, match=r"^params\.yaml: has no variants"):
         next(page.write_all(Workspace(tmp_path), tmp_path / "report.html"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium: apt-get install chromium, then run again")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
