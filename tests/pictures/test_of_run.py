@@ -11,7 +11,7 @@ from refashion.base.workspace import Workspace
 from refashion.pictures import figures, of_run, studies
 from refashion.runs import listing
 from refashion.runs.run import Run, in_folder
-from synthetic import write_evaluation, write_run, write_study, write_sweep, write_workspace
+from synthetic import write_evaluation, write_run, write_sweep, write_workspace
 
 ALL = [
     *("learning_curves", "calibration", "confusion_matrix"),
@@ -114,10 +114,3 @@ def test_a_sweep_that_was_killed_while_its_runs_were_written(tmp_path: Path) -> 
     whole, first, _ = listing.of_study(Workspace(tmp_path), "rates")
     assert studies.draw("rates", [whole]) == studies.draw("rates", [first]) == {}
     assert list(studies.draw("rates", [whole, first])) == ["trials_learning_curves"]
-
-
-def test_a_study_without_a_picture_has_none(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    write_study(workspace, "sweep", "first")
-    (run,) = listing.of_study(workspace, "sweep")
-    assert of_run.draw(run, workspace) == {}
