@@ -54,6 +54,12 @@ def ids(workspaces: dict[str, Workspace]) -> dict[str, str]:
     return ids
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pages be written in no time, with their pictures' names and no picture."""
+    monkeypatch.setattr("refashion.reporting.page.png", lambda figure: b"PNG")
+
+
 @pytest.fixture(scope="session")
 def main(workspaces: dict[str, Workspace]) -> Workspace:
     """Give the workspace that has the database."""

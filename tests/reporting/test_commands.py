@@ -97,6 +97,7 @@ def test_compare_on_a_terminal(
     assert all(text in shown for text in ("[256]", "± 0.071", "48 of 60", "not significant"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare_writes_a_page(main: Workspace, ids: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     done = refashion(main, "compare", "puffy-hake", ids["main softmax"], "--html", str(file))

@@ -111,12 +111,6 @@ def test_pictures_that_are_missing_are_told(main: Workspace, tmp_path: Path) -> 
     assert "It makes no mistake on the test set." in text
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pages be written in no time, with their pictures' names and no picture."""
-    monkeypatch.setattr(page, "png", lambda figure: b"PNG")
-
-
 @pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.usefixtures("undrawn")
 def test_page_of_many_runs_shows_them_all_together(tmp_path: Path, more: int) -> None:
@@ -286,6 +280,7 @@ def test_page_of_a_sweep(pages: list[Path]) -> None:
     assert alts(text) == [*ways, "learning curves", "rates/mlp on synthetic: learning curves"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The explanation has no page, without a model; the variants need all their results."""
     workspace = write_workspace(tmp_path, variants=MLP)
