@@ -210,7 +210,7 @@ def test_models_are_grouped_by_shape_and_by_shared_batches() -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "hidden", "hidden, adam"])
 def test_a_model_of_a_stack_that_diverges_ends_alone(kind: str) -> None:
-    base = replace(KINDS[kind], lr=0.02, epochs=60)
+    base = replace(KINDS[kind], lr=0.02, epochs=5)
     if base.optimizer == "adam":  # whose steps have one length, whatever the gradient
         models = [model(base, data, size) for data, size in enumerate((1.0, 1e30, 1.0))]
     else:
@@ -218,4 +218,4 @@ def test_a_model_of_a_stack_that_diverges_ends_alone(kind: str) -> None:
         models = [model(replace(base, weight_decay=decay), data) for data, decay in decays]
     stacked = together(models)
     assert stacked == alone(models)
-    assert [len(rows) < 60 for rows, _ in stacked] == [False, True, False]
+    assert [len(rows) < 5 for rows, _ in stacked] == [False, True, False]
