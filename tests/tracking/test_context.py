@@ -90,11 +90,6 @@ def test_large_new_file_is_named_not_copied(repository: Path) -> None:
     assert context.gather(repository).dirty
 
 
-def test_folder_inside_the_repository(repository: Path) -> None:
-    (repository / "code.py").write_text("changed\n")
-    assert b"+++ b/code.py" in context.gather(repository / "models").diff
-
-
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert context.gather(tmp_path).commit is None
     git(tmp_path, "init", "-q")

@@ -1,6 +1,5 @@
 """Runs are found by what people call them, and read back whole or not at all."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,8 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from publishing import EXPERIMENT, altered, artifacts, tell
-from refashion.base import files
+from publishing import EXPERIMENT, artifacts, tell
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
@@ -94,16 +92,3 @@ def test_read_back_as_it_was(connected: Store, told: Workspace, tmp_path: Path) 
             assert remote.run.file(name).read_bytes() == local.file(name).read_bytes()
         assert remote.run.commit == "c" * 40
         assert remote.run.file("uncommitted.diff").read_bytes() == b"a diff\n"
-
-
-def test_run_of_an_older_layout_is_refused_naming_its_commit(
-    connected: Store, tmp_path: Path
-) -> None:
-    run = the_run("softmax", connected)
-    file = artifacts(run) / "record.json"
-    record = json.loads(file.read_text())
-    del record["layout"], run.data.tags[integrity.OF_DIGESTS]
-    told = rf"another layout .*git worktree .* {'c' * 40}`"
-    with altered(file), pytest.raises(UserError, match=told):
-        files.write_json(file, record)
-        published.read(run, tmp_path / "run", connected)
