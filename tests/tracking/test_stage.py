@@ -43,7 +43,6 @@ FOLDS = ["k_fold/mlp: child runs published: 2"]
         ([], VARIANTS + STUDIES),
         (["mlp"], ["mlp"]),
         (["k_fold", "weight_decay"], STUDIES),
-        (["weight_decay"], STUDIES[1:]),
     ],
 )
 def test_every_run_that_is_asked_for_is_told(
