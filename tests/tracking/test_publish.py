@@ -110,15 +110,6 @@ def test_run_carries_everything(
     }
 
 
-def test_logging_that_the_user_made_asynchronous_is_not(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its end would not be waited for, and a run that is read back too early would be deleted."""
-    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
-    for outcome in ("published", "already there"):
-        assert tell(workspace, "mlp")[0].outcome == outcome
-
-
 def test_a_model_that_the_user_made_active_gets_no_metric_of_a_run(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,14 +177,6 @@ def test_experiments_and_runs_are_described(workspace: Workspace, client: Mlflow
     assert {tags[key] for key in (view.TAG, "mlflow.note.content")} == {"mine"}
 
 
-def test_folds_lie_under_their_variant(workspace: Workspace) -> None:
-    names = ("k_fold/mlp", "k_fold/mlp.fold_1", "k_fold/mlp.fold_2")
-    parent, *folds = (done.run_id for done in tell(workspace, *names))
-    runs = published(address(workspace))
-    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
-    assert parents == {parent: None, **dict.fromkeys(folds, parent)}
-
-
 def test_run_without_log_claims_no_hardware(workspace: Workspace) -> None:
     shutil.rmtree(workspace.logs)
     tell(workspace, "mlp")
@@ -228,6 +211,8 @@ def test_missing_file_is_told_and_leaves_no_run(workspace: Workspace, name: str)
 def test_publishing_twice_changes_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Though the user asks MLflow not to wait for the end of its logging."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     names = ("softmax", "mlp", "dropout", "weight_decay/decay_0")
     first = [done.run_id for done in tell(workspace, *names)]
     assert len(set(first)) == len(names)
@@ -248,19 +233,6 @@ def test_names_of_experiments_add_up(workspace: Workspace) -> None:
     assert expected.items() <= run.data.tags.items()
     assert marks.experiments(run) == ["b", "puffy-hake"]
     assert "uncommitted.diff" not in names_of_artifacts(run)
-
-
-def test_an_experiment_that_is_removed_comes_back(workspace: Workspace) -> None:
-    tell(workspace, "mlp", context=replace(EXPERIMENT, experiment="b"))
-    tell(workspace, "mlp", context=EXPERIMENT)
-    with store.connect(workspace) as connected:
-        marks.mark(the_run(workspace), ["puffy-hake"], marks.REMOVED, connected.client)
-    run = the_run(workspace)
-    assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b", "puffy-hake")
-    assert marks.experiments(run) == ["b"]
-    tell(workspace, "mlp", context=EXPERIMENT)
-    run = the_run(workspace)
-    assert (run.data.tags["dvc_exp"], run.data.tags["dvc_exp_removed"]) == ("b,puffy-hake", "")
 
 
 @pytest.mark.parametrize("state", [marks.THERE, marks.REMOVED])
@@ -402,6 +374,7 @@ def test_interrupted_publication_is_done_anew(
         ("elsewhere {dead} 9{now}", True),
         ("elsewhere 1 {huge}", True),
         ("{host} {huge} {now}", True),
+        ("--help", True),
     ],
 )
 def test_abandoned_publications_are_deleted(
