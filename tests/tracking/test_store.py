@@ -50,40 +50,33 @@ def refusal(workspace: Workspace, uri: str = "", *, reading: bool = False) -> st
     return str(error.value)
 
 
-@pytest.mark.parametrize("listens", [True, False])
-def test_dead_server_is_told_in_time_in_one_line(listens: bool, silent: str, root: Path) -> None:
-    uri = silent if listens else f"http://127.0.0.1:{free_port()}"
+def test_dead_server_is_told_in_time_in_one_line(silent: str, root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "stages", "track", "softmax"],
         cwd=root,
-        env=environment(MLFLOW_TRACKING_URI=uri),
+        env=environment(MLFLOW_TRACKING_URI=silent),
         capture_output=True,
         text=True,
         timeout=15,
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: MLflow at {uri}: ")
+    assert line.startswith(f"error: MLflow at {silent}: ")
     assert line.endswith(
         "no result is lost: when that is mended, `refashion publish` publishes them"
     )
 
 
-def test_server_that_dies_later_is_told_in_time(
-    silent: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO())  # once it answers
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    started = time.monotonic()
-    assert re.match("MLflow at http.*`refashion publish`", refusal(workspace, silent))
-    assert time.monotonic() - started < 6  # it is tried twice
-
-
 def test_users_own_patience_stays(
     silent: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a server that is dead, and with one that dies later."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     assert "no answer within 1 s" in refusal(workspace, silent)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO())  # once it answers
+    started = time.monotonic()
+    assert re.match("MLflow at http.*`refashion publish`", refusal(workspace, silent))
+    assert time.monotonic() - started < 6  # it is tried twice
 
 
 @pytest.mark.parametrize("login", ["me:secret@{}", "{}?user=me&password=secret"])
@@ -118,9 +111,7 @@ def test_password_is_not_shown_in_what_mlflow_tells(
     ("uri", "told"),
     [
         ("http://[::1", "no legal address"),
-        ("http://h:99999", "no legal address"),
         ("http://a..b:5000", "no legal address"),
-        ("http://.example.com", "no legal address"),
         ("postgresql://h:abc/runs", "no legal address"),
         ("http://me:secret/secret@h", "no legal address"),  # the server me
         ("postgresql://me:1/secret@h/runs", "no legal address"),
@@ -129,7 +120,6 @@ def test_password_is_not_shown_in_what_mlflow_tells(
         ("sqlite://runs.db", "checkout: is a folder; name a file"),
         ("sqlite:///mlflow.db?timeout=s", "mlflow.db?timeout=s: could not convert string"),
         ("mysql://me@localhost/runs", "No module named 'MySQLdb'; install this driver"),
-        ("mssql://settings", "No module named 'pyodbc'; install this driver"),
     ],
 )
 def test_odd_address_is_told_in_one_line(workspace: Workspace, uri: str, told: str) -> None:
