@@ -14,7 +14,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import write
 from refashion.runs.record import LAYOUT
-from refashion.runs.run import LOG, PREDICTIONS, Run, in_checkout, in_folder
+from refashion.runs.run import PREDICTIONS, Run, in_checkout, in_folder
 from refashion.training import digest
 
 WEIGHTS = {"layers.0.weight": torch.tensor([[1.0, -0.5]]), "layers.0.bias": torch.zeros(2)}
@@ -93,23 +93,6 @@ def test_reading_gives_what_was_written(run: Run) -> None:
     assert run.table("submission.csv")[1] == {"Id": "8, é", "SalePrice": "2"}
 
 
-def test_a_run_may_lie_in_one_folder(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "elsewhere"
-    for file in run.files:
-        files.write_text(folder / file.name, "")
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / LOG).write_bytes(run.log_file.read_bytes())
-    other = in_folder(folder, "mlp of a friend", commit="c" * 40)
-    assert other.record == run.record and other.log == run.log
-    assert other.title == "mlp of a friend" and other.commit == "c" * 40
-
-
-def test_a_file_that_is_missing_is_named(run: Run) -> None:
-    assert not run.has("predictions.csv")
-    with pytest.raises(UserError, match=r"^mlp: its predictions\.csv is missing; run `dvc repro`"):
-        run.file("predictions.csv")
-
-
 def test_what_is_measured_later_lies_in_the_other_folder(run: Run) -> None:
     before = run.measured
     file = run.folders[1] / "predictions.csv"
@@ -142,14 +125,7 @@ def test_a_log_is_the_runs_only_if_it_is_of_this_training(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[:-20],
-        lambda text: "[]",
-        lambda text: text.replace('"stage"', '"stages"'),
-        lambda text: "\udcff",
-    ],
-    ids=["truncated", "no mapping", "a key", "no text"],
+    "damage", [lambda text: text[:-20], lambda text: "\udcff"], ids=["truncated", "no text"]
 )
 def test_a_damaged_record_is_refused(run: Run, damage: Callable[[str], str]) -> None:
     path = run.file("record.json")
