@@ -10,17 +10,20 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from publishing import EXPERIMENT, address, tell
 from refashion import cli
 from refashion.base.workspace import Workspace
 from refashion.data.catalogue import DATASETS
-from refashion.evaluation import classify, model
+from refashion.evaluation import model
 from refashion.pictures import of_run
+from refashion.portable.softmax import softmax
 from refashion.runs import listing
 from refashion.serving import registry
 from refashion.tracking import store
+from refashion.training.portable import outputs
 from synthetic import write_study, write_workspace
 
 
@@ -55,13 +58,15 @@ class World:
             return registry.register(mlflow_run, alias, connected, name=name)
 
     def expected(self, variant: str) -> np.ndarray:
-        """Probabilities that the model of a variant finds for the images."""
+        """Probabilities of the images by the portable arithmetic and a variant's weights."""
         weights = model.load(listing.variant(self.workspace, variant))
-        return classify.probabilities(weights, self.images)
+        return softmax(outputs(weights, torch.tensor(self.images.reshape(-1, 784)))).numpy()
 
     def answers(self, variant: str) -> list[dict[str, Any]]:
         """What a registered model of a variant answers to them."""
-        return classify.answers(DATASETS["fashion_mnist"].classes, self.expected(variant))
+        classes, rows = DATASETS["fashion_mnist"].classes, self.expected(variant)
+        by_class = [dict(zip(classes, row.tolist(), strict=True)) for row in rows]
+        return [{"class": max(p, key=p.__getitem__), "probabilities": p} for p in by_class]
 
     def refashion(self, *arguments: str) -> Result:
         """Run a command of the project in the checkout."""

@@ -12,18 +12,14 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from publishing import altered
 from refashion.base.errors import UserError
 from refashion.data.catalogue import DATASETS
-from refashion.evaluation import model
-from refashion.portable.softmax import softmax
 from refashion.runs import listing
 from refashion.serving import predict, registry
 from refashion.tracking import store
-from refashion.training.portable import outputs
 from servers import serving
 
 
@@ -70,6 +66,8 @@ def test_registering_again_makes_no_second_version(world: Any, tmp_path: Path) -
         assert done.stdout == f"models:/{name}@{alias}: version 1, run {run_id}: {what}\n"
     assert len(versions(name)) == 1
     assert set(MlflowClient().get_model_version(name, "1").aliases) == {"champion", "b"}
+    assert world.register("mlp", name).version == "2"  # of another run
+    assert str(MlflowClient().get_model_version_by_alias(name, "champion").version) == "2"
 
 
 def test_from_any_folder(
@@ -81,30 +79,6 @@ def test_from_any_folder(
     image, uri = str(root / "examples" / "boot.png"), f"models:/{tmp_path.name}@champion"
     assert told.refashion("predict", image, "--model", uri).exit_code == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def test_another_run_is_another_version(world: Any, tmp_path: Path) -> None:
-    name = tmp_path.name
-    world.register("mlp", name)
-    assert world.register("softmax", name).version == "2"
-    assert str(MlflowClient().get_model_version_by_alias(name, "champion").version) == "2"
-
-
-@pytest.mark.parametrize("variant", ["mlp", "softmax"])
-def test_answers_are_those_of_the_portable_arithmetic(
-    world: Any, tmp_path: Path, variant: str
-) -> None:
-    world.register(variant, tmp_path.name)
-    loaded = mlflow.pyfunc.load_model(f"models:/{tmp_path.name}@champion")
-    weights = model.load(listing.variant(world.workspace, variant))
-    probabilities = softmax(outputs(weights, torch.tensor(world.images.reshape(-1, 784))))
-    for images, rows in ((world.images, probabilities), (world.images[2], probabilities[2:3])):
-        answers = loaded.predict(images)
-        assert [list(answer["probabilities"].values()) for answer in answers] == rows.tolist()
-        for answer in answers:
-            p = answer["probabilities"]
-            assert tuple(p) == DATASETS["fashion_mnist"].classes
-            assert answer["class"] == max(p, key=p.__getitem__)
 
 
 def test_files_hold_no_pickle_and_nothing_from_here(
@@ -151,7 +125,7 @@ def test_code_that_is_taken_along_is_enough(world: Any, tmp_path: Path) -> None:
         check=True,
     )
     answer, modules, needs_dvc = json.loads(done.stdout)
-    assert answer == world.answers("mlp")
+    assert json.dumps(answer) == json.dumps(world.answers("mlp"))  # the classes in their order
     assert {Path(file).is_relative_to(folder / "code") for file in modules.values()} == {True}
     assert not needs_dvc and "refashion.base.params" not in modules
 

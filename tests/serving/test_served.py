@@ -53,11 +53,9 @@ def test_server_answers_images_and_refuses_what_is_none(
     assert prediction.keys() == {"class", "probabilities"}
 
     for inputs, fault in (
-        (images[:, 1:].tolist(), "images: have the shape (5, 27, 28)"),
         ([[1, 2], [3]], "images: differ in shape, or are no numbers"),
         ((images / 255).tolist(), "images: have pixels of type float64"),
         ([["a"] * 784], "images: have pixels of type <U1"),
-        ([[256] * 784], "image 0: has pixels from 0 to 256"),
         ([[-1] * 784], "image 0: has pixels from -1 to 0"),
     ):
         answer = requests.post(address, json={"inputs": inputs}, timeout=60)
