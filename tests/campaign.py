@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -195,13 +195,20 @@ def processes(root: Path) -> list[int]:
     return found
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something, a minute at most."""
+    patience = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+
+
 @dataclass
 class Campaign:
     """What became of all trials, a row for each fault."""
 
     file: Path | None
     """To which rows are added, as lines of JSON; None: nowhere."""
-    seed: int = 0
     trials: int = 0
     wrong: list[tuple[str, str]] = field(default_factory=list)
     """Moment and outcome of each trial after which something is wrong."""
@@ -215,7 +222,7 @@ class Campaign:
     def of(self, fault: str) -> Iterator["Campaign"]:
         """Count trials of one fault, and refuse what is wrong with any of them at the end."""
         began = time.monotonic()
-        row = Campaign(self.file, self.seed)
+        row = Campaign(self.file)
         yield row
         counts = {name: sum(outcome == name for _, outcome in row.wrong) for name in OUTCOMES}
         if self.file:

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from campaign import until
 from refashion.base.machine import is_running
-from refashion.reproduction import attended
 
 COMMAND = """
 import os, subprocess, sys, time
@@ -36,19 +35,12 @@ with attended.running(command, Path.cwd(), dict(os.environ)) as process:
 """
 
 
-def wait_for(path: Path) -> None:
-    patience = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < patience
-        time.sleep(0.05)
-
-
 @pytest.fixture(params=["", "trap '' INT; exec "], ids=["heard", "deaf"])
 def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has started the command; shells make what they start with ``&`` deaf."""
     words = ["sh", "-c", f'{request.param} "$0" "$@"', sys.executable, "-c", STARTER]
     with subprocess.Popen(words, cwd=tmp_path, start_new_session=True) as process:
-        wait_for(tmp_path / "started")
+        until((tmp_path / "started").exists)
         yield process
 
 
@@ -60,19 +52,6 @@ def test_what_was_started_ends_when_its_starter_does(
     """Though it was not told to itself; and not before it has put things back."""
     started = int((tmp_path / "started").read_text())
     os.killpg(starter.pid, number)
-    wait_for(tmp_path / "put_back")
+    until((tmp_path / "put_back").exists)
     starter.wait(60)
-    patience = time.monotonic() + 60
-    while is_running(started):
-        assert time.monotonic() < patience
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize(
-    ("end", "code"),
-    [("sys.exit(3)", 3), ("pass", 0), ("os.kill(os.getpid(), 15)", attended.INTERRUPTED)],
-)
-def test_the_exit_code_is_the_command_s(end: str, code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", f"import os, sys; {end}"]
-    with attended.running(command, tmp_path, {}) as process:
-        assert process.wait() == code
+    until(lambda: not is_running(started))

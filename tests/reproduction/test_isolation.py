@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from campaign import processes
+from campaign import processes, until
 from refashion.base.errors import UserError
 from refashion.reproduction import isolation, pipeline, worktree
 from refashion.reproduction.worktree import PREFIX, State
@@ -190,10 +189,7 @@ def test_nothing_outlives_a_killed_run(repository: Any, temporary: Path) -> None
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    patience = time.monotonic() + 60
-    while processes(temporary / swept.name):
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+    until(lambda: not processes(temporary / swept.name))
     removed = worktree.sweep(repository.workspace)
     assert {temporary / swept.name, swept} <= set(removed)
     assert repository.git("worktree", "list").count("\n") == 0

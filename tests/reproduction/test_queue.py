@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import small_pipeline
-from campaign import processes, restore
+from campaign import processes, restore, until
 from refashion.base.workspace import Workspace
 from refashion.reproduction import mend, queue
 
@@ -21,7 +19,6 @@ stages:
     cmd: python -c "import time; time.sleep(SECONDS)"
     always_changed: true
 """
-PATIENCE = 60
 
 
 class Project(small_pipeline.Workspace):
@@ -53,14 +50,6 @@ class Project(small_pipeline.Workspace):
             file.write_bytes(b'[{"half')
             os.utime(file, (0, 0))
         return [str(file.relative_to(self.root)) for file in files]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something."""
-    patience = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < patience
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
