@@ -27,12 +27,9 @@ def test_experiments_of_one_name_are_told_apart(repository: Any) -> None:
     assert revisions.resolve(f"best@{start[:7]}", root) == first
 
 
-def test_a_reference_that_is_an_option_is_no_experiment(repository: Any) -> None:
-    repository.git("update-ref", "refs/exps/--/output=params.yaml/evil", "HEAD")
-    assert revisions.experiments(repository.workspace.root) == {}
-
-
 def test_names_of_experiments_may_have_white_space(repository: Any) -> None:
+    """A reference that is an option of git is none."""
+    repository.git("update-ref", "refs/exps/--/output=params.yaml/evil", "HEAD")
     names = ["a\u3000b", "a\x85c", "a", os.fsdecode(b"caf\xe9")]
     found = {name: repository.experiment(name) for name in names}
     experiments = revisions.experiments(repository.workspace.root)
