@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +22,8 @@ from refashion.base.workspace import Workspace
 from refashion.data import idx, prepared
 from refashion.evaluation import model
 from refashion.runs import listing
-from refashion.runs.checkpoint import VARIABLE, Checkpoint
 from refashion.serving import predict
 from refashion.studies import trials
-from refashion.training.loop import State, Training
 from refashion.training.settings import Settings
 from synthetic import write_workspace
 
@@ -46,10 +43,9 @@ def one_line() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def file() -> Iterator[Path]:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place for a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "file"
+    return tmp_path_factory.mktemp("file") / "file"
 
 
 SOUND = {"images": (idx.read_images, pack(IMAGES)), "labels": (idx.read_labels, pack(LABELS))}
@@ -149,27 +145,6 @@ def test_record(workspace: Workspace, data: st.DataObject, as_json: bool) -> Non
 
 
 SETTINGS = Settings(hidden=(), num_inputs=4, num_outputs=2, batch_size=2, epochs=2)
-KEY = "a" * 64
-
-
-def state() -> State:
-    """Of one small model, before its first epoch."""
-    return State(trainings=[Training(settings=SETTINGS, weights={}, history=[])])
-
-
-@many
-@given(data=st.data())
-def test_checkpoint(file: Path, data: st.DataObject) -> None:
-    """None that was altered is used."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "0")
-        checkpoint = Checkpoint(file.parent / "checkpoints", KEY)
-    checkpoint.save(state(), {"seconds": [1.5]})
-    content = checkpoint.file.read_bytes()
-    altered = data.draw(damaged(content))
-    checkpoint.file.write_bytes(altered)
-    observed = checkpoint.load(state())
-    assert observed == ({"seconds": [1.5]} if altered == content else None)
 
 
 @many
