@@ -74,9 +74,9 @@ def running(command: list[str], health: str, log: Path, **options: Any) -> Itera
 
 
 @contextmanager
-def serving(database: str, artifacts: Path) -> Iterator[str]:
+def serving(database: str, artifacts: Path, port: int | None = None) -> Iterator[str]:
     """Run an MLflow server over a database and a folder of artifacts, and give its address."""
-    port = free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
 from refashion.tracking import integrity
-from servers import environment, free_port, postgres, running
+from servers import free_port, postgres, serving
 from synthetic import write_workspace
 
 pytestmark = pytest.mark.faults
@@ -104,25 +103,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         yield write_workspace(tmp_path_factory.mktemp("servers"))
 
 
-@contextmanager
-def server(database: Path, port: int) -> Iterator[str]:
-    """Run an MLflow server that can be stopped, and give its address."""
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--artifacts-destination", str(database.with_suffix(".artifacts"))]
-    without_jobs = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    log = database.with_suffix(".log")
-    with running(command, f"{uri}/health", log, env=without_jobs):
-        yield uri
-
-
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Proxy]:
     """Stand before a server with an empty database."""
     database = tmp_path_factory.mktemp("server") / "mlflow.db"
     shutil.copyfile(empty_database, database)
-    with server(database, free_port()) as uri, Proxy(uri) as proxy:
+    with (
+        serving(f"sqlite:///{database}", database.with_suffix(".artifacts")) as uri,
+        Proxy(uri) as proxy,
+    ):
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         yield proxy
         proxy.shutdown()
@@ -192,10 +181,11 @@ def test_server_dies_or_sleeps(
 ) -> None:
     """In mid-publish; then it is started again, or goes on."""
     database, port = tmp_path / "mlflow.db", free_port()
+    server = f"sqlite:///{database}", tmp_path / "artifacts", port
     with campaign.of(f"server: {fault} while publishing") as trials:
         for moment in (0.1, 0.4, 1.0):
             shutil.copyfile(empty_database, database)
-            with server(database, port) as uri:
+            with serving(*server) as uri:
                 group = group_of(port)
                 number = signal.SIGKILL if fault == "killed" else signal.SIGSTOP
                 timer = threading.Timer(moment, os.killpg, (group, number))
@@ -206,7 +196,7 @@ def test_server_dies_or_sleeps(
                     os.killpg(group, signal.SIGCONT)
                     trials.add(moment, wrong + check(workspace, uri))
             if fault == "killed":
-                with server(database, port) as uri:
+                with serving(*server) as uri:
                     trials.add(moment, wrong + check(workspace, uri))
 
 
