@@ -389,6 +389,8 @@ def test_a_gate_names_all_that_holds_and_does_not(
     gates = [
         {"run": "sweep/first", "metric": "loss", "at_most": 0.05, "margin": 0.06},
         {"run": "softmax", "metric": "loss", "at_least": 0.2, "margin": 0.06},
+        {"run": "mlp", "metric": "loss", "at_least": 0.07, "margin": 0.01},
+        {"run": "wide", "metric": "loss", "at_most": 0.05, "margin": 0.01},
         {"run": "softmax", "metric": "nonsense", "at_most": 1},
         {"run": "gone", "metric": "x", "at_least": 0},
     ]
@@ -412,6 +414,8 @@ def test_a_gate_names_all_that_holds_and_does_not(
         "reproduces: windy": ("**no**", "; ".join(f"{name}: {windy}" for name in names)),
         "sweep/first: loss": ("yes", "0.1000, must be <= 0.05 (margin 0.06)"),
         "softmax: loss": ("**no**", "0.1333, must be >= 0.2 (margin 0.06)"),
+        "mlp: loss": ("yes", "0.0667, must be >= 0.07 (margin 0.01)"),
+        "wide: loss": ("**no**", "0.0667, must be <= 0.05 (margin 0.01)"),
         "softmax: nonsense": ("**no**", "missing, must be <= 1"),
         "gone: x": ("**no**", "missing, must be >= 0"),
         "softmax: no worse than HEAD": ("**no**", worse),

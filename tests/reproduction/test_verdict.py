@@ -1,4 +1,4 @@
-"""Every verdict from runs in which one thing was changed, and thresholds of the gate."""
+"""Every verdict from runs in which one thing was changed."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -10,9 +10,8 @@ import torch
 
 import synthetic
 from refashion.base import files
-from refashion.base.params import Gate
 from refashion.base.workspace import Workspace
-from refashion.reproduction import gate, reproduce, verdict
+from refashion.reproduction import reproduce, verdict
 from refashion.runs import write
 from refashion.runs.run import Run, in_checkout
 from refashion.training import digest
@@ -206,22 +205,3 @@ def test_what_is_missing_is_not_compared(tmp_path: Path) -> None:
     result = verdict.compare(expected, run(tmp_path / "d", **NATIVE, change=scale(1.01)))
     note = "not here, so not compared: weights.safetensors"
     assert (result.outcome, result.note) == ("different", note)
-
-
-# --- thresholds -------------------------------------------------------------------------------
-
-
-def test_thresholds(tmp_path: Path) -> None:
-    gates = [
-        Gate(run="mlp", metric="accuracy", at_least=0.9, margin=0.11),
-        Gate(run="mlp", metric="loss", at_most=0.4, margin=0.05),
-        Gate(run="mlp", metric="nonsense", at_least=0.0),
-        Gate(run="gone", metric="accuracy", at_least=0.0),
-    ]
-    checks = list(gate.good_enough([run(tmp_path, accuracy=0.8)], gates))
-    assert [(check.name, check.holds, check.detail) for check in checks] == [
-        ("mlp: accuracy", True, "0.8000, must be >= 0.9 (margin 0.11)"),
-        ("mlp: loss", False, "0.5000, must be <= 0.4 (margin 0.05)"),
-        ("mlp: nonsense", False, "missing, must be >= 0"),
-        ("gone: accuracy", False, "missing, must be >= 0"),
-    ]
