@@ -13,8 +13,7 @@ from refashion.base import files
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.runs import write
-from refashion.runs.record import LAYOUT
-from refashion.runs.run import PREDICTIONS, Run, in_checkout, in_folder
+from refashion.runs.run import PREDICTIONS, Run, in_checkout
 from refashion.training import digest
 
 WEIGHTS = {"layers.0.weight": torch.tensor([[1.0, -0.5]]), "layers.0.bias": torch.zeros(2)}
@@ -132,17 +131,3 @@ def test_a_damaged_record_is_refused(run: Run, damage: Callable[[str], str]) -> 
     path.write_bytes(damage(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"^mlp: record\.json is damaged \(.+`dvc repro`.+$"):
         _ = run.record
-
-
-@pytest.mark.parametrize("layout", [None, 1, LAYOUT + 1])
-def test_another_layout_is_refused_with_the_commit_whose_code_reads_it(
-    run: Run, layout: int | None
-) -> None:
-    path = run.file("record.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"layout": layout}))
-    old = in_folder(path.parent, "run 0123", commit="c" * 40)
-    with pytest.raises(UserError) as refused:
-        _ = old.record
-    message = str(refused.value)
-    assert message.startswith("run 0123: record.json has another layout") and "\n" not in message
-    assert f"`git worktree add ../{'c' * 12} {'c' * 40}`" in message
