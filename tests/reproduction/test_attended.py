@@ -40,8 +40,11 @@ def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     """A process that has started the command; shells make what they start with ``&`` deaf."""
     words = ["sh", "-c", f'{request.param} "$0" "$@"', sys.executable, "-c", STARTER]
     with subprocess.Popen(words, cwd=tmp_path, start_new_session=True) as process:
-        until((tmp_path / "started").exists)
-        yield process
+        try:
+            until((tmp_path / "started").exists)
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

@@ -98,6 +98,17 @@ def test_links_inside_are_kept_and_not_written_through(repository: Any) -> None:
         assert (lock.is_symlink(), lock.read_bytes()) == (False, b"{}\n")
 
 
+def test_of_a_sparse_checkout_everything_is_brought_back(repository: Any) -> None:
+    root = repository.workspace.root
+    files = repository.git("ls-files").split("\n")
+    repository.git("update-index", "--refresh")  # the copy has other times
+    repository.git("sparse-checkout", "set", ".dvc", "stages")
+    assert not (root / "models" / "mlp" / "record.json").exists()
+    state = State(commit=repository.git("rev-parse", "HEAD"))
+    with worktree.checkout(state, repository.workspace) as checkout:
+        assert [name for name in files if not (checkout.root / name).is_file()] == []
+
+
 def creation(*names: str, content: str = "mark", mode: int = 100644) -> bytes:
     """Diff that creates files."""
     parts = (

@@ -110,8 +110,9 @@ def lines(shown: Iterable[Table], notes: Iterable[str]) -> list[str]:
     is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(markup=False, width=WIDE if is_piped else None)
     width, unbounded = console.width, console.options.update(max_width=WIDE)
+    parts: list[Table | str] = [*shown, *notes]
     with console.capture() as captured:
-        for part in (*shown, *notes):
+        for part in parts:
             least = Measurement.get(console, unbounded, part).minimum
             console.width = max(width, least)
             console.print(part)
