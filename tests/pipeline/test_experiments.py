@@ -132,6 +132,7 @@ def test_k_fold_is_a_pipeline_of_its_own(workspace) -> None:
         assert parent["validation_accuracy"] == pytest.approx(sum(accuracies) / 2)
 
 
+@pytest.mark.ci
 def test_a_sweep_is_a_pipeline_of_its_own(workspace) -> None:
     """Its trials are runs below the one that sums them up."""
     assert "sweep" not in workspace.run("dvc", "repro", "--dry")
@@ -213,6 +214,7 @@ def test_a_new_variant_and_back(workspace, experiment) -> None:
     assert workspace.run("git", "status", "--porcelain") == "?? models/wide/\n"
 
 
+@pytest.mark.ci
 def test_a_variant_that_is_gone(workspace, experiment) -> None:
     """It is shown by nobody; what it left is refused, for it would count as a result."""
     params = yaml.safe_load((workspace.root / "params.yaml").read_text())

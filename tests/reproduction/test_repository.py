@@ -80,6 +80,7 @@ def test_a_run_outlives_a_setting_that_is_required_later(
     assert repository.git("worktree", "list").count("\n") == 0
 
 
+@pytest.mark.ci
 def test_a_run_of_an_older_layout_names_its_commit(repository: Any) -> None:
     """As a revision, as a run and among experiments, where it does not stop the others."""
     root = repository.workspace.root
@@ -376,6 +377,7 @@ def test_outside_git_the_workspace_alone_is_published(repository: Any) -> None:
 # --- gate -------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_a_gate_names_all_that_holds_and_does_not(
     repository: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ print(json.dumps([model.predict(images), modules, "dvc" in sys.modules]))
 """
 
 
+@pytest.mark.ci
 def test_code_that_is_taken_along_is_enough(world: Any, tmp_path: Path) -> None:
     world.register("mlp", tmp_path.name)
     np.save(tmp_path / "images.npy", world.images)

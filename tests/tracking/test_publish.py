@@ -110,6 +110,7 @@ def test_run_carries_everything(
     }
 
 
+@pytest.mark.ci
 def test_a_model_that_the_user_made_active_gets_no_metric_of_a_run(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def refusal(workspace: Workspace, uri: str = "", *, reading: bool = False) -> st
     return str(error.value)
 
 
+@pytest.mark.ci
 def test_dead_server_is_told_in_time_in_one_line(silent: str, root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "stages", "track", "softmax"],

@@ -239,6 +239,7 @@ def test_nothing_is_left_of_processes_that_are_ended_but_what_one_goes_on_from(
     assert results(workspace) == want
 
 
+@pytest.mark.ci
 def test_other_stages_refuse_several_processes_once(workspace: Workspace) -> None:
     configure(workspace)
     process = start(workspace, *TORCHRUN, STAGES, "check")
@@ -248,6 +249,7 @@ def test_other_stages_refuse_several_processes_once(workspace: Workspace) -> Non
     assert not workspace.checked.exists()
 
 
+@pytest.mark.ci
 @linux
 def test_processes_end_with_their_launcher(workspace: Workspace) -> None:
     configure(workspace, epochs=100, batch_size=1)
