@@ -1,11 +1,17 @@
 """Sweeps from the command line."""
 
+import json
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from refashion.base.errors import UserError
-from refashion.reproduction import experiments
+from refashion.base.workspace import Workspace
+from refashion.reproduction import experiments, pipeline
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,38 @@ def test_what_cannot_be_read_is_said_in_one_line(override: str) -> None:
 def test_a_setting_is_named_once() -> None:
     with pytest.raises(UserError, match="lr is given twice"):
         experiments.define("mlp", ["lr=0.1", "lr=0.2"])
+
+
+@pytest.mark.parametrize("definition", [None, {"variant": "mlp", "space": {"lr": [0.2]}}])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("exps/run/workspace/workspace.json", {"pid": os.getpid()}),
+        ("rwlock", {"write": {"data": {"pid": os.getpid(), "cmd": "dvc repro"}}}),
+        ("a sweep", None),
+    ],
+)
+def test_a_second_sweep_in_a_workspace_is_refused(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    definition: Any,
+    name: str,
+    content: Any,
+) -> None:
+    """It would change the settings under the first, or the first under it."""
+    shutil.copy(root / "params.yaml", tmp_path)
+    workspace, run = Workspace(tmp_path), []
+    monkeypatch.setattr(pipeline, "run", lambda *_: run.append(1) or True)
+    monkeypatch.setattr(experiments.revisions, "experiments", lambda _: {})
+    sweep = "lr_and_decay" if definition is None else "own"
+    experiments.sweep(workspace, sweep, definition)
+    first = nullcontext() if content else experiments._alone(workspace)
+    if content:
+        file = tmp_path / ".dvc" / "tmp" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    run.clear()
+    with first, pytest.raises(UserError, match="wait for its end"):
+        experiments.sweep(workspace, sweep, definition)
+    assert not run

@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
 from refashion.base import params
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
-from refashion.reproduction import pipeline, revisions
+from refashion.reproduction import pipeline, queue, revisions
 from refashion.runs.record import Record, read
 from refashion.runs.run import Run
 from refashion.studies import classifiers
@@ -93,8 +94,8 @@ def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None 
     Raises
     ------
     UserError
-        If ``params.yaml`` has no such sweep, the definition is not legal, there is an experiment of
-        that name, or a stage fails.
+        If DVC is at work in the workspace, ``params.yaml`` has no such sweep, the definition is not
+        legal, there is an experiment of that name, or a stage fails.
     """
     target = f"stages/sweep/dvc.yaml:track_sweep@{name}"
     raw = params.read(workspace.params_file)
@@ -105,16 +106,18 @@ def sweep(workspace: Workspace, name: str, definition: Mapping[str, Any] | None 
             "sweep a variant, name settings: -S lr=0.05,0.1"
         )
     if definition is None or (raw.get("sweeps") or {}).get(name) == definition:
-        if definition:  # as an experiment that was interrupted leaves it
-            print(f"{name}: is in params.yaml, so it runs in the workspace", file=sys.stderr)
-        _run(workspace, "-m", "dvc", "repro", target)
-        # In a fresh clone dvc.lock says that this was published, and this machine has nothing yet.
-        _run(workspace, "stages", "track", name)
+        with _alone(workspace):
+            if definition:  # as an experiment that was interrupted leaves it
+                print(f"{name}: is in params.yaml, so it runs in the workspace", file=sys.stderr)
+            _run(workspace, "-m", "dvc", "repro", target)
+            # In a fresh clone dvc.lock says that this was published; this machine has nothing yet.
+            _run(workspace, "stages", "track", name)
         return
     if name in there:
         raise UserError(f"{name}: params.yaml has another sweep of that name; choose a --name")
     params.validate({**raw, "sweeps": {name: definition}}, "-S")
-    _experiment(workspace, name, _flat({f"+sweeps.{name}": definition}), target)
+    with _alone(workspace):
+        _experiment(workspace, name, _flat({f"+sweeps.{name}": definition}), target)
 
 
 def promote(workspace: Workspace, trial: Run, name: str) -> Record:
@@ -126,7 +129,7 @@ def promote(workspace: Workspace, trial: Run, name: str) -> Record:
     ------
     UserError
         If the run is no trial, ``params.yaml`` does not have its variant or has all its settings,
-        there is an experiment of that name, or a stage fails.
+        DVC is at work in the workspace, there is an experiment of that name, or a stage fails.
     """
     now, wanted = workspace.params(), trial.record
     variant = wanted.name.partition("/")[2].partition(".trial_")[0]
@@ -143,12 +146,33 @@ def promote(workspace: Workspace, trial: Run, name: str) -> Record:
     changes |= {f"data.{k}": v for k, v in wanted.data.items() if data[k] != v}
     if not changes:
         raise UserError(f"{trial.title}: has the settings of params.yaml; `dvc repro` trains it")
+    with _alone(workspace):  # before it runs aside, DVC writes its settings into the workspace
+        pass
     _experiment(workspace, name, _flat(changes), f"track@{variant}", "--temp")
     commit, _ = revisions.experiments(workspace.root)[name]
     file = workspace.relative(workspace.variant_folders(variant)[0] / "record.json")
     made = read(revisions.git("show", f"{commit}:{file}", folder=workspace.root))
     assert made  # by this very code
     return made
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Let one sweep at a time into a workspace, while no other DVC process runs stages there.
+
+    Of two at once, each would change the settings under the other. `UserError` for the second.
+    """
+    import filelock
+
+    tmp = workspace.root / ".dvc" / "tmp"
+    refusal = UserError("a sweep or DVC is at work in this checkout; wait for its end")
+    try:
+        with filelock.FileLock(tmp / "sweep.lock", timeout=1):  # a promotion holds it to look
+            if queue.runs_in_workspace(tmp / "exps") or queue.writes_in_workspace(tmp / "exps"):
+                raise refusal
+            yield
+    except filelock.Timeout:
+        raise refusal from None
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ or half there, no command of DVC's queue works.
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,12 @@ class Task(NamedTuple):
 def runs_in_workspace(experiments: Path) -> bool:
     """Whether a `dvc exp run` is at work in the workspace itself."""
     return _runs(_object(experiments / "run" / "workspace" / "workspace.json"))
+
+
+def writes_in_workspace(experiments: Path) -> bool:
+    """Whether a DVC process runs a stage in the workspace, or changes outputs there."""
+    writers = _object(experiments.with_name("rwlock")).get("write")
+    return isinstance(writers, dict) and any(map(_runs, writers.values()))
 
 
 def damaged(experiments: Path) -> Iterator[Path]:
@@ -83,9 +89,9 @@ def _argument(body: str) -> dict[str, Any]:
     return dict(experiment)
 
 
-def _runs(process: Mapping[str, Any]) -> bool:
+def _runs(process: Any) -> bool:
     """Whether a process is at work, as DVC tells of it."""
-    pid = process.get("pid")
+    pid = process.get("pid") if isinstance(process, dict) else None
     return isinstance(pid, int) and pid > 0 and is_running(pid)
 
 
