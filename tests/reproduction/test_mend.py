@@ -354,6 +354,24 @@ def test_results_that_an_experiment_has_staged_are_unstaged(checkout: Workspace)
     assert git(checkout, "diff", "--cached") == ""
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_is_staged_while_an_experiment_runs_in_another_worktree_stays(
+    checkout: Workspace, tmp_path_factory: pytest.TempPathFactory, is_linked: bool
+) -> None:
+    linked = Workspace(tmp_path_factory.mktemp("worktrees") / "linked")
+    git(checkout, "checkout", "--quiet", "--detach")
+    git(checkout, "worktree", "add", "--quiet", "--detach", str(linked.root))
+    (linked.root / ".dvc" / "tmp").mkdir(parents=True)
+    git(checkout, "update-ref", mend.RUNS, "HEAD")
+    here = linked if is_linked else checkout
+    staged(here, "dvc.lock")
+    assert mended(here) == ["there is nothing to mend"]
+    git(here, "checkout", "--quiet", "--force", "-B", "own")
+    detach(here)
+    told = staged(here, "dvc.lock")
+    assert mended(here) == [told]  # its own log tells that one was killed here
+
+
 def test_an_index_that_an_experiment_has_not_put_back_is(checkout: Workspace) -> None:
     for reason in ("checkout: moving", "dvc: Restore HEAD to 'main'"):
         git(checkout, "checkout", "--quiet", "--detach")

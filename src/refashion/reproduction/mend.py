@@ -23,7 +23,7 @@ NO_GIT = (UserError, FileNotFoundError)
 """What is raised outside a repository of git, before its first commit, and without git."""
 
 RUNS = "refs/exps/exec/EXEC_BASELINE"
-"""Reference that is there while `dvc exp run` runs in the workspace."""
+"""Reference that is there while `dvc exp run` runs in the workspace; all worktrees share it."""
 
 QUEUED = ".dvc/tmp/repro.dat"
 """File of DVC's own that it stages to queue an experiment."""
@@ -267,9 +267,11 @@ def _staged(workspace: Workspace) -> list[str]:
         log = git("reflog", "--no-show-signature", "-2", "--format=%H %gs").splitlines()
         entries = [line.partition(b" ") for line in log]
         if git("rev-parse", "--symbolic-full-name", "HEAD") == b"HEAD\n":
-            if git("for-each-ref", "--points-at=HEAD", RUNS):
+            is_certain = QUEUED in names or _has_detached(entries)
+            is_only = len(git("worktree", "list").splitlines()) == 1
+            if (is_certain or is_only) and git("for-each-ref", "--points-at=HEAD", RUNS):
                 return names
-            if QUEUED in names or _has_detached(entries):
+            if is_certain:
                 own = (workspace.params_file.name, QUEUED)
                 return [name for name in names if name in own]
         head, index = (p.stat().st_mtime_ns for p in _git_paths(workspace, "HEAD", "index"))
