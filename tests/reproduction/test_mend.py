@@ -70,6 +70,32 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
         assert not (checkout.root / name).exists()
 
 
+def test_locks_that_are_hard_links_go_unless_dvc_is_at_work(checkout: Workspace) -> None:
+    (checkout.root / ".dvc/config").write_text("[core]\n    hardlink_lock = true\n")
+    lock = checkout.root / ".dvc/tmp/lock"
+    code = (
+        "from dvc.lock import make_lock\n"
+        f"lock = make_lock({str(lock)!r}, tmp_dir={str(lock.parent)!r}, hardlink_lock=True)\n"
+        "lock.lock(); print(flush=True); input()"
+    )
+    holder = [sys.executable, "-c", code, "-m", "dvc"]  # by which it is known
+    pipe = subprocess.PIPE
+    with subprocess.Popen(holder, cwd=lock.parent, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout and process.stdout.readline()
+        with pytest.raises(UserError, match="is running"), mend._locked(lock, checkout):
+            pass  # it has waited, so the lock is not new
+        assert mended(checkout) == ["there is nothing to mend"]
+        process.kill()
+    claim = lock.read_text()
+    assert mended(checkout) == [
+        f"{os.path.relpath(file, checkout.root)}: of a process that was killed: removed"
+        for file in (claim, lock)
+    ]
+    with mend._locked(lock, checkout):
+        assert lock.stat().st_nlink == 2
+    assert not lock.exists()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -476,7 +502,7 @@ def test_without_git(checkout: Workspace, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_the_system_refuses_is_told(
     checkout: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(lock: Path) -> None:
+    def refuse(lock: Path, _: Workspace) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(lock))
 
     (checkout.root / ".dvc/tmp/rwlock").touch()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from refashion.base import files
 from refashion.base.errors import UserError
@@ -27,6 +29,9 @@ RUNS = "refs/exps/exec/EXEC_BASELINE"
 
 QUEUED = ".dvc/tmp/repro.dat"
 """File of DVC's own that it stages to queue an experiment."""
+
+CLAIM = rb"/[0-9a-f]{32}\.lock\Z"
+"""What a lock of DVC's that is a hard link ends with: the name of the file that it links to."""
 
 MOVED = b"checkout: moving from "
 """What the log of HEAD begins with when it has been detached."""
@@ -69,9 +74,11 @@ def blocking(workspace: Workspace) -> Iterator[Fault]:
     """What killed processes have left that makes commands of DVC fail, however often they run."""
     superfluous = partial(_superfluous, workspace)
     experiments = _experiments(workspace)
+    for lock in [*_hard_links(workspace)]:  # to remove one changes the time of the other
+        yield superfluous(lock, "of a process that was killed")
     for lock in (experiments.with_name("rwlock"), experiments / "rwlock"):
         if lock.is_file() and not _is_sound(lock.read_bytes()):
-            yield superfluous(lock, "is damaged", partial(_remove, lock))
+            yield superfluous(lock, "is damaged", partial(_remove, lock, workspace))
     for file in filter(_is_left, queue.damaged(experiments)):
         yield superfluous(file, "is damaged")
     for file in _locks_of_git(workspace):
@@ -154,32 +161,54 @@ def _is_sound(rwlock: bytes) -> bool:
 
 
 @contextmanager
-def _locked(lock: Path) -> Iterator[None]:
+def _locked(lock: Path, workspace: Workspace) -> Iterator[None]:
     """Hold a lock of DVC's; `UserError` if a DVC process does."""
     from dvc.lock import LockError, make_lock
 
+    is_link = _configured(workspace, "core").get("hardlink_lock", False)
     try:
-        with make_lock(str(lock), tmp_dir=str(lock.parent)):
+        with make_lock(str(lock), tmp_dir=str(lock.parent), hardlink_lock=is_link):
             yield
     except LockError:
         raise UserError(f"{lock}: a DVC command is running; wait for its end") from None
 
 
-def _remove(rwlock: Path) -> None:
+def _hard_links(workspace: Workspace) -> Iterator[Path]:
+    """Locks of DVC's that are hard links, and what they link to, once no DVC process is at work.
+
+    DVC makes them where its `core.hardlink_lock` is set, and has them last a year. Their names are
+    digests, which tell no process.
+    """
+    experiments = _experiments(workspace)
+    for folder in (experiments.parent, experiments):
+        for lock in sorted(filter(Path.is_file, folder.glob("*lock"))):
+            with suppress(FileNotFoundError):
+                is_old = time.time() - lock.stat().st_ctime > JUST_NOW
+                is_link = is_old and re.search(CLAIM, lock.read_bytes())
+                if is_link and not is_used(lock) and "dvc" not in users(workspace.root):
+                    yield lock
+
+
+def _remove(rwlock: Path, workspace: Workspace) -> None:
     """Remove DVC's file of locks, unless a DVC process is at it."""
-    with _locked(rwlock.with_name("rwlock.lock")):
+    with _locked(rwlock.with_name("rwlock.lock"), workspace):
         rwlock.unlink(missing_ok=True)
+
+
+def _configured(workspace: Workspace, section: str) -> dict[str, Any]:
+    """A section of DVC's configuration; empty where that is damaged."""
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+
+    with suppress(DvcException):
+        return dict(Config(str(workspace.root / ".dvc"))[section])
+    return {}
 
 
 def _cache(workspace: Workspace) -> Path:
     """DVC's cache, as its configuration says; where that is damaged, the usual one."""
-    from dvc.config import Config
-    from dvc.exceptions import DvcException
-
-    dvc = workspace.root / ".dvc"
-    with suppress(DvcException):
-        return Path(Config(str(dvc))["cache"].get("dir", dvc / "cache"))
-    return dvc / "cache"
+    usual = workspace.root / ".dvc" / "cache"
+    return Path(_configured(workspace, "cache").get("dir", usual))
 
 
 def _is_own(cache: Path, workspace: Workspace) -> bool:
@@ -294,7 +323,7 @@ def _has_detached(entries: Sequence[tuple[bytes, bytes, bytes]]) -> bool:
 
 def _unstage(names: list[str], workspace: Workspace) -> None:
     """Remove files' changes from git's index alone, unless a DVC process is at work."""
-    with _locked(workspace.root / ".dvc" / "tmp" / "lock"):
+    with _locked(workspace.root / ".dvc" / "tmp" / "lock", workspace):
         revisions.git("reset", "--quiet", "--", *names, folder=workspace.root)
 
 
