@@ -86,6 +86,7 @@ def test_second_run_does_nothing(workspace) -> None:
     assert workspace.run("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.ci
 def test_remote_brings_everything_back(workspace, tmp_path) -> None:
     workspace.run("dvc", "remote", "add", "--local", "-d", "storage", str(tmp_path))
     workspace.run("dvc", "push")

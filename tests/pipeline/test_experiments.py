@@ -61,15 +61,6 @@ def test_one_number(workspace, experiment) -> None:
     metrics = row["metrics"]["reports/metrics.json"]["data"]
     assert metrics["lr"] == dict.fromkeys(workspace.models, 0.1)
     assert metrics["accuracy"]["mlp"] == tracked["mlp"]["test_accuracy"]
-    difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
-    assert "accuracy.mlp" in difference["reports/metrics.json"]
-    difference = json.loads(workspace.run("dvc", "params", "diff", "--json"))
-    assert difference["params.yaml"]["lr"] == {"old": None, "new": 0.1}
-    workspace.run("dvc", "plots", "diff", "--out", "plots")
-    page = (workspace.root / "plots/index.html").read_text()
-    for title in ("Training loss", "Validation accuracy", "Confusion", "Calibration"):
-        assert title in page
-    assert "plots" in workspace.run("dvc", "plots", "show", "--out", "plots")
 
 
 @pytest.mark.ci
@@ -81,6 +72,15 @@ def test_one_variant_changed_shown_taken_and_removed(workspace, experiment) -> N
     assert set(tracked) == {"mlp"}
     assert tracked["mlp"]["lr"] == "0.03"
     assert json.loads(tracked["mlp"]["hidden"]) == [512, 256]
+    difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
+    assert "accuracy.mlp" in difference["reports/metrics.json"]
+    difference = json.loads(workspace.run("dvc", "params", "diff", "--json"))
+    assert difference["params.yaml"]["variants.mlp.lr"] == {"old": 0.2, "new": 0.03}
+    workspace.run("dvc", "plots", "diff", "--out", "plots")
+    page = (workspace.root / "plots/index.html").read_text()
+    for title in ("Training loss", "Validation accuracy", "Confusion", "Calibration"):
+        assert title in page
+    assert "plots" in workspace.run("dvc", "plots", "show", "--out", "plots")
     columns = ("--only-changed", "--sort-by", "accuracy.mlp", "--sort-order", "desc")
     table = workspace.run("dvc", "exp", "show", *columns)
     assert "[puffy-hake]" in table and "accuracy.mlp" in table

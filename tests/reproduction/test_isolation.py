@@ -126,6 +126,7 @@ def test_what_a_stage_can_reach(hostile: Any, isolated: bool) -> None:
     assert [name for name, succeeded in attempts.items() if succeeded is isolated] == []
 
 
+@pytest.mark.ci
 def test_the_verdict_of_an_isolated_run(hostile: Any, tmp_path: Path) -> None:
     run = hostile.published("mlp")
     before = sorted(path for path in tmp_path.rglob("*") if ".git" not in path.parts)

@@ -70,6 +70,7 @@ def test_damaged_locks_of_dvc_are_removed(checkout: Workspace, content: bytes) -
         assert not (checkout.root / name).exists()
 
 
+@pytest.mark.ci
 def test_locks_that_are_hard_links_go_unless_dvc_is_at_work(checkout: Workspace) -> None:
     (checkout.root / ".dvc/config").write_text("[core]\n    hardlink_lock = true\n")
     lock = checkout.root / ".dvc/tmp/lock"

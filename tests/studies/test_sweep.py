@@ -151,6 +151,7 @@ def test_processes_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
                 os.killpg(driver.pid, signal.SIGKILL)
 
 
+@pytest.mark.ci
 def test_processes_tell_of_every_epoch_while_they_train(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in file.read_text().split()] if file.exists() else []
 
 
+@pytest.mark.ci
 def test_a_stage_in_several_processes_writes_the_same_bytes(workspace: Workspace) -> None:
     want = alone_in(workspace)
     process = start(workspace, *TRAIN, REFASHION_PROCESSES="2")
