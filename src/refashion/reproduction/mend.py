@@ -336,7 +336,11 @@ def _locks_of_git(workspace: Workspace) -> Iterator[Path]:
         refs, objects, *locks = _git_paths(workspace, "refs", "objects", *LOCKS)
         told = revisions.git("rev-parse", "--show-toplevel", folder=workspace.root)
         top = Path(os.fsdecode(told).removesuffix("\n"))
-        for lock in (*locks, *refs.rglob("*.lock"), *objects.glob("*/*.lock")):
+        locks += [*refs.rglob("*.lock"), *objects.glob("*/*.lock")]
+        found = [lock for lock in locks if lock.exists()]
+        if not all(map(_is_left, found)):
+            time.sleep(JUST_NOW)  # a living process is done with it by then, as a rule
+        for lock in found:
             if _is_left(lock) and "git" not in users(top):
                 yield lock
 

@@ -131,11 +131,11 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     with temporary_folder() as folder:
         root = folder / folder.name  # after which git names its entry
         as_it_is = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
-        whole = ("-c", "core.sparseCheckout=false")
+        as_it_is += ("-c", "core.sparseCheckout=false")
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         prefix = git("rev-parse", "--show-prefix", folder=workspace.root)
         try:
-            git(*as_it_is, *whole, *add, folder=workspace.root)
+            git(*as_it_is, *add, folder=workspace.root)
             project = _apply(state, root, Path(os.fsdecode(prefix.rstrip(b"\n"))))
             _refuse_imports(project)
             _configure_dvc(project, workspace.root)
