@@ -130,8 +130,8 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     sweep(workspace)
     with temporary_folder() as folder:
         root = folder / folder.name  # after which git names its entry
-        as_it_is = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
-        as_it_is += ("-c", "core.sparseCheckout=false")
+        as_it_is = ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
+        as_it_is += ["-c", "core.sparseCheckout=false"]
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         prefix = git("rev-parse", "--show-prefix", folder=workspace.root)
         try:
