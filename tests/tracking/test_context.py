@@ -69,6 +69,30 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(f.relative_to(root)): f.read_bytes() for f in files}
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_changes_that_git_was_told_not_to_see(repository: Path, flag: str) -> None:
+    names = ("params.yaml", "gone.py", "größe.txt")
+    (repository / names[-1]).write_text("new\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "more")
+    for _ in range(2):  # with both flags, too
+        git(repository, "update-index", flag, *names)
+        flag = "--assume-unchanged"
+    assert not context.gather(repository).dirty
+    (repository / "params.yaml").write_text("lr: 0.1\n")
+    (repository / names[-1]).write_text("other\n")
+    before = git(repository, "ls-files", "-v")
+    seen = context.gather(repository).diff
+    assert seen.count(b"diff --git") == 2 and b"+lr: 0.1" in seen and b"+other" in seen
+    assert git(repository, "ls-files", "-v") == before
+
+
+def test_files_that_a_sparse_checkout_leaves_out_are_no_changes(repository: Path) -> None:
+    git(repository, "sparse-checkout", "set", "--no-cone", "/params.yaml", "/code.py")
+    assert not (repository / "gone.py").exists()
+    assert not context.gather(repository).dirty
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_a_change_in_the_instant_of_the_index_is_seen(repository: Path, new: bool) -> None:
     """Of the same size: git compares what is no older than the index, and trusts what is."""

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from publishing import CONTEXT, EXPERIMENT, address, artifacts, models, published, tell, the_run
+from refashion.base import machine
 from refashion.base.errors import UserError
 from refashion.base.workspace import Workspace
 from refashion.pictures import of_run
@@ -367,14 +367,15 @@ def test_interrupted_publication_is_done_anew(
 @pytest.mark.parametrize(
     ("publisher", "abandoned"),
     [
-        ("{host} {dead} {now}", True),
-        ("{host} 1 {now}", False),
-        ("{host} {own} {now}", True),
+        ("{here} {dead} {now}", True),
+        ("{host} {dead} {now}", False),  # another machine, or container, of the same name
+        ("{here} 1 {now}", False),
+        ("{here} {own} {now}", True),
         ("elsewhere {dead} {now}", False),
         ("elsewhere {dead} {long_ago}", True),
         ("elsewhere {dead} 9{now}", True),
         ("elsewhere 1 {huge}", True),
-        ("{host} {huge} {now}", True),
+        ("{here} {huge} {now}", True),
         ("--help", True),
     ],
 )
@@ -384,7 +385,8 @@ def test_abandoned_publications_are_deleted(
     with subprocess.Popen(["true"]) as process:
         process.wait()
     mark = publisher.format(
-        **{"host": socket.gethostname(), "own": os.getpid(), "dead": process.pid},
+        **{"here": machine.PROCESSES, "host": machine.HOST},
+        **{"own": os.getpid(), "dead": process.pid},
         **{"now": int(time.time()), "long_ago": int(time.time()) - publish.PATIENCE - 1},
         huge="9" * 400,
     )

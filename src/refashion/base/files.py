@@ -58,7 +58,7 @@ def refuse_special(path: Path) -> None:
 
 
 def aside(path: Path) -> Path:
-    """Name beside ``path`` for what becomes it: that of this machine and this process."""
+    """A temporary name beside ``path``, which tells the machine and the process."""
     return path.with_name(f".{path.name}.{HOST}.{os.getpid()}{TEMPORARY}")
 
 

@@ -6,9 +6,21 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+
+def _processes() -> str:
+    with suppress(OSError):  # elsewhere than on Linux, the name must do
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{HOST}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    return HOST
+
+
 HOST = platform.node()
+
+PROCESSES = _processes()
+"""Where a process has its number to itself: this machine since it started, or a container there."""
 
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 """Bytes."""

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -119,11 +120,24 @@ def _uncommitted(root: Path) -> bytes:
         if original.exists():
             shutil.copy2(original, index)  # its time: git reads files that are no older
         announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        small = b"\0".join(sizes.keys() - set(large))
-        if small:
-            _git(root, "--literal-pathspecs", *announce, names=small, GIT_INDEX_FILE=str(index))
-        diff = _git(root, "diff", "HEAD", *FORM, *INPUTS, GIT_INDEX_FILE=str(index))
+        git = partial(_git, root, GIT_INDEX_FILE=str(index))
+        if small := b"\0".join(sizes.keys() - set(large)):
+            git("--literal-pathspecs", *announce, names=small)
+        listed = git("ls-files", "-v", "-z", *INPUTS).split(b"\0")
+        hidden = b"\0".join(line[2:] for line in listed if _is_hidden(root, line))
+        for flag in ("--no-assume-unchanged", "--no-skip-worktree") if hidden else ():
+            git("update-index", flag, "-z", "--stdin", names=hidden)
+        diff = git("diff", "HEAD", *FORM, *INPUTS)
     return b"".join(LEFT_OUT + name + b"\n" for name in sorted(large)) + diff
+
+
+def _is_hidden(root: Path, listed: bytes) -> bool:
+    """Whether git has been told not to look at a file, by its line of ``git ls-files -v``.
+
+    Files that a sparse checkout leaves out are marked in the same way.
+    """
+    tag, file = listed[:1], root / os.fsdecode(listed[2:])
+    return os.path.lexists(file) if tag in (b"S", b"s") else tag.islower()
 
 
 def _environment() -> str:

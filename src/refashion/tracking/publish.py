@@ -1,7 +1,6 @@
 """Publish runs to MLflow, each once: an index of what the repository and DVC's cache hold."""
 
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from refashion.base import files
 from refashion.base.errors import UserError
-from refashion.base.machine import is_running
+from refashion.base.machine import PROCESSES, is_running
 from refashion.base.progress import progress
 from refashion.base.workspace import Workspace
 from refashion.runs import listing
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 PATIENCE = 600
-"""Seconds after which an unfinished publication of another machine counts as abandoned."""
+"""Seconds after which an unfinished publication of elsewhere counts as abandoned."""
 
 PARENT = "mlflow.parentRunId"
 """The tag with the id of the run that sums this one up, under which MLflow's pages show it."""
@@ -285,12 +284,12 @@ def delete(published: "MlflowRun", client: "MlflowClient") -> None:
 def _abandoned(publisher: str) -> bool:
     """Tell whether a publication with this mark will never be finished."""
     try:
-        host, pid, since = publisher.rsplit(" ", 2)
+        where, pid, since = publisher.rsplit(" ", 2)
         if abs(time.time() - int(since)) > PATIENCE:
             return True
         # What this process began before, it has given up.
         is_ended = int(pid) == os.getpid() or not is_running(int(pid))
-        return host == socket.gethostname() and is_ended
+        return where == PROCESSES and is_ended
     except (ValueError, OverflowError):  # no publisher wrote this
         return True
 
@@ -382,7 +381,7 @@ def _create(job: _Job, tags: Mapping[str, str]) -> str:
                 **({PARENT: job.parent_id} if job.parent_id else {}),
                 RESULT: run.record.result,
                 EVALUATION: run.measured,
-                PUBLISHED: f"{socket.gethostname()} {os.getpid()} {now:.0f}",
+                PUBLISHED: f"{PROCESSES} {os.getpid()} {now:.0f}",
             },
             run_name=view.run_name(run, job.swept, committed_record),
         ).info.run_id
