@@ -130,12 +130,12 @@ def checkout(state: State, workspace: Workspace) -> Iterator[Workspace]:
     sweep(workspace)
     with temporary_folder() as folder:
         root = folder / folder.name  # after which git names its entry
-        as_it_is = ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
-        as_it_is += ["-c", "core.sparseCheckout=false"]
+        as_it_is = ("core.autocrlf=false", "core.eol=lf", "core.sparseCheckout=false")
+        options = [word for key_and_value in as_it_is for word in ("-c", key_and_value)]
         add = ("worktree", "add", "--detach", "--quiet", str(root), state.commit)
         prefix = git("rev-parse", "--show-prefix", folder=workspace.root)
         try:
-            git(*as_it_is, *add, folder=workspace.root)
+            git(*options, *add, folder=workspace.root)
             project = _apply(state, root, Path(os.fsdecode(prefix.rstrip(b"\n"))))
             _refuse_imports(project)
             _configure_dvc(project, workspace.root)
